@@ -1,0 +1,127 @@
+// Package fault is the closed catalogue of the ways a guest can fail. Each kind
+// maps once to an HTTP status; the error names the limit that fired, its value
+// and the manifest key that raises it.
+package fault
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+)
+
+// Kind is one way to fail.
+type Kind uint8
+
+// The catalogue. Names (String) are stable: logs, metrics and alerts use them.
+const (
+	CPU         Kind = iota + 1 // used its processor time: 504
+	Wall                        // used its wall time: 504
+	Memory                      // trapped after memory.grow was refused: 500
+	Stack                       // recursed past the Wasm stack: 500
+	Trap                        // any other trap: 500
+	Exit                        // called proc_exit before it answered: 500
+	Pointer                     // passed a pointer or length outside its memory: 500
+	NoResponse                  // returned without answering: 500
+	BadResponse                 // answered what is not HTTP: illegal header, status, or two heads: 500
+	Canceled                    // the client left; nobody sees a status: 499 in the log
+	Start                       // could not be instantiated: 500
+	Busy                        // too many invocations of this function: 503
+	Capacity                    // the node has no room: 503
+	Internal                    // our fault, not the guest's: 500
+)
+
+var kinds = [...]struct {
+	name   string
+	status int
+	text   string
+}{
+	CPU:         {"cpu", http.StatusGatewayTimeout, "used its processor time"},
+	Wall:        {"wall", http.StatusGatewayTimeout, "used its wall time"},
+	Memory:      {"memory", http.StatusInternalServerError, "ran out of memory"},
+	Stack:       {"stack", http.StatusInternalServerError, "overflowed its stack"},
+	Trap:        {"trap", http.StatusInternalServerError, "trapped"},
+	Exit:        {"exit", http.StatusInternalServerError, "exited before it answered"},
+	Pointer:     {"pointer", http.StatusInternalServerError, "passed a pointer outside its memory"},
+	NoResponse:  {"no-response", http.StatusInternalServerError, "returned without answering"},
+	BadResponse: {"bad-response", http.StatusInternalServerError, "answered what is not HTTP"},
+	Canceled:    {"canceled", 499, "was cancelled: the client left"},
+	Start:       {"start", http.StatusInternalServerError, "could not be started"},
+	Busy:        {"busy", http.StatusServiceUnavailable, "has too many requests at once"},
+	Capacity:    {"capacity", http.StatusServiceUnavailable, "found no room on this node"},
+	Internal:    {"internal", http.StatusInternalServerError, "failed inside the platform"},
+}
+
+// Kinds lists the catalogue, in order.
+func Kinds() []Kind {
+	all := make([]Kind, 0, len(kinds)-1)
+	for k := CPU; int(k) < len(kinds); k++ {
+		all = append(all, k)
+	}
+	return all
+}
+
+// String returns the stable name.
+func (k Kind) String() string {
+	if k == 0 || int(k) >= len(kinds) {
+		return fmt.Sprintf("fault(%d)", uint8(k))
+	}
+	return kinds[k].name
+}
+
+// Status is the HTTP status a client sees when nothing was sent yet.
+func (k Kind) Status() int {
+	if k == 0 || int(k) >= len(kinds) {
+		return http.StatusInternalServerError
+	}
+	return kinds[k].status
+}
+
+// Error is one failure of one invocation.
+type Error struct {
+	Kind   Kind
+	Limit  string // the limit that fired, with its unit: "50ms"; empty if none
+	Knob   string // the manifest key that changes it: "limits.cpu"; empty if none
+	Detail string // for the developer; never sent to the client
+	Cause  error
+}
+
+// New returns a failure of kind k without a limit.
+func New(k Kind, detail string, cause error) *Error {
+	return &Error{Kind: k, Detail: detail, Cause: cause}
+}
+
+func (e *Error) Error() string {
+	s := "the function failed"
+	if e.Kind != 0 && int(e.Kind) < len(kinds) {
+		s = "the function " + kinds[e.Kind].text
+	}
+	if e.Limit != "" {
+		s += " (limit " + e.Limit
+		if e.Knob != "" {
+			s += "; raise it with " + e.Knob
+		}
+		s += ")"
+	}
+	if e.Detail != "" {
+		s += ": " + e.Detail
+	}
+	if e.Cause != nil {
+		s += ": " + e.Cause.Error()
+	}
+	return s
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Cause }
+
+// Of returns the failure inside err, or an Internal one around it; nil for nil.
+func Of(err error) *Error {
+	if err == nil {
+		return nil
+	}
+	var e *Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return &Error{Kind: Internal, Cause: err}
+}

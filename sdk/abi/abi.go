@@ -1,0 +1,151 @@
+// Package abi states the native contract between a guest and its host: import
+// names, status codes and byte layouts. It holds constants only and imports
+// nothing. The Go SDK repeats these values in its own module; a test in this
+// package keeps the two equal.
+//
+// # Guest exports
+//
+//   - memory: the one linear memory.
+//   - handle() : answers one request. Required.
+//   - _initialize(): run once before anything else, if present (WASI reactor).
+//   - selvage_start(): run once after _initialize, if present. The Go SDK runs
+//     main.main here, up to edge.Serve. A snapshot is taken after it.
+//
+// # Layouts
+//
+// All integers are little-endian. A string is a u32 length and that many bytes.
+// A list of pairs is a u32 count and, for each, two strings.
+//
+// Request head (request_head):
+//
+//	u32    flags          bit 0: a body may follow
+//	i64    content length, -1 if unknown
+//	string method
+//	string scheme          "https" or "http"
+//	string authority       canonical host, with the port if it is not the default
+//	string target          path and query as the client sent them, canonicalised
+//	string protocol        "HTTP/1.1", "HTTP/2.0" or "HTTP/3.0"
+//	pairs  metadata        see Meta*; unknown names must be ignored
+//	pairs  headers         names as the client sent them; repeated names repeat
+//
+// Response headers (response_head) and fetch response headers: pairs.
+//
+// Environment (environment): pairs of variable name and value.
+//
+// Fetch request (fetch_start): string method, string url, pairs headers, u32
+// flags (bit 0: a body follows by fetch_write).
+// Fetch response head (fetch_head): u32 status, i64 content length (-1 unknown), pairs headers.
+//
+// KV entry header (KVEntrySize bytes written at the entry pointer of kv_get):
+//
+//	u64 revision
+//	i64 expiry, Unix milliseconds on the store's clock; 0 for never
+//	u32 value length (the whole value's, also when the buffer was too small)
+//	u32 reserved, zero
+//
+// KV page (kv_list): u32 count; for each key: string key, u64 revision, i64 expiry;
+// then string cursor, empty when the listing is complete.
+package abi
+
+// Module is the import module of the native calls, version 1.
+const Module = "selvage_v1"
+
+// Exports a guest may or must have.
+const (
+	ExportMemory     = "memory"
+	ExportHandle     = "handle"
+	ExportInitialize = "_initialize"
+	ExportStart      = "selvage_start"
+)
+
+// Calls of Module. Types are WebAssembly core types; every pointer is an i32
+// offset into the guest's memory. A result below zero is a Status.
+const (
+	// request_head(buf i32, cap i32) -> i32: copies the request head into buf and
+	// returns its length. When cap is too small nothing is written and the needed
+	// length is returned. May be called any number of times.
+	CallRequestHead = "request_head"
+	// request_read(buf i32, cap i32) -> i32: waits for body bytes, writes up to cap
+	// of them and returns how many; 0 is the end of the body.
+	CallRequestRead = "request_read"
+	// response_head(status i32, headers i32, headers_len i32) -> i32: sets status and
+	// headers (pairs). Once per request for a final status; before any write. 1xx statuses other
+	// than 101 may come before it.
+	CallResponseHead = "response_head"
+	// response_write(ptr i32, len i32) -> i32: appends to the body and returns len. Small writes
+	// are gathered; a full buffer is sent, and the call waits until the client takes it (back-pressure).
+	// Without a response_head before it, status 200 with no headers is meant.
+	CallResponseWrite = "response_write"
+	// response_flush() -> i32: sends what was gathered, waits until it is handed to the connection.
+	CallResponseFlush = "response_flush"
+	// log(level i32, ptr i32, len i32) -> i32: one line (or more) to the function's log; levels are
+	// slog's: -4 debug, 0 info, 4 warn, 8 error. Over the limit it is dropped and counted.
+	CallLog = "log"
+	// clock_now(kind i32) -> i64: nanoseconds; kind 0 is the wall clock (Unix), 1 monotonic from an arbitrary point.
+	CallClockNow = "clock_now"
+	// sleep(nanoseconds i64) -> i32: waits; no thread is held.
+	CallSleep = "sleep"
+	// random(ptr i32, len i32) -> i32: fills from the kernel's generator. Never part of a snapshot.
+	CallRandom = "random"
+	// environment(buf i32, cap i32) -> i32: like request_head, for the function's variables.
+	CallEnvironment = "environment"
+
+	// kv_open(name i32, name_len i32) -> i32: a handle for the namespace bound under that name, or StatusDenied.
+	CallKVOpen = "kv_open"
+	// kv_get(ns i32, key i32, key_len i32, buf i32, cap i32, entry i32) -> i32: writes the entry header at
+	// entry and up to cap bytes of the value at buf; StatusOK, StatusTooSmall (header written, no value), StatusNotFound.
+	CallKVGet = "kv_get"
+	// kv_put(ns, key, key_len, value, value_len i32, ttl_ms i64, if_revision i64) -> i64: the new revision.
+	// ttl_ms 0 is forever. if_revision -1 is unconditional, 0 "only if absent", else "only at that revision" (StatusConflict).
+	CallKVPut = "kv_put"
+	// kv_delete(ns, key, key_len i32, if_revision i64) -> i64: the deletion's revision; if_revision as for kv_put.
+	CallKVDelete = "kv_delete"
+	// kv_list(ns, prefix, prefix_len, cursor, cursor_len, limit, buf, cap i32) -> i32: writes one page and returns
+	// its length; StatusTooSmall when not even one key fits. Fewer keys than limit are returned when the buffer fills.
+	CallKVList = "kv_list"
+
+	// fetch_start(req i32, req_len i32) -> i32: starts a subrequest to a bound backend; returns a handle at once.
+	CallFetchStart = "fetch_start"
+	// fetch_write(h i32, ptr i32, len i32) -> i32: request body bytes, with back-pressure; len 0 ends the body.
+	CallFetchWrite = "fetch_write"
+	// fetch_head(h i32, buf i32, cap i32) -> i32: waits for the response head; like request_head.
+	CallFetchHead = "fetch_head"
+	// fetch_read(h i32, buf i32, cap i32) -> i32: like request_read.
+	CallFetchRead = "fetch_read"
+	// fetch_close(h i32) -> i32: gives the handle back; cancels what is still under way.
+	CallFetchClose = "fetch_close"
+)
+
+// Status is what a call returns below zero.
+const (
+	StatusOK          = 0
+	StatusInvalid     = -1 // an argument is not of the call's form
+	StatusNotFound    = -2
+	StatusDenied      = -3  // not bound, or bound without that access
+	StatusConflict    = -4  // the revision differs
+	StatusTooSmall    = -5  // the buffer does not hold the answer
+	StatusTooLarge    = -6  // over a documented limit
+	StatusUnavailable = -7  // the other side cannot be reached now; the call may be tried again
+	StatusLimit       = -8  // the invocation's allowance for this call is used up
+	StatusClosed      = -9  // the client, the body or the handle is gone
+	StatusState       = -10 // not now: the response head was already sent, and the like
+	StatusInternal    = -11
+)
+
+// Metadata names in the request head.
+const (
+	MetaRequestID = "request-id"
+	MetaClient    = "client" // ip:port of the client
+	MetaPoP       = "pop"
+	MetaNode      = "node"
+	MetaRegion    = "region"
+	MetaProject   = "project"
+	MetaFunction  = "function"
+	MetaVersion   = "version" // the bundle's digest
+)
+
+// Flags of the request head and of fetch requests.
+const FlagBody = 1
+
+// KVEntrySize is the size of the entry header kv_get writes, in bytes.
+const KVEntrySize = 24
