@@ -1,0 +1,109 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// Every file in configs/ is one an operator may start from.
+func TestShippedConfigsLoad(t *testing.T) {
+	files, err := filepath.Glob("../../../configs/*.toml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("configs: %v, %d files", err, len(files))
+	}
+	for _, f := range files {
+		if strings.HasPrefix(filepath.Base(f), "control") {
+			_, err = LoadControl(f)
+		} else {
+			_, err = LoadEdge(f)
+		}
+		if err != nil {
+			t.Errorf("%s: %v", f, err)
+		}
+	}
+}
+
+func TestEdgeReportsEveryFault(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "edge.toml")
+	write(t, path, `
+[node]
+name = "Lon 1"
+pop = "lon"
+[listen]
+public = "443"
+[fetch]
+allow = ["10.0.0.0"]
+[log]
+level = "loud"
+`)
+	_, err := LoadEdge(path)
+	if err == nil {
+		t.Fatal("loaded")
+	}
+	for _, want := range []string{"node.name", "node.state", "listen.public", "listen.advertise", "tls.certificates", "fetch.allow[0]", "log.level"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in:\n%v", want, err)
+		}
+	}
+}
+
+func TestUnknownAndMalformed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "edge.toml")
+	write(t, path, "[node]\nnmae = \"a\"\n")
+	if _, err := LoadEdge(path); err == nil || !strings.Contains(err.Error(), "node.nmae") {
+		t.Errorf("unknown key: %v", err)
+	}
+	write(t, path, "[node\n")
+	if _, err := LoadEdge(path); err == nil || !strings.Contains(err.Error(), ": line ") {
+		t.Errorf("malformed: %v", err)
+	}
+}
+
+// The default in a key's tag (shown in the reference) is the one in force.
+func TestDocumentedDefaultsAreTrue(t *testing.T) {
+	for _, v := range []any{DefaultEdge(), DefaultControl()} {
+		checkDefaults(t, "", reflect.ValueOf(v))
+	}
+}
+
+func checkDefaults(t *testing.T, prefix string, v reflect.Value) {
+	for i := range v.NumField() {
+		f, val := v.Type().Field(i), v.Field(i)
+		key := prefix + f.Tag.Get("toml")
+		if f.Tag.Get("doc") == "" && val.Kind() != reflect.Struct {
+			t.Errorf("%s: no doc", key)
+		}
+		if val.Kind() == reflect.Struct {
+			checkDefaults(t, key+".", val)
+			continue
+		}
+		def, ok := f.Tag.Lookup("default")
+		if !ok {
+			if !val.IsZero() {
+				t.Errorf("%s: default %v is not documented", key, val)
+			}
+			continue
+		}
+		if got := toText(val); got != def {
+			t.Errorf("%s: documented default %q, in force %q", key, def, got)
+		}
+	}
+}
+
+func toText(v reflect.Value) string {
+	if v.Kind() == reflect.Slice && v.Len() == 0 {
+		return "[]"
+	}
+	return fmt.Sprint(v.Interface())
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}

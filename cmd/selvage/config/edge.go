@@ -1,0 +1,136 @@
+// Package config reads the configuration files of edge and control nodes:
+// strict TOML, documented defaults, every fault reported at once.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"regexp"
+)
+
+// Edge is the configuration of one node of a PoP (`selvage edge --config FILE`).
+type Edge struct {
+	Node   Node       `toml:"node"`
+	Listen EdgeListen `toml:"listen"`
+	TLS    TLS        `toml:"tls"`
+	Limits EdgeLimits `toml:"limits"`
+	Fetch  Fetch      `toml:"fetch"`
+	Log    Log        `toml:"log"`
+}
+
+// Node says who this node is.
+type Node struct {
+	Name   string `toml:"name" doc:"The node's name, one in the fleet: lower-case letters, digits and dashes."`
+	PoP    string `toml:"pop" doc:"The point of presence it stands in."`
+	Region string `toml:"region" doc:"A label for placement, such as eu." default:"local"`
+	State  string `toml:"state" doc:"Folder for keys, catalog, bundles and compiled code. Made on first start, mode 0700."`
+}
+
+// EdgeListen says where an edge node listens.
+type EdgeListen struct {
+	Public    string `toml:"public" doc:"Address for users: TCP (HTTP/1.1, HTTP/2) and UDP (HTTP/3) on one port." default:"0.0.0.0:443"`
+	Admin     string `toml:"admin" doc:"Address for /metrics, /healthz and /readyz. Not for the internet." default:"127.0.0.1:9090"`
+	Peer      string `toml:"peer" doc:"Address for the fleet's mTLS traffic." default:"0.0.0.0:7443"`
+	Gossip    string `toml:"gossip" doc:"Address for membership, TCP and UDP." default:"0.0.0.0:7946"`
+	Advertise string `toml:"advertise" doc:"IP address other nodes reach this one at; needed when peer and gossip listen on 0.0.0.0." default:""`
+}
+
+// TLS names the certificates shown to users.
+type TLS struct {
+	Certificates []Certificate `toml:"certificates" doc:"Certificate files in PEM; the first is shown to clients whose server name matches none."`
+}
+
+// Certificate is one pair of PEM files.
+type Certificate struct {
+	Cert string `toml:"cert" doc:"Certificate chain, leaf first."`
+	Key  string `toml:"key" doc:"Private key."`
+}
+
+// EdgeLimits bound the node, beside each function's own limits.
+type EdgeLimits struct {
+	Concurrency int `toml:"concurrency" doc:"Requests being answered at once on this node; more get 503 with Retry-After." default:"10000"`
+	CacheBytes  int `toml:"kv_cache_bytes" doc:"Memory for cached KV entries, in bytes." default:"134217728"`
+}
+
+// Fetch bounds what functions may reach.
+type Fetch struct {
+	Allow []string `toml:"allow" doc:"Private networks (CIDR) that functions' backends may be in; by default none is reached." default:"[]"`
+}
+
+// Log says what is logged and where to.
+type Log struct {
+	Level  string `toml:"level" doc:"debug, info, warn or error." default:"info"`
+	Access bool   `toml:"access" doc:"One JSON line per request on standard output." default:"true"`
+}
+
+// DefaultEdge returns the configuration of a file that sets nothing.
+func DefaultEdge() Edge {
+	return Edge{
+		Node:   Node{Region: "local"},
+		Listen: EdgeListen{Public: "0.0.0.0:443", Admin: "127.0.0.1:9090", Peer: "0.0.0.0:7443", Gossip: "0.0.0.0:7946"},
+		Limits: EdgeLimits{Concurrency: 10_000, CacheBytes: 128 << 20},
+		Log:    Log{Level: "info", Access: true},
+	}
+}
+
+// LoadEdge reads and validates an edge node's file. Relative paths in it are
+// taken from the file's folder.
+func LoadEdge(path string) (Edge, error) {
+	c := DefaultEdge()
+	if err := decode(path, &c); err != nil {
+		return c, err
+	}
+	dir := filepath.Dir(path)
+	c.Node.State = below(dir, c.Node.State)
+	for i := range c.TLS.Certificates {
+		p := &c.TLS.Certificates[i]
+		p.Cert, p.Key = below(dir, p.Cert), below(dir, p.Key)
+	}
+	if err := c.Validate(); err != nil {
+		return c, fmt.Errorf("config %s:\n%w", path, err)
+	}
+	return c, nil
+}
+
+var nameForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// Validate reports every fault of c with its key and value.
+func (c *Edge) Validate() error {
+	var f faults
+	f.name("node.name", c.Node.Name)
+	f.name("node.pop", c.Node.PoP)
+	f.name("node.region", c.Node.Region)
+	f.set("node.state", c.Node.State)
+	f.address("listen.public", c.Listen.Public)
+	f.address("listen.admin", c.Listen.Admin)
+	f.address("listen.peer", c.Listen.Peer)
+	f.address("listen.gossip", c.Listen.Gossip)
+	f.advertise(c.Listen.Advertise, c.Listen.Peer, c.Listen.Gossip)
+	if len(c.TLS.Certificates) == 0 {
+		f.add("tls.certificates: none; name at least one pair: certificates = [{cert = \"...\", key = \"...\"}]")
+	}
+	for i, p := range c.TLS.Certificates {
+		f.set(fmt.Sprintf("tls.certificates[%d].cert", i), p.Cert)
+		f.set(fmt.Sprintf("tls.certificates[%d].key", i), p.Key)
+	}
+	f.positive("limits.concurrency", c.Limits.Concurrency)
+	f.positive("limits.kv_cache_bytes", c.Limits.CacheBytes)
+	for i, n := range c.Fetch.Allow {
+		if _, err := netip.ParsePrefix(n); err != nil {
+			f.add("fetch.allow[%d]: %q is not a network such as 10.0.0.0/8", i, n)
+		}
+	}
+	f.level(c.Log.Level)
+	return errors.Join(f...)
+}
+
+// Prefixes returns the allowed networks, parsed. Call after Validate.
+func (f Fetch) Prefixes() []netip.Prefix {
+	var all []netip.Prefix
+	for _, n := range f.Allow {
+		all = append(all, netip.MustParsePrefix(n))
+	}
+	return all
+}

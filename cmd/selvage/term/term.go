@@ -1,0 +1,77 @@
+// Package term writes what commands have to say: lines and tables for people,
+// JSON for programs, a progress bar where there is a terminal.
+package term
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
+)
+
+// Out is where one command writes.
+type Out struct {
+	JSON   bool      // results as JSON on Stdout, nothing else there
+	Stdout io.Writer // results
+	Stderr io.Writer // progress and remarks
+}
+
+// New returns an Out on the process's own streams.
+func New(json bool) *Out { return &Out{JSON: json, Stdout: os.Stdout, Stderr: os.Stderr} }
+
+// Result prints v as JSON, or calls human where JSON was not asked for.
+func (o *Out) Result(v any, human func(w io.Writer)) error {
+	if !o.JSON {
+		human(o.Stdout)
+		return nil
+	}
+	enc := json.NewEncoder(o.Stdout)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(v); err != nil {
+		return fmt.Errorf("write result: %w", err)
+	}
+	return nil
+}
+
+// Say prints a remark for people; it never mixes with JSON.
+func (o *Out) Say(format string, args ...any) { fmt.Fprintf(o.Stderr, format+"\n", args...) }
+
+// Table writes rows under headings, in columns.
+func Table(w io.Writer, headings []string, rows [][]string) {
+	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(t, strings.Join(headings, "\t"))
+	for _, r := range rows {
+		fmt.Fprintln(t, strings.Join(r, "\t"))
+	}
+	_ = t.Flush() // the writer's own errors show at the next write
+}
+
+// IsTerminal reports whether progress is drawn: Stderr is a terminal and JSON was not asked for.
+func (o *Out) IsTerminal() bool {
+	f, ok := o.Stderr.(*os.File)
+	return ok && !o.JSON && term.IsTerminal(int(f.Fd()))
+}
+
+// Bar draws progress towards total on a terminal; elsewhere it draws nothing.
+// Total below zero is unknown.
+func (o *Out) Bar(total int64, what string) *progressbar.ProgressBar {
+	if !o.IsTerminal() {
+		return progressbar.DefaultBytesSilent(total, what)
+	}
+	return progressbar.NewOptions64(total, progressbar.OptionSetWriter(o.Stderr), progressbar.OptionSetDescription(what),
+		progressbar.OptionShowBytes(true), progressbar.OptionClearOnFinish(), progressbar.OptionSetWidth(24))
+}
+
+// Steps draws progress counted in steps (nodes, files).
+func (o *Out) Steps(total int, what string) *progressbar.ProgressBar {
+	if !o.IsTerminal() {
+		return progressbar.DefaultSilent(int64(total), what)
+	}
+	return progressbar.NewOptions(total, progressbar.OptionSetWriter(o.Stderr), progressbar.OptionSetDescription(what),
+		progressbar.OptionShowCount(), progressbar.OptionClearOnFinish(), progressbar.OptionSetWidth(24))
+}
