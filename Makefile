@@ -1,0 +1,58 @@
+# make            lists the targets
+# make demo       the main job: a control node and three PoPs, functions deployed and asked
+# make test       all tests
+
+GO      ?= go
+BIN     := bin
+PKGS    := ./...
+EXAMPLES := hello redirects httpbin
+FUZZTIME ?= 20s
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test check lint fmt-check race bench fuzz soak examples reference clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+
+build: ## build bin/selvage
+	$(GO) build -o $(BIN)/selvage ./cmd/selvage
+
+demo: build ## the main job, end to end, on this machine (DEMO_JSON=FILE also writes each check as JSON)
+	$(GO) run ./cmd/demo -selvage $(BIN)/selvage $(if $(DEMO_JSON),-json $(DEMO_JSON))
+
+test: ## all tests, of every module in the tree
+	$(GO) test $(PKGS)
+	cd sdk/go && $(GO) vet ./... && $(GO) test ./...
+
+check: fmt-check lint test race ## what CI runs: format, vet, lint, tests, the race detector, each benchmark once, a clean tree
+	$(GO) test -run '^$$' -bench . -benchtime 1x $(PKGS) >/dev/null
+	git diff --exit-code
+
+fmt-check:
+	@out="$$(gofmt -l $$(git ls-files '*.go'))"; if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
+
+lint: ## go vet and staticcheck
+	$(GO) vet $(PKGS)
+	$(GO) tool staticcheck $(PKGS)
+
+race: ## the tests that exercise concurrency, under the race detector
+	$(GO) test -race -short ./runtime/... ./edge/... ./control/...
+
+bench: build ## speed, as ratios measured side by side in one run (BENCH_JSON=FILE also writes JSON lines)
+	$(GO) run ./bench/peers $(if $(BENCH_JSON),-json $(BENCH_JSON))
+
+fuzz: ## every fuzz target for FUZZTIME (default 20s)
+	@for f in $$(git grep -hoE 'func (Fuzz[A-Za-z0-9_]+)' -- '*_test.go' | awk '{print $$2}' | sort -u); do \
+	  for p in $$(git grep -lE "func $$f\(" -- '*_test.go' | xargs -n1 dirname | sort -u); do \
+	    case $$p in sdk/go*|sdk/examples*) continue;; esac; \
+	    echo "== $$p $$f"; $(GO) test ./$$p -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) || exit 1; done; done
+
+soak: ## long runs: the fuzz targets for five minutes each, the race tests ten times
+	$(MAKE) fuzz FUZZTIME=5m
+	$(GO) test -race -count 10 ./runtime/... ./edge/... ./control/...
+
+reference: build ## write the generated reference pages
+	$(BIN)/selvage reference > REFERENCE.md
+
+clean: ## remove what was built
+	rm -rf $(BIN) .selvage
