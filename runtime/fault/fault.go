@@ -14,20 +14,22 @@ type Kind uint8
 
 // The catalogue. Names (String) are stable: logs, metrics and alerts use them.
 const (
-	CPU         Kind = iota + 1 // used its processor time: 504
-	Wall                        // used its wall time: 504
-	Memory                      // trapped after memory.grow was refused: 500
-	Stack                       // recursed past the Wasm stack: 500
-	Trap                        // any other trap: 500
-	Exit                        // called proc_exit before it answered: 500
-	Pointer                     // passed a pointer or length outside its memory: 500
-	NoResponse                  // returned without answering: 500
-	BadResponse                 // answered what is not HTTP: illegal header, status, or two heads: 500
-	Canceled                    // the client left; nobody sees a status: 499 in the log
-	Start                       // could not be instantiated: 500
-	Busy                        // too many invocations of this function: 503
-	Capacity                    // the node has no room: 503
-	Internal                    // our fault, not the guest's: 500
+	CPU          Kind = iota + 1 // used its processor time: 504
+	Wall                         // used its wall time: 504
+	Memory                       // trapped after memory.grow was refused: 500
+	Stack                        // recursed past the Wasm stack: 500
+	Trap                         // any other trap: 500
+	Exit                         // called proc_exit before it answered: 500
+	Pointer                      // passed a pointer or length outside its memory: 500
+	NoResponse                   // returned without answering: 500
+	BadResponse                  // answered what is not HTTP: illegal header, status, or two heads: 500
+	BodyTooLarge                 // the client sent more than the function takes: 413
+	BodyBroken                   // the client's body broke off or is malformed: 400
+	Canceled                     // the client left; nobody sees a status: 499 in the log
+	Start                        // could not be instantiated: 500
+	Busy                         // too many invocations of this function: 503
+	Capacity                     // the node has no room: 503
+	Internal                     // our fault, not the guest's: 500
 )
 
 var kinds = [...]struct {
@@ -35,20 +37,22 @@ var kinds = [...]struct {
 	status int
 	text   string
 }{
-	CPU:         {"cpu", http.StatusGatewayTimeout, "used its processor time"},
-	Wall:        {"wall", http.StatusGatewayTimeout, "used its wall time"},
-	Memory:      {"memory", http.StatusInternalServerError, "ran out of memory"},
-	Stack:       {"stack", http.StatusInternalServerError, "overflowed its stack"},
-	Trap:        {"trap", http.StatusInternalServerError, "trapped"},
-	Exit:        {"exit", http.StatusInternalServerError, "exited before it answered"},
-	Pointer:     {"pointer", http.StatusInternalServerError, "passed a pointer outside its memory"},
-	NoResponse:  {"no-response", http.StatusInternalServerError, "returned without answering"},
-	BadResponse: {"bad-response", http.StatusInternalServerError, "answered what is not HTTP"},
-	Canceled:    {"canceled", 499, "was cancelled: the client left"},
-	Start:       {"start", http.StatusInternalServerError, "could not be started"},
-	Busy:        {"busy", http.StatusServiceUnavailable, "has too many requests at once"},
-	Capacity:    {"capacity", http.StatusServiceUnavailable, "found no room on this node"},
-	Internal:    {"internal", http.StatusInternalServerError, "failed inside the platform"},
+	CPU:          {"cpu", http.StatusGatewayTimeout, "used its processor time"},
+	Wall:         {"wall", http.StatusGatewayTimeout, "used its wall time"},
+	Memory:       {"memory", http.StatusInternalServerError, "ran out of memory"},
+	Stack:        {"stack", http.StatusInternalServerError, "overflowed its stack"},
+	Trap:         {"trap", http.StatusInternalServerError, "trapped"},
+	Exit:         {"exit", http.StatusInternalServerError, "exited before it answered"},
+	Pointer:      {"pointer", http.StatusInternalServerError, "passed a pointer outside its memory"},
+	NoResponse:   {"no-response", http.StatusInternalServerError, "returned without answering"},
+	BadResponse:  {"bad-response", http.StatusInternalServerError, "answered what is not HTTP"},
+	BodyTooLarge: {"body-too-large", http.StatusRequestEntityTooLarge, "was sent too large a body"},
+	BodyBroken:   {"body-broken", http.StatusBadRequest, "was sent a malformed body"},
+	Canceled:     {"canceled", 499, "was cancelled: the client left"},
+	Start:        {"start", http.StatusInternalServerError, "could not be started"},
+	Busy:         {"busy", http.StatusServiceUnavailable, "has too many requests at once"},
+	Capacity:     {"capacity", http.StatusServiceUnavailable, "found no room on this node"},
+	Internal:     {"internal", http.StatusInternalServerError, "failed inside the platform"},
 }
 
 // Kinds lists the catalogue, in order.
