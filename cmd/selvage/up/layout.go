@@ -1,0 +1,186 @@
+// Package up lays out and runs a whole fleet on one machine: a control node and
+// several PoPs, each a process of its own on a loopback address of its own.
+package up
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"text/template"
+)
+
+// MaxPoPs is how many PoPs have a name ready.
+const MaxPoPs = 10
+
+// places are the PoPs, in the order they are used.
+var places = [MaxPoPs]struct{ name, region string }{
+	{"lon", "eu"}, {"nyc", "us"}, {"sin", "ap"}, {"fra", "eu"}, {"sfo", "us"},
+	{"syd", "ap"}, {"gru", "sa"}, {"jnb", "af"}, {"nrt", "ap"}, {"bom", "ap"},
+}
+
+// Options say what to lay out.
+type Options struct {
+	Dir  string     // state of the whole fleet; made if it is not there
+	PoPs int        // 1 to MaxPoPs
+	Base netip.Addr // the control node's loopback address; PoPs take the ones after it
+	Port uint16     // the PoPs' public port
+}
+
+// Validate reports what is wrong with o.
+func (o Options) Validate() error {
+	var errs []error
+	if o.PoPs < 1 || o.PoPs > MaxPoPs {
+		errs = append(errs, fmt.Errorf("--pops %d: want 1 to %d", o.PoPs, MaxPoPs))
+	}
+	if !o.Base.IsLoopback() || !o.Base.Is4() {
+		errs = append(errs, fmt.Errorf("--base %s: want an address in 127.0.0.0/8", o.Base))
+	}
+	if o.Dir == "" {
+		errs = append(errs, errors.New("--dir: empty"))
+	}
+	return errors.Join(errs...)
+}
+
+// Node is one process of the fleet.
+type Node struct {
+	Name   string
+	PoP    string // empty for the control node
+	Region string
+	Addr   netip.Addr
+	Config string // its configuration file
+	State  string // its state folder
+	Log    string // where its output goes
+	Public string // host:port for users; empty for the control node
+	Admin  string // host:port of /metrics and health
+}
+
+// Layout is a fleet written down in a folder.
+type Layout struct {
+	Options
+	Control Node
+	API     string // host:port of the control API
+	Peer    string // host:port of control's mTLS listener
+	Gossip  string // host:port of control's membership listener
+	Edges   []Node
+	EdgeCA  string // PEM file of the CA that signed the PoPs' certificates
+	Target  string // target file for the other commands
+}
+
+// Ports of the processes; every one listens on an address of its own.
+const (
+	apiPort    = 8400
+	peerPort   = 8401
+	gossipPort = 8402
+	adminPort  = 8403
+)
+
+// Plan names everything without touching the disk.
+func Plan(o Options) (Layout, error) {
+	if err := o.Validate(); err != nil {
+		return Layout{}, err
+	}
+	dir, err := filepath.Abs(o.Dir)
+	if err != nil {
+		return Layout{}, fmt.Errorf("up: %w", err)
+	}
+	o.Dir = dir
+	at := func(a netip.Addr, port uint16) string { return netip.AddrPortFrom(a, port).String() }
+	l := Layout{
+		Options: o,
+		API:     at(o.Base, apiPort),
+		Peer:    at(o.Base, peerPort),
+		Gossip:  at(o.Base, gossipPort),
+		EdgeCA:  filepath.Join(dir, "edge-ca", "ca.pem"),
+		Target:  filepath.Join(dir, "target.toml"),
+	}
+	l.Control = node(dir, "control-1", o.Base)
+	l.Control.Admin = at(o.Base, adminPort)
+	a := o.Base
+	for i := range o.PoPs {
+		a = a.Next()
+		n := node(dir, places[i].name+"-1", a)
+		n.PoP, n.Region = places[i].name, places[i].region
+		n.Public, n.Admin = at(a, o.Port), at(a, adminPort)
+		l.Edges = append(l.Edges, n)
+	}
+	return l, nil
+}
+
+func node(dir, name string, a netip.Addr) Node {
+	home := filepath.Join(dir, name)
+	return Node{Name: name, Addr: a, Config: filepath.Join(home, "config.toml"),
+		State: filepath.Join(home, "state"), Log: filepath.Join(home, "log")}
+}
+
+// Write makes the folders, the local CA with the PoPs' certificate, and the
+// configuration files. What is there already is kept, but for the configuration.
+func (l *Layout) Write() error {
+	if err := os.MkdirAll(l.Dir, 0o700); err != nil {
+		return fmt.Errorf("up: %w", err)
+	}
+	if err := l.writeCertificates(); err != nil {
+		return err
+	}
+	if err := writeConfig(l.Control.Config, controlConfig, l.Control, l); err != nil {
+		return err
+	}
+	for _, n := range l.Edges {
+		if err := writeConfig(n.Config, edgeConfig, n, l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func writeConfig(path string, t *template.Template, n Node, l *Layout) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return fmt.Errorf("up: %w", err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fmt.Errorf("up: %w", err)
+	}
+	if err := t.Execute(f, map[string]any{"Node": n, "Cert": l.certFile(), "Key": l.keyFile(), "API": apiPort, "Peer": peerPort, "Gossip": gossipPort}); err != nil {
+		f.Close()
+		return fmt.Errorf("up: %s: %w", path, err)
+	}
+	return f.Close()
+}
+
+var controlConfig = template.Must(template.New("control").Parse(`# Written by selvage up.
+[control]
+name = "{{.Node.Name}}"
+state = {{printf "%q" .Node.State}}
+
+[listen]
+api = "{{.Node.Addr}}:{{.API}}"
+peer = "{{.Node.Addr}}:{{.Peer}}"
+gossip = "{{.Node.Addr}}:{{.Gossip}}"
+admin = "{{.Node.Admin}}"
+
+[store]
+max_bytes = 10737418240
+reserve_bytes = 268435456
+`))
+
+var edgeConfig = template.Must(template.New("edge").Parse(`# Written by selvage up.
+[node]
+name = "{{.Node.Name}}"
+pop = "{{.Node.PoP}}"
+region = "{{.Node.Region}}"
+state = {{printf "%q" .Node.State}}
+
+[listen]
+public = "{{.Node.Public}}"
+admin = "{{.Node.Admin}}"
+peer = "{{.Node.Addr}}:{{.Peer}}"
+gossip = "{{.Node.Addr}}:{{.Gossip}}"
+
+[tls]
+certificates = [{ cert = {{printf "%q" .Cert}}, key = {{printf "%q" .Key}} }]
+
+[fetch]
+allow = ["127.0.0.0/8"]
+`))

@@ -1,0 +1,118 @@
+package up
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Process is one running node.
+type Process struct {
+	Node Node
+	cmd  *exec.Cmd
+	done chan struct{} // closed when it has ended
+	err  error         // set before done is closed
+}
+
+// Start runs `selvage ARGS` for n with its output in n.Log. The process is in a
+// group of its own, so that an interrupt at the terminal reaches only the caller,
+// who then stops it in order. It dies with the caller.
+func Start(selvage string, n Node, env []string, args ...string) (*Process, error) {
+	log, err := os.OpenFile(n.Log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("up: %w", err)
+	}
+	defer log.Close()
+	cmd := exec.Command(selvage, args...)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = append(os.Environ(), env...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	if err := spawn(cmd); err != nil {
+		return nil, fmt.Errorf("up: start %s: %w", n.Name, err)
+	}
+	p := &Process{Node: n, cmd: cmd, done: make(chan struct{})}
+	go func() {
+		p.err = cmd.Wait()
+		close(p.done)
+	}()
+	return p, nil
+}
+
+// starts carries commands to the one thread that starts them.
+var starts = sync.OnceValue(func() chan func() {
+	work := make(chan func())
+	go func() {
+		// The kernel sends the parent-death signal when the thread that started a child
+		// ends, not the process; this thread is kept until the process ends.
+		runtime.LockOSThread()
+		for f := range work {
+			f()
+		}
+	}()
+	return work
+})
+
+func spawn(cmd *exec.Cmd) error {
+	failed := make(chan error)
+	starts() <- func() { failed <- cmd.Start() }
+	return <-failed
+}
+
+// PID is the process's number.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Done is closed when the process has ended; Err tells how.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Err is how it ended; call after Done.
+func (p *Process) Err() error { return p.err }
+
+// Stop asks the process to end, waits up to grace, then kills its group.
+func (p *Process) Stop(grace time.Duration) {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended already
+	select {
+	case <-p.done:
+	case <-time.After(grace):
+		_ = syscall.Kill(-p.PID(), syscall.SIGKILL)
+		<-p.done
+	}
+}
+
+// Ready waits until the node answers 200 at path on its admin address, the
+// process ends, or ctx does.
+func (p *Process) Ready(ctx context.Context, path string) error {
+	cl := &http.Client{Timeout: 2 * time.Second}
+	url := "http://" + p.Node.Admin + path
+	var last error
+	for {
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return err
+		}
+		resp, err := cl.Do(r)
+		if err == nil {
+			text, _ := io.ReadAll(io.LimitReader(resp.Body, 200)) // for the message only
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return nil
+			}
+			err = fmt.Errorf("%s answers %d: %s", url, resp.StatusCode, text)
+		}
+		last = err
+		select {
+		case <-p.done:
+			return fmt.Errorf("%s ended: %w; see %s", p.Node.Name, errors.Join(p.err, last), p.Node.Log)
+		case <-ctx.Done():
+			return fmt.Errorf("%s is not ready: %w; see %s", p.Node.Name, last, p.Node.Log)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
