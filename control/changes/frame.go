@@ -1,0 +1,87 @@
+package changes
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// A frame is a u32 length (little-endian, of what follows), a kind byte and a payload.
+type frameKind byte
+
+const (
+	frameBatch     frameKind = iota + 1 // a sealed batch
+	frameHeartbeat                      // nothing; says that the stream lives
+	frameNotice                         // JSON notice, unsigned: a hint, never a change
+)
+
+// maxFrame is a batch and its signature.
+const maxFrame = MaxBatchBytes + 4096
+
+var errFrame = errors.New("changes: not a frame")
+
+// notice tells a follower why a log does not come as it asked.
+type notice struct {
+	Log    string `json:"log"`
+	Code   string `json:"code"`            // noticeResync or noticeRefused
+	Epoch  uint64 `json:"epoch,omitempty"` // resync: the log's epoch now
+	Detail string `json:"detail,omitempty"`
+}
+
+const (
+	noticeResync  = "resync"  // the position cannot be continued: begin again
+	noticeRefused = "refused" // the follower may not have this log now
+)
+
+func writeFrame(w io.Writer, kind frameKind, payload []byte) error {
+	if len(payload) >= maxFrame {
+		return fmt.Errorf("changes: frame of %d bytes, over %d", len(payload), maxFrame)
+	}
+	head := binary.LittleEndian.AppendUint32(make([]byte, 0, 5), uint32(len(payload)+1))
+	if _, err := w.Write(append(head, byte(kind))); err != nil {
+		return err
+	}
+	_, err := w.Write(payload)
+	return err
+}
+
+// readFrame returns the next frame; io.EOF only between frames. The buffer is
+// grown as bytes arrive, never on a length's word.
+func readFrame(r io.Reader) (frameKind, []byte, error) {
+	var head [5]byte
+	if _, err := io.ReadFull(r, head[:4]); err != nil {
+		return 0, nil, err
+	}
+	n := binary.LittleEndian.Uint32(head[:4])
+	if n == 0 || n > maxFrame {
+		return 0, nil, fmt.Errorf("%w: %d bytes, want 1 to %d", errFrame, n, maxFrame)
+	}
+	if _, err := io.ReadFull(r, head[4:]); err != nil {
+		return 0, nil, short(err)
+	}
+	payload, err := io.ReadAll(io.LimitReader(r, int64(n-1)))
+	if err != nil {
+		return 0, nil, err
+	}
+	if len(payload) != int(n-1) {
+		return 0, nil, io.ErrUnexpectedEOF
+	}
+	return frameKind(head[4]), payload, nil
+}
+
+func short(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+func decodeNotice(b []byte) (notice, error) {
+	var n notice
+	if err := json.Unmarshal(b, &n); err != nil {
+		return n, fmt.Errorf("%w: notice: %w", errFrame, err)
+	}
+	return n, nil
+}

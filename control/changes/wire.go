@@ -1,0 +1,40 @@
+package changes
+
+import (
+	"fmt"
+)
+
+// Want names one log to follow and from where.
+type Want struct {
+	Log string `json:"log"`
+	Position
+	// Tail asks, when there is no position to continue from, to begin at the head
+	// instead of the beginning: for a follower that only forgets what changed.
+	Tail bool `json:"tail,omitempty"`
+}
+
+// Request opens a stream for some logs; it is the JSON body of a POST to Path.
+type Request struct {
+	Logs []Want `json:"logs"`
+}
+
+// MaxLogs bounds the logs of one stream.
+const MaxLogs = 4096
+
+// Validate refuses a request that cannot be served.
+func (r *Request) Validate() error {
+	if len(r.Logs) == 0 || len(r.Logs) > MaxLogs {
+		return fmt.Errorf("changes: request for %d logs: want 1 to %d", len(r.Logs), MaxLogs)
+	}
+	seen := make(map[string]bool, len(r.Logs))
+	for _, w := range r.Logs {
+		if w.Log == "" || len(w.Log) > maxLogBytes {
+			return fmt.Errorf("changes: request for log %.80q: want a name of 1 to %d bytes", w.Log, maxLogBytes)
+		}
+		if seen[w.Log] {
+			return fmt.Errorf("changes: request names log %q twice", w.Log)
+		}
+		seen[w.Log] = true
+	}
+	return nil
+}

@@ -1,0 +1,84 @@
+// Package report states what a node says of itself and of the functions it runs,
+// and adds it up per release and PoP.
+package report
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/selvage-edge/selvage/runtime/function"
+)
+
+// Path is where a node posts its Report, as JSON, on control's peer listener.
+const Path = "/peer/v1/report"
+
+// MaxBytes bounds one encoded Report.
+const MaxBytes = 4 << 20
+
+// State is where a node is with one release.
+type State string
+
+// The states. Live, Failed and Removed are final.
+const (
+	Fetching  State = "fetching"  // the blobs are on their way
+	Compiling State = "compiling" // code is being compiled, or the image mapped
+	Live      State = "live"      // the route table serves it
+	Failed    State = "failed"    // it cannot run here; Why says it
+	Removed   State = "removed"   // it is no longer served
+)
+
+// Final reports whether the state changes only with another release.
+func (s State) Final() bool { return s == Live || s == Failed || s == Removed }
+
+func (s State) known() bool {
+	return s == Fetching || s == Compiling || s.Final()
+}
+
+// Report is one node's word. The whole of it replaces the one before: a function
+// that is not in it does not run there.
+type Report struct {
+	Node      string     `json:"node"` // must be the name in the node's certificate
+	PoP       string     `json:"pop"`
+	Region    string     `json:"region,omitempty"`
+	Public    string     `json:"public,omitempty"` // address requests reach, host:port
+	Build     string     `json:"build,omitempty"`  // version of the binary
+	Started   time.Time  `json:"started"`          // of the server process
+	At        time.Time  `json:"at"`               // on the node's clock
+	Epoch     uint64     `json:"epoch"`            // the catalog's, as applied here
+	Revision  uint64     `json:"revision"`
+	Functions []Function `json:"functions,omitempty"`
+}
+
+// Function is where the node is with one function.
+type Function struct {
+	Project   string          `json:"project"`
+	Function  string          `json:"function"`
+	Release   uint64          `json:"release"` // its number
+	Digest    function.Digest `json:"digest"`  // the bundle's
+	State     State           `json:"state"`
+	Why       string          `json:"why,omitempty"`
+	CompileMS float64         `json:"compile_ms"`           // time to artifact, 0 when none was needed
+	FromCache bool            `json:"from_cache,omitempty"` // the artifact was on disk
+	ReadyMS   float64         `json:"ready_ms,omitempty"`   // from seeing the release to this state
+}
+
+// Validate refuses what no honest node sends.
+func (r *Report) Validate() error {
+	if r.Node == "" || len(r.Node) > 128 || r.PoP == "" || len(r.PoP) > 128 {
+		return errors.New("report: node and pop must be named, in at most 128 bytes")
+	}
+	for i := range r.Functions {
+		f := &r.Functions[i]
+		if f.Project == "" || f.Function == "" || len(f.Project)+len(f.Function) > 256 {
+			return fmt.Errorf("report: function %d has no name or too long a one", i)
+		}
+		if !f.State.known() {
+			return fmt.Errorf("report: %s/%s: state %.40q is unknown", f.Project, f.Function, f.State)
+		}
+		if len(f.Why) > 4096 {
+			f.Why = f.Why[:4096]
+		}
+	}
+	return nil
+}
