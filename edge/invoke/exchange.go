@@ -1,0 +1,305 @@
+package invoke
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/selvage-edge/selvage/runtime/fault"
+	"github.com/selvage-edge/selvage/runtime/function"
+	"github.com/selvage-edge/selvage/runtime/guest"
+)
+
+var _ guest.Exchange = (*exchange)(nil)
+
+// exchange is one HTTP request and its answer, as a guest sees them.
+type exchange struct {
+	w       http.ResponseWriter
+	r       *http.Request
+	control *http.ResponseController
+	version *function.Version
+	meta    Meta
+	body    io.ReadCloser // nil: no body
+
+	// The answer. Its head is held back until bytes must go, so that a fault
+	// before that still becomes a status.
+	head      answerHead
+	hasHead   bool
+	committed bool
+	finished  bool
+	written   int64 // body bytes the guest gave
+	status    int   // what the client was sent
+	in, out   int64
+
+	mu struct {
+		sync.Mutex
+		interrupted bool
+		reading     bool
+		writing     bool
+	}
+}
+
+func newExchange(w http.ResponseWriter, r *http.Request, v *function.Version, m Meta) *exchange {
+	x := &exchange{w: w, r: r, control: http.NewResponseController(w), version: v, meta: m}
+	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
+		return x
+	}
+	x.body = http.MaxBytesReader(w, r.Body, v.Limits.WithDefaults().RequestBody)
+	if r.ProtoMajor == 1 {
+		// Or net/http swallows the rest of the request when the answer begins,
+		// and a guest could not stream both ways. Not supported: it reads first.
+		_ = x.control.EnableFullDuplex()
+	}
+	return x
+}
+
+// admit refuses a request that says itself that it is too large.
+func (x *exchange) admit() error {
+	if x.body != nil && x.r.ContentLength > x.version.Limits.WithDefaults().RequestBody {
+		return x.tooLarge(nil)
+	}
+	return nil
+}
+
+func (x *exchange) tooLarge(cause error) *fault.Error {
+	limit := x.version.Limits.WithDefaults().RequestBody
+	return &fault.Error{
+		Kind: fault.BodyTooLarge, Limit: strconv.FormatInt(limit, 10) + " bytes",
+		Knob: "limits.request_body", Cause: cause,
+	}
+}
+
+// RequestID names the exchange in the function's log.
+func (x *exchange) RequestID() string { return x.meta.RequestID }
+
+// Head encodes the request head.
+func (x *exchange) Head() []byte { return requestHead(x.r, x.version, &x.meta, x.body != nil) }
+
+// HasBody reports whether the client may send a body.
+func (x *exchange) HasBody() bool { return x.body != nil }
+
+// ReadBody reads from the client.
+func (x *exchange) ReadBody(p []byte) (int, error) {
+	if x.body == nil {
+		return 0, io.EOF
+	}
+	if err := x.begin(&x.mu.reading); err != nil {
+		return 0, err
+	}
+	defer x.end(&x.mu.reading)
+	n, err := x.body.Read(p)
+	x.in += int64(n)
+	if n > 0 || err == nil || err == io.EOF {
+		return n, dropAfterBytes(n, err)
+	}
+	return 0, x.readFault(err)
+}
+
+// dropAfterBytes hides an error that came with bytes: the next read gives it again.
+func dropAfterBytes(n int, err error) error {
+	if n > 0 {
+		return nil
+	}
+	return err
+}
+
+func (x *exchange) readFault(err error) error {
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		return x.tooLarge(err)
+	case x.gone(), x.r.ProtoMajor > 1, brokenOff(err):
+		return fault.New(fault.Canceled, "while its body was read", err)
+	}
+	return fault.New(fault.BodyBroken, "", err)
+}
+
+// brokenOff tells a connection that ended from a body that is not well-formed:
+// HTTP/1 has chunks that can be. In HTTP/2 and 3 only the stream can end.
+func brokenOff(err error) bool {
+	var n net.Error
+	return errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &n)
+}
+
+// gone reports whether the client, or the invocation, is no more.
+func (x *exchange) gone() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.mu.interrupted || x.r.Context().Err() != nil
+}
+
+// WriteHead checks a head. A final one is held back until the body begins.
+func (x *exchange) WriteHead(status int, headers []byte) error {
+	head, err := checkHead(status, headers)
+	if err != nil {
+		return err
+	}
+	if x.hasHead {
+		return badResponse("a second response head, status %d after %d", status, x.head.status)
+	}
+	if status < 200 {
+		return x.inform(head)
+	}
+	x.head, x.hasHead = head, true
+	return nil
+}
+
+// inform sends a 1xx head at once. HTTP/1.0 has none (RFC 9110 §15.2).
+func (x *exchange) inform(head answerHead) error {
+	if !x.r.ProtoAtLeast(1, 1) {
+		return nil
+	}
+	if err := x.begin(&x.mu.writing); err != nil {
+		return err
+	}
+	defer x.end(&x.mu.writing)
+	dst := x.w.Header()
+	before := dst.Clone()
+	head.apply(dst)
+	x.w.WriteHeader(head.status)
+	clear(dst)
+	for name, values := range before {
+		dst[name] = values
+	}
+	return nil
+}
+
+// WriteBody sends bytes and waits until the connection took them.
+func (x *exchange) WriteBody(p []byte) error {
+	if len(p) == 0 {
+		return nil
+	}
+	if err := x.count(p); err != nil {
+		return err
+	}
+	x.commit()
+	return x.send(p)
+}
+
+// Flush sends the head and what was written.
+func (x *exchange) Flush() error {
+	if err := x.begin(&x.mu.writing); err != nil {
+		return err
+	}
+	defer x.end(&x.mu.writing)
+	x.commit()
+	if err := x.control.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return fault.New(fault.Canceled, "while its answer was sent", err)
+	}
+	return nil
+}
+
+// Finish sends the last bytes. An answer that was not begun until now has a
+// known length, and says it.
+func (x *exchange) Finish(p []byte) error {
+	if err := x.count(p); err != nil {
+		return err
+	}
+	if !x.bodyless() && x.head.declared >= 0 && x.written != x.head.declared {
+		return badResponse("content-length %d, but the body has %d bytes", x.head.declared, x.written)
+	}
+	if !x.committed && x.head.declared < 0 && x.lengthKnown(p) {
+		x.head.declared = int64(len(p))
+	}
+	x.commit()
+	x.finished = true
+	if len(p) == 0 {
+		return nil
+	}
+	return x.send(p)
+}
+
+// lengthKnown reports whether p is all a GET would be answered with. A HEAD
+// answered without any bytes says nothing about that.
+func (x *exchange) lengthKnown(p []byte) bool {
+	if x.r.Method == http.MethodHead {
+		return len(p) > 0
+	}
+	return !x.bodyless()
+}
+
+// bodyless reports whether the answer has no body, whatever the guest wrote:
+// the client would take it for the next answer (RFC 9110 §6.4.1).
+func (x *exchange) bodyless() bool {
+	return x.r.Method == http.MethodHead || x.head.status == http.StatusNoContent || x.head.status == http.StatusNotModified
+}
+
+// count counts the guest's bytes against the length it declared.
+func (x *exchange) count(p []byte) error {
+	x.written += int64(len(p))
+	if !x.bodyless() && x.head.declared >= 0 && x.written > x.head.declared {
+		return badResponse("content-length %d, but the body is longer", x.head.declared)
+	}
+	return nil
+}
+
+// commit hands the head to the connection. From here on a fault can only break
+// the answer off.
+func (x *exchange) commit() {
+	if x.committed {
+		return
+	}
+	x.committed = true
+	x.head.apply(x.w.Header())
+	if x.head.declared >= 0 && x.head.status != http.StatusNoContent { // RFC 9110 §8.6
+		x.w.Header()["Content-Length"] = []string{strconv.FormatInt(x.head.declared, 10)}
+	}
+	x.status = x.head.status
+	x.w.WriteHeader(x.head.status)
+}
+
+func (x *exchange) send(p []byte) error {
+	if x.bodyless() {
+		return nil
+	}
+	if err := x.begin(&x.mu.writing); err != nil {
+		return err
+	}
+	defer x.end(&x.mu.writing)
+	n, err := x.w.Write(p)
+	x.out += int64(n)
+	if err != nil {
+		return fault.New(fault.Canceled, "while its answer was sent", err)
+	}
+	return nil
+}
+
+// long past is a deadline that wakes whoever waits on the connection.
+var longPast = time.Unix(1, 0)
+
+// Interrupt wakes a waiting read or write, for good. It may come from any goroutine.
+func (x *exchange) Interrupt() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.mu.interrupted = true
+	if x.mu.reading {
+		_ = x.control.SetReadDeadline(longPast) // not supported: the read ends with the client
+	}
+	if x.mu.writing {
+		_ = x.control.SetWriteDeadline(longPast)
+	}
+}
+
+// begin marks a wait on the connection, which Interrupt may cut short. The
+// write deadline is touched only in the middle of a write: a TLS connection
+// whose write timed out is of no more use, and a fault still needs its status sent.
+func (x *exchange) begin(waiting *bool) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.mu.interrupted {
+		return fault.New(fault.Canceled, "", context.Canceled)
+	}
+	*waiting = true
+	return nil
+}
+
+func (x *exchange) end(waiting *bool) {
+	x.mu.Lock()
+	*waiting = false
+	x.mu.Unlock()
+}
