@@ -1,0 +1,135 @@
+package fleet
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/hashicorp/memberlist"
+)
+
+// Role says what a member is.
+type Role uint8
+
+// The roles.
+const (
+	Node    Role = iota + 1 // serves requests
+	Control                 // runs the API and the store
+)
+
+// String returns "node" or "control".
+func (r Role) String() string {
+	switch r {
+	case Node:
+		return "node"
+	case Control:
+		return "control"
+	}
+	return fmt.Sprintf("role(%d)", uint8(r))
+}
+
+// Meta is what a member says of itself.
+type Meta struct {
+	Role    Role
+	PoP     string // required of nodes
+	Region  string // may be empty
+	Public  string // host:port for clients; may be empty
+	Peer    string // host:port for mTLS between members; may be empty
+	Version string // of the software, up to 32 printable bytes
+}
+
+// metaVersion starts the encoding: then the role, then five strings, each with
+// its length in a uvarint. Bytes after them are a newer version's and ignored.
+const metaVersion = 1
+
+// Encode returns at most 512 bytes.
+func (m Meta) Encode() ([]byte, error) {
+	if err := m.validate(); err != nil {
+		return nil, fmt.Errorf("node metadata: %w", err)
+	}
+	b := []byte{metaVersion, byte(m.Role)}
+	for _, s := range m.strings() {
+		b = binary.AppendUvarint(b, uint64(len(*s)))
+		b = append(b, *s...)
+	}
+	if len(b) > memberlist.MetaMaxSize {
+		return nil, fmt.Errorf("node metadata: %d bytes, at most %d; shorten the addresses", len(b), memberlist.MetaMaxSize)
+	}
+	return b, nil
+}
+
+// DecodeMeta reads what another member sent. It keeps nothing of b.
+func DecodeMeta(b []byte) (Meta, error) {
+	if len(b) > memberlist.MetaMaxSize {
+		return Meta{}, fmt.Errorf("node metadata: %d bytes, at most %d", len(b), memberlist.MetaMaxSize)
+	}
+	if len(b) < 2 || b[0] != metaVersion {
+		return Meta{}, errors.New("node metadata: not of a known version")
+	}
+	m := Meta{Role: Role(b[1])}
+	b = b[2:]
+	for _, s := range m.strings() {
+		n, used := binary.Uvarint(b)
+		if used <= 0 || n > uint64(len(b)-used) {
+			return Meta{}, errors.New("node metadata: cut short")
+		}
+		*s = string(b[used : used+int(n)])
+		b = b[used+int(n):]
+	}
+	if err := m.validate(); err != nil {
+		return Meta{}, fmt.Errorf("node metadata: %w", err)
+	}
+	return m, nil
+}
+
+// strings lists the fields in the order of the encoding.
+func (m *Meta) strings() []*string {
+	return []*string{&m.PoP, &m.Region, &m.Public, &m.Peer, &m.Version}
+}
+
+func (m Meta) validate() error {
+	var faults []error
+	if m.Role != Node && m.Role != Control {
+		faults = append(faults, fmt.Errorf("role %d is not known", m.Role))
+	}
+	if m.PoP != "" || m.Role == Node {
+		faults = append(faults, wrap("pop", ValidName(m.PoP)))
+	}
+	if m.Region != "" {
+		faults = append(faults, wrap("region", ValidName(m.Region)))
+	}
+	faults = append(faults, wrap("public address", validAddress(m.Public)), wrap("peer address", validAddress(m.Peer)))
+	if len(m.Version) > 32 || !printable(m.Version) {
+		faults = append(faults, fmt.Errorf("version %.40q: want up to 32 printable bytes", m.Version))
+	}
+	return errors.Join(faults...)
+}
+
+func wrap(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s %w", what, err)
+}
+
+func validAddress(s string) error {
+	if s == "" {
+		return nil
+	}
+	host, port, err := net.SplitHostPort(s)
+	if err != nil || host == "" || port == "" || len(s) > 128 || !printable(s) {
+		return fmt.Errorf("%.140q: want host:port", s)
+	}
+	return nil
+}
+
+// printable reports whether s is ASCII without spaces and control characters.
+func printable(s string) bool {
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
