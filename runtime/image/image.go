@@ -1,0 +1,43 @@
+// Package image splits a module into code, compiled once and shared, and image:
+// the memory and globals that an instance starts with.
+package image
+
+import "fmt"
+
+// PageSize is the unit of a memory's size, in bytes.
+const PageSize = 64 << 10
+
+// MaxSize is the largest image, in bytes: no memory limit is above it.
+const MaxSize = 1 << 30
+
+// Image is an instance's initial memory and globals; all memory outside Runs is zero.
+type Image struct {
+	Size    uint64 // bytes, a multiple of PageSize
+	Runs    []Run  // in ascending order, not overlapping, inside Size
+	Globals []Global
+}
+
+// Run is bytes at a place of the memory.
+type Run struct {
+	Offset uint64
+	Data   []byte
+}
+
+// Global is the value of one mutable global; it is exported by the code as GlobalExport(Index).
+type Global struct {
+	Index uint32 // among the module's globals, imports counted
+	Type  byte   // 0x7f i32, 0x7e i64, 0x7d f32, 0x7c f64
+	Bits  uint64 // 32-bit types in the low half
+}
+
+// GlobalExport is the name under which code exports mutable global i.
+func GlobalExport(i uint32) string { return fmt.Sprintf("selvage:global:%d", i) }
+
+// StartExport is the name under which code exports the function of the module's
+// start section, which Split takes out: globals come from the image first. A
+// program over an image that was not taken after start-up calls it before any
+// other entry.
+const StartExport = "selvage:start"
+
+// MemoryExport is the name under which code exports its memory when the module did not.
+const MemoryExport = "selvage:memory"
