@@ -1,0 +1,50 @@
+// Package edge runs an ordinary [http.Handler] as a Selvage function and gives
+// it what the edge offers: KV, outbound requests, variables, the log.
+//
+//	package main
+//
+//	import (
+//		"net/http"
+//
+//		edge "github.com/selvage-edge/selvage/sdk/go"
+//	)
+//
+//	func main() {
+//		edge.Serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+//			w.Write([]byte("hello from " + edge.Info(r.Context()).PoP))
+//		}))
+//	}
+//
+// Build it for the edge with
+//
+//	GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -ldflags='-s -w' -o function.wasm
+//
+// and run it on your own machine, as an ordinary web server, with go run.
+//
+// # What start-up means
+//
+// Everything up to [Serve] (package initialisation and the first part of main)
+// runs once, when the function is deployed. The memory it leaves behind is kept
+// as a snapshot, and each request starts from a fresh copy of that snapshot in a
+// sandbox of its own, in microseconds. So:
+//
+//   - Do expensive work before Serve: parse templates, build tables, compile
+//     regular expressions. It costs nothing per request. See also [Warm].
+//   - What a request changes in memory is gone when it ends. Keep state in KV.
+//   - KV, outbound requests and variables belong to requests: at start-up there
+//     are none. [Var] panics there, so that the mistake shows at deploy.
+//   - math/rand, math/rand/v2's top-level functions, hash/maphash and the order
+//     of map iteration are seeded at start-up: the seed is part of the snapshot
+//     and each request draws the same sequence. Whatever must differ between
+//     requests comes from crypto/rand, which asks the host each time; for a fast
+//     generator, seed one from it in the handler: rand.New(rand.NewPCG(a, b)).
+//   - The environment (os.Getenv) is the one start-up saw. Use [Var].
+//
+// # What waits
+//
+// A guest has one thread. A call that waits for the host (reading a body,
+// writing to a slow client, KV, an outbound response) stops all goroutines of
+// this request until it is answered; other requests are not affected, and no
+// processor time is charged. Outbound requests that several goroutines start
+// are under way at the same time: see [Transport].
+package edge

@@ -1,0 +1,1 @@
+// This file lets start_wasip1.go declare main.main without a body.
