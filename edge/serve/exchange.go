@@ -1,0 +1,127 @@
+package serve
+
+import (
+	"io"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/selvage-edge/selvage/edge/guard"
+	"github.com/selvage-edge/selvage/edge/limit"
+	"github.com/selvage-edge/selvage/edge/telemetry"
+	"github.com/selvage-edge/selvage/runtime/fault"
+)
+
+// exchange is what is known of one request on its way through the stages.
+type exchange struct {
+	r      *http.Request
+	w      response
+	body   requestBody
+	id     string
+	start  time.Time
+	canon  guard.Canon
+	target *Target
+	ticket limit.Ticket
+	usage  Usage
+}
+
+// response counts what is sent, and remembers whether a head was.
+type response struct {
+	http.ResponseWriter
+	exchange *exchange
+	status   int // 0 until a final head was written
+	bytes    int64
+	first    time.Duration // until the head was written
+	aborted  bool
+}
+
+// WriteHeader sends a head; informational ones may come before the final one.
+func (w *response) WriteHeader(status int) {
+	if status >= 200 && w.status == 0 {
+		w.status = status
+		w.first = time.Since(w.exchange.start)
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Write sends body bytes, after a head of status 200 if there was none.
+func (w *response) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+		w.first = time.Since(w.exchange.start)
+	}
+	n, err := w.ResponseWriter.Write(p)
+	w.bytes += int64(n)
+	return n, err
+}
+
+// Flush implements http.Flusher.
+func (w *response) Flush() { _ = w.FlushError() }
+
+// FlushError sends what is buffered, with a head if there was none.
+func (w *response) FlushError() error {
+	if w.status == 0 {
+		w.WriteHeader(http.StatusOK)
+	}
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
+
+// Unwrap is for http.ResponseController.
+func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// requestBody counts what is received. An invoker may read it on a goroutine of
+// its own, up to the end of Invoke.
+type requestBody struct {
+	io.ReadCloser
+	bytes atomic.Int64
+}
+
+func (b *requestBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.bytes.Add(int64(n))
+	return n, err
+}
+
+// refusal is an answer of the node's own: no function was found or asked.
+type refusal struct {
+	status int
+	reason string
+	detail string
+}
+
+func (r *refusal) Error() string { return r.detail }
+
+// record states the exchange as a fact.
+func (x *exchange) record(err error) telemetry.Record {
+	rec := telemetry.Record{
+		Time:      x.start,
+		RequestID: x.id,
+		Method:    x.r.Method,
+		Host:      x.canon.Host,
+		Path:      x.canon.Path,
+		Protocol:  x.r.Proto,
+		Client:    clientOf(x.r),
+		Status:    x.w.status,
+		BytesIn:   x.body.bytes.Load(),
+		BytesOut:  x.w.bytes,
+		FirstByte: x.w.first,
+		Duration:  time.Since(x.start),
+		Usage:     x.usage,
+	}
+	if x.target != nil {
+		rec.Project, rec.Function, rec.Version = x.target.Version.ID.Project, x.target.Version.ID.Name, x.target.Version.Digest
+	}
+	switch e := err.(type) {
+	case nil:
+	case *guard.Error:
+		rec.Refused = e.Reason
+	case *refusal:
+		rec.Refused = e.reason
+	default:
+		rec.Fault = fault.Of(err)
+		if rec.Fault.Kind == fault.Canceled {
+			rec.Status = rec.Fault.Kind.Status()
+		}
+	}
+	return rec
+}

@@ -1,0 +1,195 @@
+// Package serve carries one HTTP exchange through its stages, in the order that
+// is written in Handler.stages.
+package serve
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/selvage-edge/selvage/edge/guard"
+	"github.com/selvage-edge/selvage/edge/limit"
+	"github.com/selvage-edge/selvage/edge/telemetry"
+	"github.com/selvage-edge/selvage/runtime/fault"
+)
+
+// RequestIDHeader names the response header with the exchange's identity.
+const RequestIDHeader = "Selvage-Request-Id"
+
+// serverName is all that a client learns of what answers it.
+const serverName = "selvage"
+
+// Config wires a Handler. Only Limiter and Telemetry must be set.
+type Config struct {
+	Limiter   *limit.Limiter
+	Telemetry *telemetry.Telemetry
+	Place     telemetry.Place
+	// Covers reports whether the certificate chosen for a server name is good for
+	// another host; see guard.Guard. Nil: never.
+	Covers func(sni, host string) bool
+}
+
+// Handler serves every exchange of a node. Make it with New.
+type Handler struct {
+	cfg      Config
+	guard    guard.Guard
+	routes   atomic.Pointer[Routes] // nil until the first SetRoutes
+	draining atomic.Bool
+}
+
+var _ http.Handler = (*Handler)(nil)
+
+// New returns a Handler without routes: it answers 503 until SetRoutes.
+func New(cfg Config) (*Handler, error) {
+	var faults []error
+	if cfg.Limiter == nil {
+		faults = append(faults, errors.New("serve: Config.Limiter is not set"))
+	}
+	if cfg.Telemetry == nil {
+		faults = append(faults, errors.New("serve: Config.Telemetry is not set"))
+	}
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
+	}
+	return &Handler{cfg: cfg, guard: guard.Guard{Covers: cfg.Covers}}, nil
+}
+
+// SetRoutes swaps the route table. Exchanges that are past the route stage end
+// on the table they began with.
+func (h *Handler) SetRoutes(t *Routes) { h.routes.Store(t) }
+
+// Routes returns the table in use, nil before the first.
+func (h *Handler) Routes() *Routes { return h.routes.Load() }
+
+// SetDraining tells /readyz whether this node wants new connections. Exchanges
+// are served all the same.
+func (h *Handler) SetDraining(on bool) { h.draining.Store(on) }
+
+// ServeHTTP serves one exchange: it runs the stages, answers for them when they
+// fail, and records the exchange whatever happened.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := h.begin(w, r)
+	err := h.protect(x)
+	cut := h.answer(x, err)
+	h.cfg.Telemetry.Observe(x.record(err))
+	if cut {
+		panic(http.ErrAbortHandler) // how net/http and http3 are told to break a response off
+	}
+}
+
+// stages is the whole exchange, in order. No stage knows its neighbours; what
+// one finds for the next is in x.
+func (h *Handler) stages(x *exchange) error {
+	if err := h.canonical(x); err != nil {
+		return err
+	}
+	if err := h.route(x); err != nil {
+		return err
+	}
+	if err := h.admit(x); err != nil {
+		return err
+	}
+	defer x.ticket.Release()
+	return h.invoke(x)
+}
+
+// protect turns a panic of a stage into an internal fault. A stage that wants
+// the response broken off may panic with http.ErrAbortHandler.
+func (h *Handler) protect(x *exchange) (err error) {
+	defer func() {
+		switch p := recover(); p {
+		case nil:
+		case http.ErrAbortHandler:
+			x.w.aborted = true
+			err = fault.New(fault.Canceled, "the response was broken off", nil)
+		default:
+			err = fault.New(fault.Internal, fmt.Sprintf("panic: %v\n%s", p, debug.Stack()), nil)
+		}
+	}()
+	return h.stages(x)
+}
+
+// begin prepares the exchange's state and the headers every response has.
+func (h *Handler) begin(w http.ResponseWriter, r *http.Request) *exchange {
+	x := &exchange{r: r, start: time.Now()}
+	x.w.ResponseWriter = w
+	x.w.exchange = x
+	x.id = newRequestID()
+	header := w.Header()
+	header["Server"] = serverHeader
+	header[RequestIDHeader] = []string{x.id}
+	if r.Body != nil && r.Body != http.NoBody {
+		x.body.ReadCloser = r.Body
+		r.Body = &x.body
+	}
+	return x
+}
+
+var serverHeader = []string{serverName}
+
+func newRequestID() string {
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // never fails
+	return hex.EncodeToString(id[:])
+}
+
+func (h *Handler) canonical(x *exchange) (err error) {
+	x.canon, err = h.guard.Request(x.r)
+	return err
+}
+
+var (
+	errNoRoutes = &refusal{http.StatusServiceUnavailable, "not-ready", "this node has no routes yet"}
+	errNoRoute  = &refusal{http.StatusNotFound, "no-route", "no function serves this host and path"}
+)
+
+func (h *Handler) route(x *exchange) error {
+	table := h.routes.Load()
+	if table == nil {
+		return errNoRoutes
+	}
+	target, ok := table.Lookup(x.canon.Host, x.canon.Path)
+	if !ok {
+		return errNoRoute
+	}
+	x.target = target
+	return nil
+}
+
+func (h *Handler) admit(x *exchange) (err error) {
+	v := x.target.Version
+	x.ticket, err = h.cfg.Limiter.Admit(v.ID, v.Limits.Concurrency)
+	return err
+}
+
+func (h *Handler) invoke(x *exchange) (err error) {
+	meta := Meta{
+		RequestID: x.id,
+		Scheme:    "https",
+		Authority: x.canon.Authority(),
+		Target:    x.canon.Target(),
+		Protocol:  x.r.Proto,
+		Client:    clientOf(x.r),
+		Place:     h.cfg.Place,
+	}
+	x.usage, err = x.target.Invoker.Invoke(x.r.Context(), &x.w, x.r, meta)
+	if err != nil && errors.Is(x.r.Context().Err(), context.Canceled) && fault.Of(err).Kind == fault.Internal {
+		return fault.New(fault.Canceled, "", err)
+	}
+	return err
+}
+
+func clientOf(r *http.Request) netip.AddrPort {
+	addr, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
+}

@@ -1,0 +1,80 @@
+// Package telemetry makes one record and one set of counters of each exchange.
+package telemetry
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Config wires a Telemetry.
+type Config struct {
+	Place Place
+	// Log gets one line for each exchange; nil: none. See NewLog.
+	Log *slog.Logger
+	// Functions bounds how many functions have series of their own; the others
+	// share one, named "other". Default 2,000.
+	Functions int
+}
+
+// Telemetry observes exchanges and serves the metrics. Use New.
+type Telemetry struct {
+	cfg      Config
+	registry *prometheus.Registry
+	handler  http.Handler
+	exchange *series
+}
+
+var _ http.Handler = (*Telemetry)(nil)
+
+// New returns a Telemetry with a registry of its own, which also has the
+// process's and the Go runtime's metrics.
+func New(cfg Config) *Telemetry {
+	if cfg.Functions <= 0 {
+		cfg.Functions = 2000
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return &Telemetry{
+		cfg:      cfg,
+		registry: registry,
+		handler:  promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
+		exchange: newSeries(registry, cfg.Place.PoP, cfg.Functions),
+	}
+}
+
+// Observe counts and logs one exchange.
+func (t *Telemetry) Observe(r Record) {
+	t.exchange.observe(&r)
+	if t.cfg.Log != nil {
+		r.write(context.Background(), t.cfg.Log, t.cfg.Place)
+	}
+}
+
+// ServeHTTP serves the metrics in the Prometheus text format.
+func (t *Telemetry) ServeHTTP(w http.ResponseWriter, r *http.Request) { t.handler.ServeHTTP(w, r) }
+
+// Gauge shows a value that another room can tell at any time, under the name
+// "selvage_" + name. It panics if the name is taken or malformed.
+func (t *Telemetry) Gauge(name, help string, value func() float64) {
+	t.registry.MustRegister(prometheus.NewGaugeFunc(t.opts(name, help), value))
+}
+
+// Counter is Gauge for a value that only grows.
+func (t *Telemetry) Counter(name, help string, value func() float64) {
+	o := t.opts(name, help)
+	t.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts(o), value))
+}
+
+func (t *Telemetry) opts(name, help string) prometheus.GaugeOpts {
+	return prometheus.GaugeOpts{
+		Namespace:   namespace,
+		Name:        name,
+		Help:        help,
+		ConstLabels: prometheus.Labels{"pop": t.cfg.Place.PoP},
+	}
+}
