@@ -1,0 +1,225 @@
+// Package kv is KV on a node: what was read is kept in memory, made fresh by
+// each namespace's change stream, and never older than what the node was told.
+//
+// # Fences
+//
+// An answer of the origin may be on its way while the node learns, from the
+// change stream or by its own write, that the key has changed since. So each
+// key that changed has a fence, the newest revision told of it, and no value
+// below it is stored or served, wherever it comes from. The table of fences is
+// bounded; when one is given up, its revision goes into the namespace's floor,
+// and what was asked for before the floor was known counts as too old.
+package kv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/selvage-edge/selvage/runtime/hostcall"
+)
+
+// Config says how much is kept and where the rest is.
+type Config struct {
+	// Origin is the truth. A read of it sees every write that it acknowledged
+	// before the read began. Required.
+	Origin hostcall.KV
+
+	Bytes    int64         // memory for entries; default 256 MiB
+	Negative time.Duration // how long "not found" is kept; default 30 s
+	Timeout  time.Duration // of one question to the origin; default 10 s
+	Flights  int           // questions to the origin at once; default 512
+	Fences   int           // changed keys remembered, of each namespace; default 32,768
+}
+
+func (c Config) withDefaults() Config {
+	def := func(field *int, d int) {
+		if *field == 0 {
+			*field = d
+		}
+	}
+	def(&c.Flights, 512)
+	def(&c.Fences, 32768)
+	if c.Bytes == 0 {
+		c.Bytes = 256 << 20
+	}
+	if c.Negative == 0 {
+		c.Negative = 30 * time.Second
+	}
+	if c.Timeout == 0 {
+		c.Timeout = 10 * time.Second
+	}
+	return c
+}
+
+// Validate reports every fault of c.
+func (c Config) Validate() error {
+	var faults []error
+	if c.Origin == nil {
+		faults = append(faults, errors.New("kv: no origin"))
+	}
+	if c.Bytes < 1<<20 {
+		faults = append(faults, fmt.Errorf("kv bytes %d: want at least 1 MiB", c.Bytes))
+	}
+	if c.Negative < 0 || c.Timeout < 0 || c.Flights < 0 || c.Fences < 0 {
+		faults = append(faults, fmt.Errorf("kv negative %v, timeout %v, flights %d, fences %d: want none below 0",
+			c.Negative, c.Timeout, c.Flights, c.Fences))
+	}
+	return errors.Join(faults...)
+}
+
+// Store is a node's KV. Its methods may be called from many goroutines, but
+// Apply, Reset and Forget of one namespace by one at a time.
+type Store struct {
+	config  Config
+	entries *entries
+	flights *flights
+	counts  counts
+	mu      struct {
+		sync.RWMutex
+		spaces map[hostcall.Namespace]*space
+	}
+}
+
+var _ hostcall.KV = (*Store)(nil)
+
+// New returns an empty store. Close ends it.
+func New(c Config) (*Store, error) {
+	c = c.withDefaults()
+	if err := c.Validate(); err != nil {
+		return nil, fmt.Errorf("open kv: %w", err)
+	}
+	e, err := newEntries(c.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("open kv: %w", err)
+	}
+	s := &Store{config: c, entries: e, flights: newFlights(c.Flights)}
+	s.mu.spaces = map[hostcall.Namespace]*space{}
+	return s, nil
+}
+
+// Close cancels what is asked of the origin, waits for it, and frees the
+// memory. Reads after it fail with ErrUnavailable.
+func (s *Store) Close() {
+	s.flights.close()
+	s.entries.close()
+}
+
+// Get returns the entry: from memory if it is there, else from the origin,
+// asked once for all who want the key at the moment.
+func (s *Store) Get(ctx context.Context, ns hostcall.Namespace, key string) (hostcall.Entry, error) {
+	if err := checkKey(key); err != nil {
+		return hostcall.Entry{}, fmt.Errorf("kv get: %w", err)
+	}
+	n := s.space(ns)
+	// What the origin answers may be fenced by a change that came meanwhile;
+	// what is asked for after the change is not.
+	for range 8 {
+		if e := s.cached(n, key); e != nil {
+			return e.answer()
+		}
+		e, err := s.fetch(ctx, n, key)
+		if err == nil {
+			return e.answer()
+		}
+		if !errors.Is(err, errFenced) {
+			return hostcall.Entry{}, fmt.Errorf("kv get: %w", unavailable(ctx, err))
+		}
+	}
+	return hostcall.Entry{}, fmt.Errorf("kv get: %w: the key changes faster than the origin answers", hostcall.ErrUnavailable)
+}
+
+// Put writes through to the origin; this node reads the value from then on.
+func (s *Store) Put(ctx context.Context, ns hostcall.Namespace, key string, value []byte, o hostcall.PutOptions) (uint64, error) {
+	if err := errors.Join(checkKey(key), checkPut(value, o)); err != nil {
+		return 0, fmt.Errorf("kv put: %w", err)
+	}
+	n, e := s.space(ns), entry{found: true}
+	if o.TTL > 0 {
+		// The store counts from when it has the value, which is later: this
+		// node never serves the value for longer than the store does.
+		e.expires = time.Now().Add(o.TTL)
+	}
+	asking, cancel := context.WithTimeout(ctx, s.config.Timeout)
+	defer cancel()
+	rev, err := s.config.Origin.Put(asking, ns, key, value, o)
+	if err != nil {
+		s.doubt(n, key)
+		return 0, fmt.Errorf("kv put: %w", unavailable(ctx, err))
+	}
+	e.revision = rev
+	if s.entries.fits(len(value)) {
+		e.value = append([]byte{}, value...)
+	} else {
+		e.partial = true
+	}
+	s.told(n, key, e, true)
+	return rev, nil
+}
+
+// Delete writes through to the origin.
+func (s *Store) Delete(ctx context.Context, ns hostcall.Namespace, key string, ifRevision int64) (uint64, error) {
+	if err := errors.Join(checkKey(key), checkRevision(ifRevision)); err != nil {
+		return 0, fmt.Errorf("kv delete: %w", err)
+	}
+	n := s.space(ns)
+	asking, cancel := context.WithTimeout(ctx, s.config.Timeout)
+	defer cancel()
+	rev, err := s.config.Origin.Delete(asking, ns, key, ifRevision)
+	if err != nil {
+		s.doubt(n, key)
+		return 0, fmt.Errorf("kv delete: %w", unavailable(ctx, err))
+	}
+	s.told(n, key, entry{revision: rev}, true)
+	return rev, nil
+}
+
+// List asks the origin: listings are not kept.
+func (s *Store) List(ctx context.Context, ns hostcall.Namespace, prefix, cursor string, limit int) ([]hostcall.KeyInfo, string, error) {
+	if len(prefix) > hostcall.MaxKeyBytes || limit < 1 {
+		return nil, "", fmt.Errorf("kv list: %w: want a prefix of at most %d bytes and a limit of at least 1", hostcall.ErrInvalid, hostcall.MaxKeyBytes)
+	}
+	asking, cancel := context.WithTimeout(ctx, s.config.Timeout)
+	defer cancel()
+	keys, next, err := s.config.Origin.List(asking, ns, prefix, cursor, min(limit, hostcall.MaxListKeys))
+	if err != nil {
+		return nil, "", fmt.Errorf("kv list: %w", unavailable(ctx, err))
+	}
+	return keys, next, nil
+}
+
+func checkKey(key string) error {
+	if len(key) == 0 || len(key) > hostcall.MaxKeyBytes {
+		return fmt.Errorf("%w: key of %d bytes, want 1 to %d", hostcall.ErrInvalid, len(key), hostcall.MaxKeyBytes)
+	}
+	return nil
+}
+
+func checkPut(value []byte, o hostcall.PutOptions) error {
+	if len(value) > hostcall.MaxValueBytes {
+		return fmt.Errorf("%w: value of %d bytes, at most %d", hostcall.ErrTooLarge, len(value), hostcall.MaxValueBytes)
+	}
+	if o.TTL < 0 {
+		return fmt.Errorf("%w: ttl %v", hostcall.ErrInvalid, o.TTL)
+	}
+	return checkRevision(o.IfRevision)
+}
+
+func checkRevision(rev int64) error {
+	if rev < hostcall.AnyRevision {
+		return fmt.Errorf("%w: expected revision %d", hostcall.ErrInvalid, rev)
+	}
+	return nil
+}
+
+// unavailable turns a question that ran out of time, while the caller still
+// has some, into ErrUnavailable.
+func unavailable(ctx context.Context, err error) error {
+	late := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+	if late && ctx.Err() == nil {
+		return fmt.Errorf("%w: %w", hostcall.ErrUnavailable, err)
+	}
+	return err
+}
