@@ -1,0 +1,226 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/selvage-edge/selvage/runtime/jail"
+	"github.com/selvage-edge/selvage/runtime/sealed"
+)
+
+// ErrAlone says that this process was not started by a keeper.
+var ErrAlone = errors.New("keeper: this process was not started by a keeper; start `selvage edge` instead")
+
+// Attached is the server's side: the sockets it inherited and its keeper. Run
+// and Ready are safe for use by many; sockets are taken by one.
+type Attached struct {
+	files map[string]*os.File
+	link  *link
+	lost  chan struct{} // closed when the keeper is gone
+	seats chan struct{} // taken by a request until its answer is here, also when nobody waits for it
+	mu    struct {
+		sync.Mutex
+		next    uint64
+		waiting map[uint64]chan jail.Outcome // nil when the keeper is gone
+	}
+}
+
+var _ jail.Runner = (*Attached)(nil)
+
+// Attach takes over what the keeper left for this process. Call it once, early;
+// it removes its trace from the environment. ErrAlone when there is no keeper.
+func Attach() (*Attached, error) {
+	list, ok := os.LookupEnv(fdsVariable)
+	if !ok {
+		return nil, ErrAlone
+	}
+	if err := os.Unsetenv(fdsVariable); err != nil {
+		return nil, fmt.Errorf("keeper: attach: %w", err)
+	}
+	files := map[string]*os.File{}
+	for i, name := range strings.Split(list, ":") {
+		syscall.CloseOnExec(3 + i)
+		files[name] = os.NewFile(uintptr(3+i), name)
+	}
+	if files[control] == nil {
+		return nil, fmt.Errorf("keeper: attach: %s=%q names no control socket", fdsVariable, list)
+	}
+	l, err := newLink(files[control])
+	if err != nil {
+		return nil, err
+	}
+	delete(files, control)
+	return attach(files, l), nil
+}
+
+func attach(files map[string]*os.File, l *link) *Attached {
+	a := &Attached{files: files, link: l, lost: make(chan struct{}), seats: make(chan struct{}, maxPending)}
+	a.mu.waiting = map[uint64]chan jail.Outcome{}
+	go a.listen()
+	return a
+}
+
+// Listener hands over the inherited TCP listener of that name, once. When it is
+// closed and the keeper has closed its own, the port is.
+func (a *Attached) Listener(name string) (net.Listener, error) {
+	return hand(a, name, net.FileListener)
+}
+
+// PacketConn hands over the inherited UDP socket of that name, a *net.UDPConn, once.
+func (a *Attached) PacketConn(name string) (net.PacketConn, error) {
+	return hand(a, name, net.FilePacketConn)
+}
+
+// hand gives a socket away. The file goes, so that nothing but what was
+// handed out keeps the socket open.
+func hand[T any](a *Attached, name string, open func(*os.File) (T, error)) (T, error) {
+	var none T
+	f, ok := a.files[name]
+	if !ok {
+		return none, fmt.Errorf("keeper: no socket %q was handed down, or it is taken already", name)
+	}
+	delete(a.files, name)
+	defer f.Close()
+	s, err := open(f)
+	if err != nil {
+		return none, fmt.Errorf("keeper: socket %s: %w", name, err)
+	}
+	return s, nil
+}
+
+// Has reports whether a socket of that name was handed down and is not yet taken.
+func (a *Attached) Has(name string) bool { return a.files[name] != nil }
+
+// Ready tells the keeper that the server serves.
+func (a *Attached) Ready() error { return a.link.send(message{kind: ready}, nil) }
+
+// Lost is closed when the keeper is gone; the kernel kills this process then,
+// unless it was started by hand.
+func (a *Attached) Lost() <-chan struct{} { return a.lost }
+
+// Close leaves the keeper, which ends its helpers for us, and closes the
+// sockets that nobody took.
+func (a *Attached) Close() error {
+	a.link.close()
+	<-a.lost
+	for _, f := range a.files {
+		f.Close()
+	}
+	return nil
+}
+
+// Run implements jail.Runner: the keeper runs the helper.
+func (a *Attached) Run(ctx context.Context, verb jail.Verb, input []byte) (jail.Result, error) {
+	if !verb.Valid() {
+		return jail.Result{}, fmt.Errorf("keeper: there is no verb %d", verb)
+	}
+	if int64(len(input)) > verb.MaxInput() {
+		return jail.Result{}, &jail.Refused{Reason: fmt.Sprintf("the module has %d bytes; at most %d are taken", len(input), verb.MaxInput())}
+	}
+	f, err := sealed.New("selvage-input", input)
+	if err != nil {
+		return jail.Result{}, err
+	}
+	defer f.Close()
+	o, err := a.request(ctx, verb, f)
+	if err != nil {
+		return jail.Result{}, err
+	}
+	return o.Result(verb)
+}
+
+func (a *Attached) request(ctx context.Context, verb jail.Verb, f *os.File) (jail.Outcome, error) {
+	number, answer, err := a.expect(ctx)
+	if err != nil {
+		return jail.Outcome{}, err
+	}
+	if err := a.link.send(message{kind: run, verb: verb, request: number}, f); err != nil {
+		a.take(number)
+		<-a.seats
+		return jail.Outcome{}, err
+	}
+	select {
+	case o, ok := <-answer:
+		if !ok {
+			return jail.Outcome{}, errLost
+		}
+		return o, nil
+	case <-ctx.Done():
+		a.abandon(number, answer)
+		return jail.Outcome{}, context.Cause(ctx)
+	}
+}
+
+var errLost = errors.New("keeper: the keeper is gone")
+
+// expect takes a seat and a number for a request.
+func (a *Attached) expect(ctx context.Context) (uint64, <-chan jail.Outcome, error) {
+	select {
+	case a.seats <- struct{}{}:
+	case <-a.lost:
+		return 0, nil, errLost
+	case <-ctx.Done():
+		return 0, nil, context.Cause(ctx)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.mu.waiting == nil {
+		return 0, nil, errLost
+	}
+	a.mu.next++
+	c := make(chan jail.Outcome, 1)
+	a.mu.waiting[a.mu.next] = c
+	return a.mu.next, c, nil
+}
+
+// abandon gives a request up, or drops the answer that is just being delivered.
+func (a *Attached) abandon(number uint64, answer <-chan jail.Outcome) {
+	if a.take(number) != nil {
+		_ = a.link.send(message{kind: cancel, request: number}, nil) // a keeper that is gone has cancelled it
+		return
+	}
+	if o, ok := <-answer; ok {
+		o.Close()
+	}
+}
+
+func (a *Attached) take(number uint64) chan jail.Outcome {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	c := a.mu.waiting[number]
+	delete(a.mu.waiting, number)
+	return c
+}
+
+// listen delivers answers until the keeper is gone.
+func (a *Attached) listen() {
+	defer close(a.lost)
+	for {
+		m, f, err := a.link.receive()
+		if err != nil {
+			break
+		}
+		if m.kind != done {
+			break // not a keeper
+		}
+		<-a.seats
+		o := jail.Outcome{Status: m.status, File: f, Wall: m.wall, CPU: m.cpu}
+		if c := a.take(m.request); c != nil {
+			c <- o
+			continue
+		}
+		o.Close()
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, c := range a.mu.waiting {
+		close(c)
+	}
+	a.mu.waiting = nil
+}

@@ -1,0 +1,131 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+)
+
+// The names of the sockets a server inherits.
+const (
+	PublicTCP = "public-tcp"
+	PublicUDP = "public-udp"
+	Admin     = "admin"
+	Peer      = "peer"
+)
+
+// control is the name of the socket between server and keeper itself.
+const control = "control"
+
+// fdsVariable names the inherited files from 3 on, in order.
+const fdsVariable = "SELVAGE_FDS"
+
+// portTries bounds the search for a port that is free for both TCP and UDP.
+const portTries = 50
+
+// socket is one open socket, kept as a file: the keeper never uses it.
+type socket struct {
+	name string
+	addr net.Addr
+	file *os.File
+}
+
+// openSockets opens what c names, all or nothing.
+func openSockets(ctx context.Context, c Config) (all []socket, err error) {
+	defer func() {
+		if err != nil {
+			closeSockets(all)
+			all = nil
+		}
+	}()
+	if c.Public != "" {
+		if all, err = openPublic(ctx, c.Public, udp); err != nil {
+			return all, err
+		}
+	}
+	for _, s := range []struct{ name, addr string }{{Admin, c.Admin}, {Peer, c.Peer}} {
+		if s.addr == "" {
+			continue
+		}
+		t, err := tcp(ctx, s.name, s.addr)
+		if err != nil {
+			return all, err
+		}
+		all = append(all, t)
+	}
+	return all, nil
+}
+
+// openPublic opens TCP and UDP on one port. When the port may be any, another
+// is tried as long as the UDP half is taken.
+func openPublic(ctx context.Context, addr string, udp opener) ([]socket, error) {
+	for try := 1; ; try++ {
+		t, err := tcp(ctx, PublicTCP, addr)
+		if err != nil {
+			return nil, err
+		}
+		u, err := udp(ctx, PublicUDP, t.addr.String())
+		if err == nil {
+			return []socket{t, u}, nil
+		}
+		t.file.Close()
+		if !anyPort(addr) || !errors.Is(err, syscall.EADDRINUSE) || try == portTries {
+			return nil, err
+		}
+	}
+}
+
+func anyPort(addr string) bool { return strings.HasSuffix(addr, ":0") }
+
+type opener func(ctx context.Context, name, addr string) (socket, error)
+
+func tcp(ctx context.Context, name, addr string) (socket, error) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", addr)
+	if err != nil {
+		return socket{}, openError(name, addr, err)
+	}
+	defer l.Close()
+	return keep(name, l.Addr(), l.(*net.TCPListener).File)
+}
+
+func udp(ctx context.Context, name, addr string) (socket, error) {
+	var lc net.ListenConfig
+	p, err := lc.ListenPacket(ctx, "udp", addr)
+	if err != nil {
+		return socket{}, openError(name, addr, err)
+	}
+	defer p.Close()
+	return keep(name, p.LocalAddr(), p.(*net.UDPConn).File)
+}
+
+func keep(name string, addr net.Addr, file func() (*os.File, error)) (socket, error) {
+	f, err := file()
+	if err != nil {
+		return socket{}, fmt.Errorf("keeper: keep the %s socket: %w", name, err)
+	}
+	return socket{name: name, addr: addr, file: f}, nil
+}
+
+func openError(name, addr string, err error) error {
+	hint := ""
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		hint = "; another process has that port (see `ss -lntup`): stop it or configure another"
+	case errors.Is(err, syscall.EACCES):
+		hint = "; ports below 1024 need root or CAP_NET_BIND_SERVICE"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		hint = "; this machine has no such address"
+	}
+	return fmt.Errorf("keeper: open the %s socket on %s: %w%s", name, addr, err, hint)
+}
+
+func closeSockets(all []socket) {
+	for _, s := range all {
+		s.file.Close()
+	}
+}
