@@ -1,0 +1,244 @@
+package store
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/selvage-edge/selvage/runtime/hostcall"
+)
+
+// Change is the newest change of one key of a log.
+type Change struct {
+	Seq     uint64
+	Key     string
+	Op      Op
+	Expires time.Time // OpPut: zero for never
+	Size    uint32    // OpPut
+	Sum     [32]byte  // OpPut: SHA-256 of the value
+	Value   []byte    // OpPut: nil when Size is over the reader's bound
+}
+
+// Page is every change of a log in (From, To] that still matters.
+type Page struct {
+	From, To uint64
+	Changes  []Change
+}
+
+// ReadOptions bound one page.
+type ReadOptions struct {
+	Changes int // at most
+	Bytes   int // about: keys and inline values
+	Inline  int // values over it are left out
+}
+
+// logTable returns the table and space of a log.
+func (s *Store) logTable(log string) (*table, string, error) {
+	if log == CatalogLog {
+		return s.catalog, "", nil
+	}
+	ns, err := ParseKVLog(log)
+	return s.kv, space(ns), err
+}
+
+// Head returns the log's head: nothing newer is known in it.
+func (s *Store) Head(log string) (uint64, error) {
+	t, _, err := s.logTable(log)
+	if err != nil {
+		return 0, err
+	}
+	return t.applied(), nil
+}
+
+// Read returns the changes of log after a position, complete up to the page's To. ErrGone: start
+// again at 0. ErrAhead: the log never was there. It does not wait for changes; see Subscribe.
+func (s *Store) Read(ctx context.Context, log string, after uint64, o ReadOptions) (Page, error) {
+	t, space, err := s.logTable(log)
+	if err != nil {
+		return Page{}, err
+	}
+	items, to, err := t.changed(space, after, o)
+	if err != nil {
+		return Page{}, fmt.Errorf("store: read %s after %d: %w", log, after, err)
+	}
+	p := Page{From: after, To: to}
+	for _, it := range items {
+		c := Change{Seq: it.seq, Key: it.key, Op: it.op, Expires: unixMilli(it.expires), Size: it.size}
+		if it.op == OpPut {
+			err := t.fill(ctx, space, &c, o.Inline)
+			if errors.Is(err, hostcall.ErrNotFound) {
+				continue // replaced since: what replaced it comes later in the log
+			}
+			if err != nil {
+				return Page{}, fmt.Errorf("store: read %s at %d: %w", log, it.seq, err)
+			}
+		}
+		p.Changes = append(p.Changes, c)
+	}
+	return p, nil
+}
+
+// changed returns the items of a page and how far it is complete.
+func (t *table) changed(space string, after uint64, o ReadOptions) ([]*item, uint64, error) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	switch {
+	case after > t.mu.applied:
+		return nil, 0, ErrAhead
+	case after > 0 && after < t.mu.horizon:
+		return nil, 0, ErrGone
+	}
+	x := t.mu.spaces[space]
+	if x == nil {
+		return nil, t.mu.applied, nil
+	}
+	items, more := x.after(after, o.Changes, o.Bytes, o.Inline)
+	if more {
+		return items, items[len(items)-1].seq, nil
+	}
+	return items, t.mu.applied, nil
+}
+
+// fill reads the value and digest of c from the stream.
+func (t *table) fill(ctx context.Context, space string, c *Change, inline int) error {
+	msg, err := t.stream.GetMsg(ctx, c.Seq)
+	if err != nil {
+		return readFailed("read value", err)
+	}
+	sum, err := hex.DecodeString(msg.Header.Get(hdrSum))
+	if err != nil || len(sum) != len(c.Sum) {
+		return ErrCorrupt
+	}
+	copy(c.Sum[:], sum)
+	if int(c.Size) <= inline {
+		// An ended value is still a change; only its bytes are of no use.
+		e, err := t.entry(msg)
+		if err != nil && !errors.Is(err, hostcall.ErrNotFound) {
+			return err
+		}
+		if c.Value = e.Value; err != nil {
+			c.Value = msg.Data
+		}
+	}
+	return nil
+}
+
+// Subscription tells which of some logs changed.
+type Subscription struct {
+	C     <-chan struct{} // holds one token when Take has something to say
+	c     chan struct{}
+	leave []func()
+	mu    struct {
+		sync.Mutex
+		dirty map[string]bool
+	}
+}
+
+// Subscribe watches logs from now on. Close it.
+func (s *Store) Subscribe(logs []string) (*Subscription, error) {
+	c := make(chan struct{}, 1)
+	sub := &Subscription{C: c, c: c}
+	sub.mu.dirty = make(map[string]bool)
+	for _, log := range logs {
+		t, space, err := s.logTable(log)
+		if err != nil {
+			sub.Close()
+			return nil, err
+		}
+		t.subscribe(space, sub)
+	}
+	return sub, nil
+}
+
+func (t *table) subscribe(space string, sub *Subscription) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.mu.subs[space] == nil {
+		t.mu.subs[space] = make(map[*Subscription]struct{})
+	}
+	t.mu.subs[space][sub] = struct{}{}
+	sub.leave = append(sub.leave, func() { t.unsubscribe(space, sub) })
+}
+
+func (t *table) unsubscribe(space string, sub *Subscription) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.mu.subs[space], sub)
+	if len(t.mu.subs[space]) == 0 {
+		delete(t.mu.subs, space)
+	}
+}
+
+// mark notes a change; it never blocks.
+func (sub *Subscription) mark(log string) {
+	sub.mu.Lock()
+	sub.mu.dirty[log] = true
+	sub.mu.Unlock()
+	select {
+	case sub.c <- struct{}{}:
+	default:
+	}
+}
+
+// Take returns the logs that changed since the last Take, in no order.
+func (sub *Subscription) Take() []string {
+	sub.mu.Lock()
+	defer sub.mu.Unlock()
+	logs := make([]string, 0, len(sub.mu.dirty))
+	for l := range sub.mu.dirty {
+		logs = append(logs, l)
+	}
+	clear(sub.mu.dirty)
+	return logs
+}
+
+// Close ends the watch.
+func (sub *Subscription) Close() {
+	for _, leave := range sub.leave {
+		leave()
+	}
+}
+
+// catalogHistory is how many records of each catalog key are kept.
+const catalogHistory = 64
+
+// AppendCatalog adds a record under key if the log stands at last; its sequence is then last+1.
+// ErrConflict if it does not.
+func (s *Store) AppendCatalog(ctx context.Context, key string, value []byte, last uint64) (uint64, error) {
+	subj, err := subject("catalog", "", key)
+	if err != nil {
+		return 0, err
+	}
+	if err := s.disk.room(int64(len(value))); err != nil {
+		return 0, err
+	}
+	return s.catalog.publish(ctx, message(subj, value), jetstream.WithExpectLastSequence(last))
+}
+
+// CatalogHead returns the catalog's last sequence, from the stream itself.
+func (s *Store) CatalogHead(ctx context.Context) (uint64, error) {
+	info, err := s.catalog.stream.Info(ctx)
+	if err != nil {
+		return 0, readFailed("catalog head", err)
+	}
+	return info.State.LastSeq, nil
+}
+
+// CatalogHistory returns the newest records of a key, oldest first, 64 at most.
+func (s *Store) CatalogHistory(ctx context.Context, key string) ([][]byte, error) {
+	subj, err := subject("catalog", "", key)
+	if err != nil {
+		return nil, err
+	}
+	var out [][]byte
+	err = s.each(ctx, s.catalog.stream, subj, 1, catalogHistory, func(m jetstream.Msg, _ *jetstream.MsgMetadata) error {
+		out = append(out, m.Data())
+		return nil
+	})
+	return out, err
+}
