@@ -59,7 +59,7 @@ const (
 
 // ConnectionState tells net/http that this connection is encrypted.
 func (w *wire) ConnectionState() tls.ConnectionState {
-	if c, ok := w.Conn.(*tls.Conn); ok {
+	if c, ok := w.Conn.(interface{ ConnectionState() tls.ConnectionState }); ok {
 		return c.ConnectionState()
 	}
 	return tls.ConnectionState{}

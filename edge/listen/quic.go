@@ -1,0 +1,220 @@
+package listen
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
+)
+
+// quicServer accepts QUIC connections by itself and gives them to http3, because
+// http3's own loop drops connections that are accepted while it shuts down.
+type quicServer struct {
+	cfg       *Config
+	http      *http3.Server
+	transport *quic.Transport
+	listener  *quic.EarlyListener
+	conns     atomic.Int64
+	busy      atomic.Int64 // exchanges under way
+	serving   sync.WaitGroup
+	starting  sync.WaitGroup // connections that http3 does not count yet
+	unstarted sync.Map       // *quic.Conn to func(): takes it from starting, once
+	rate      rate
+	lifecycle struct {
+		sync.Mutex
+		opened, stopped bool
+	}
+	ended chan struct{} // closed when the accept loop has ended
+}
+
+func newQUICServer(cfg *Config, h http.Handler) *quicServer {
+	q := &quicServer{cfg: cfg, ended: make(chan struct{})}
+	q.http = &http3.Server{
+		Handler:        q.count(h),
+		MaxHeaderBytes: maxHeadBytes,
+		IdleTimeout:    cfg.IdleTimeout,
+		Logger:         cfg.Log,
+		ConnContext: func(ctx context.Context, c *quic.Conn) context.Context {
+			q.started(c) // http3 has counted the connection just before
+			return ctx
+		},
+	}
+	q.transport = &quic.Transport{
+		Conn: cfg.UDP,
+		// Eight bytes: the next step of the design steers packets by a bit of them.
+		ConnectionIDLength:  8,
+		VerifySourceAddress: func(net.Addr) bool { return !q.rate.allow(time.Now(), freeHandshakes) },
+	}
+	if cfg.ResetKey != [32]byte{} {
+		q.transport.StatelessResetKey = (*quic.StatelessResetKey)(&cfg.ResetKey)
+	}
+	if cfg.TokenKey != [32]byte{} {
+		q.transport.TokenGeneratorKey = (*quic.TokenGeneratorKey)(&cfg.TokenKey)
+	}
+	return q
+}
+
+// quicConfig is never nil: http3's default would allow 0-RTT, whose requests an
+// attacker can replay.
+func (q *quicServer) quicConfig() *quic.Config {
+	return &quic.Config{
+		Allow0RTT:                      false,
+		EnableDatagrams:                false,
+		HandshakeIdleTimeout:           quicHandshake,
+		MaxIdleTimeout:                 quicIdle,
+		MaxIncomingStreams:             maxStreams,
+		MaxIncomingUniStreams:          8, // control and the two of QPACK, and room for grease
+		InitialStreamReceiveWindow:     128 << 10,
+		MaxStreamReceiveWindow:         maxWindow,
+		InitialConnectionReceiveWindow: 256 << 10,
+		MaxConnectionReceiveWindow:     maxConnWindow,
+	}
+}
+
+func (q *quicServer) count(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		q.busy.Add(1)
+		defer q.busy.Add(-1)
+		h.ServeHTTP(w, r)
+	})
+}
+
+// open starts to read packets.
+func (q *quicServer) open() error {
+	q.lifecycle.Lock()
+	defer q.lifecycle.Unlock()
+	if q.lifecycle.stopped {
+		return nil
+	}
+	ln, err := q.transport.ListenEarly(http3.ConfigureTLSConfig(tlsConfig(q.cfg)), q.quicConfig())
+	if err != nil {
+		return fmt.Errorf("listen: quic on %s: %w", q.cfg.UDP.LocalAddr(), err)
+	}
+	q.listener, q.lifecycle.opened = ln, true
+	return nil
+}
+
+// serve accepts until the listener is closed.
+func (q *quicServer) serve() error {
+	if q.listener == nil {
+		return nil
+	}
+	defer close(q.ended)
+	for {
+		conn, err := q.listener.Accept(context.Background())
+		if errors.Is(err, quic.ErrServerClosed) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("listen: quic accept on %s: %w", q.cfg.UDP.LocalAddr(), err)
+		}
+		q.begin(conn)
+	}
+}
+
+// begin hands a connection to http3.
+func (q *quicServer) begin(conn *quic.Conn) {
+	q.starting.Add(1)
+	q.unstarted.Store(conn, sync.OnceFunc(q.starting.Done))
+	q.conns.Add(1)
+	q.serving.Go(func() {
+		defer q.conns.Add(-1)
+		defer q.started(conn)
+		if err := q.http.ServeQUICConn(conn); err != nil {
+			q.cfg.Log.Debug("http3", slog.String("client", conn.RemoteAddr().String()), slog.Any("error", err))
+		}
+	})
+}
+
+func (q *quicServer) started(conn *quic.Conn) {
+	if done, ok := q.unstarted.LoadAndDelete(conn); ok {
+		done.(func())()
+	}
+}
+
+// drain stops accepting: from then on packets of unknown connections are
+// ignored, so that their clients send them again and the next server answers.
+// Then every client gets a GOAWAY.
+func (q *quicServer) drain(ctx context.Context) error {
+	q.lifecycle.Lock()
+	opened, again := q.lifecycle.opened, q.lifecycle.stopped
+	q.lifecycle.stopped = true
+	q.lifecycle.Unlock()
+	if again {
+		return nil
+	}
+	var err error
+	if opened {
+		err = q.listener.Close()
+		<-q.ended
+		q.starting.Wait() // http3.Server.Shutdown must not race with a connection it does not know
+		err = errors.Join(err, q.shutdown(ctx))
+		q.serving.Wait()
+		err = errors.Join(err, q.transport.Close())
+	}
+	return errors.Join(err, q.cfg.UDP.Close())
+}
+
+// shutdown sends the GOAWAYs and waits until the clients have closed their
+// connections; those that only keep one open are closed after Linger.
+func (q *quicServer) shutdown(ctx context.Context) error {
+	idle, stop := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	watch.Go(func() { q.whenIdle(idle, stop) })
+	err := q.http.Shutdown(idle)
+	stop()
+	watch.Wait()
+	if errors.Is(err, context.Canceled) && ctx.Err() == nil {
+		return nil // idle connections only
+	}
+	return err
+}
+
+// whenIdle calls f when no exchange was under way for Linger. Being without
+// exchanges is not enough: the last answers may still be on their way.
+func (q *quicServer) whenIdle(ctx context.Context, f func()) {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	since := time.Now()
+	for {
+		select {
+		case now := <-tick.C:
+			if q.busy.Load() > 0 {
+				since = now
+			} else if now.Sub(since) >= q.cfg.Linger {
+				f()
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// rate counts events by the second.
+type rate struct {
+	mu struct {
+		sync.Mutex
+		second int64
+		n      int
+	}
+}
+
+// allow reports whether the event is among the first most of its second.
+func (r *rate) allow(now time.Time, most int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s := now.Unix(); s != r.mu.second {
+		r.mu.second, r.mu.n = s, 0
+	}
+	r.mu.n++
+	return r.mu.n <= most
+}
