@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/selvage-edge/selvage/edge/telemetry"
 	"github.com/selvage-edge/selvage/runtime/fault"
 	"github.com/selvage-edge/selvage/runtime/function"
 	"github.com/selvage-edge/selvage/runtime/guest"
@@ -23,18 +24,16 @@ type exchange struct {
 	r       *http.Request
 	control *http.ResponseController
 	version *function.Version
-	meta    Meta
+	meta    *telemetry.Meta
 	body    io.ReadCloser // nil: no body
+	bodyEnd bool          // it was read to its end
 
 	// The answer. Its head is held back until bytes must go, so that a fault
 	// before that still becomes a status.
 	head      answerHead
 	hasHead   bool
 	committed bool
-	finished  bool
 	written   int64 // body bytes the guest gave
-	status    int   // what the client was sent
-	in, out   int64
 
 	mu struct {
 		sync.Mutex
@@ -44,17 +43,12 @@ type exchange struct {
 	}
 }
 
-func newExchange(w http.ResponseWriter, r *http.Request, v *function.Version, m Meta) *exchange {
+func newExchange(w http.ResponseWriter, r *http.Request, v *function.Version, m *telemetry.Meta) *exchange {
 	x := &exchange{w: w, r: r, control: http.NewResponseController(w), version: v, meta: m}
 	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
 		return x
 	}
 	x.body = http.MaxBytesReader(w, r.Body, v.Limits.WithDefaults().RequestBody)
-	if r.ProtoMajor == 1 {
-		// Or net/http swallows the rest of the request when the answer begins,
-		// and a guest could not stream both ways. Not supported: it reads first.
-		_ = x.control.EnableFullDuplex()
-	}
 	return x
 }
 
@@ -93,7 +87,7 @@ func (x *exchange) ReadBody(p []byte) (int, error) {
 	}
 	defer x.end(&x.mu.reading)
 	n, err := x.body.Read(p)
-	x.in += int64(n)
+	x.bodyEnd = x.bodyEnd || err == io.EOF
 	if n > 0 || err == nil || err == io.EOF {
 		return n, dropAfterBytes(n, err)
 	}
@@ -177,6 +171,7 @@ func (x *exchange) WriteBody(p []byte) error {
 	if err := x.count(p); err != nil {
 		return err
 	}
+	x.duplex()
 	x.commit()
 	return x.send(p)
 }
@@ -187,6 +182,7 @@ func (x *exchange) Flush() error {
 		return err
 	}
 	defer x.end(&x.mu.writing)
+	x.duplex()
 	x.commit()
 	if err := x.control.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return fault.New(fault.Canceled, "while its answer was sent", err)
@@ -207,7 +203,6 @@ func (x *exchange) Finish(p []byte) error {
 		x.head.declared = int64(len(p))
 	}
 	x.commit()
-	x.finished = true
 	if len(p) == 0 {
 		return nil
 	}
@@ -238,6 +233,19 @@ func (x *exchange) count(p []byte) error {
 	return nil
 }
 
+// duplex lets the guest read on after its answer has begun. HTTP/1 in net/http
+// swallows the rest of the request at that point, unless told not to; then
+// again it does not look where the request ends before it takes the next one
+// from the connection, so the connection has to end with this exchange.
+func (x *exchange) duplex() {
+	if x.committed || x.body == nil || x.bodyEnd || x.r.ProtoMajor != 1 {
+		return
+	}
+	if x.control.EnableFullDuplex() == nil {
+		x.w.Header().Set("Connection", "close")
+	}
+}
+
 // commit hands the head to the connection. From here on a fault can only break
 // the answer off.
 func (x *exchange) commit() {
@@ -246,10 +254,10 @@ func (x *exchange) commit() {
 	}
 	x.committed = true
 	x.head.apply(x.w.Header())
-	if x.head.declared >= 0 && x.head.status != http.StatusNoContent { // RFC 9110 §8.6
+	if x.head.declared >= 0 && x.head.status != http.StatusNoContent && x.head.status != http.StatusNotModified {
+		// A 204 must not say a length (RFC 9110 §8.6), a 304 need not, and clients are known to wait for its body.
 		x.w.Header()["Content-Length"] = []string{strconv.FormatInt(x.head.declared, 10)}
 	}
-	x.status = x.head.status
 	x.w.WriteHeader(x.head.status)
 }
 
@@ -261,9 +269,7 @@ func (x *exchange) send(p []byte) error {
 		return err
 	}
 	defer x.end(&x.mu.writing)
-	n, err := x.w.Write(p)
-	x.out += int64(n)
-	if err != nil {
+	if _, err := x.w.Write(p); err != nil {
 		return fault.New(fault.Canceled, "while its answer was sent", err)
 	}
 	return nil

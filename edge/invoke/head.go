@@ -5,19 +5,20 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/selvage-edge/selvage/edge/telemetry"
 	"github.com/selvage-edge/selvage/runtime/abi/native"
 	"github.com/selvage-edge/selvage/runtime/function"
 	"github.com/selvage-edge/selvage/sdk/abi"
 )
 
 // requestHead encodes what the guest reads of r.
-func requestHead(r *http.Request, v *function.Version, m *Meta, hasBody bool) []byte {
+func requestHead(r *http.Request, v *function.Version, m *telemetry.Meta, hasBody bool) []byte {
 	metadata := [...]native.Pair{
 		{Name: abi.MetaRequestID, Value: m.RequestID},
-		{Name: abi.MetaClient, Value: m.Client},
-		{Name: abi.MetaPoP, Value: m.PoP},
-		{Name: abi.MetaNode, Value: m.Node},
-		{Name: abi.MetaRegion, Value: m.Region},
+		{Name: abi.MetaClient, Value: client(m)},
+		{Name: abi.MetaPoP, Value: m.Place.PoP},
+		{Name: abi.MetaNode, Value: m.Place.Node},
+		{Name: abi.MetaRegion, Value: m.Place.Region},
 		{Name: abi.MetaProject, Value: v.ID.Project},
 		{Name: abi.MetaFunction, Value: v.ID.Name},
 		{Name: abi.MetaVersion, Value: string(v.Digest)},
@@ -27,28 +28,22 @@ func requestHead(r *http.Request, v *function.Version, m *Meta, hasBody bool) []
 		Body:          hasBody,
 		ContentLength: r.ContentLength,
 		Method:        r.Method,
-		Scheme:        or(m.Scheme, scheme(r)),
-		Authority:     or(m.Host, r.Host),
-		Target:        or(m.Target, r.URL.RequestURI()),
-		Protocol:      r.Proto,
+		Scheme:        m.Scheme,
+		Authority:     m.Authority,
+		Target:        m.Target,
+		Protocol:      m.Protocol,
 		Metadata:      metadata[:],
 		Headers:       requestHeaders(room[:0], r),
 	}
 	return h.Append(make([]byte, 0, 1024))
 }
 
-func or(s, def string) string {
-	if s != "" {
-		return s
+// client is the client's address, empty when it has none.
+func client(m *telemetry.Meta) string {
+	if !m.Client.IsValid() {
+		return ""
 	}
-	return def
-}
-
-func scheme(r *http.Request) string {
-	if r.TLS != nil {
-		return "https"
-	}
-	return "http"
+	return m.Client.String()
 }
 
 // requestHeaders appends the end-to-end headers of r in the order of their
@@ -56,7 +51,7 @@ func scheme(r *http.Request) string {
 func requestHeaders(pairs []native.Pair, r *http.Request) []native.Pair {
 	named := r.Header["Connection"]
 	for name, values := range r.Header {
-		if hopByHop(name) || namedIn(named, name) {
+		if native.HopByHop(name) || namedIn(named, name) {
 			continue
 		}
 		if name == "Cookie" && len(values) > 1 {
@@ -70,16 +65,6 @@ func requestHeaders(pairs []native.Pair, r *http.Request) []native.Pair {
 	}
 	slices.SortStableFunc(pairs, func(a, b native.Pair) int { return strings.Compare(a.Name, b.Name) })
 	return pairs
-}
-
-// hopByHop reports whether the header with that canonical name speaks to the
-// next hop only (RFC 9110 §7.6.1; Trailer and Proxy-* with it).
-func hopByHop(name string) bool {
-	switch name {
-	case "Connection", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade":
-		return true
-	}
-	return strings.HasPrefix(name, "Proxy-")
 }
 
 // namedIn reports whether a Connection header's options name the header.

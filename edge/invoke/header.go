@@ -48,11 +48,11 @@ func decodeHeaders(encoded []byte) ([]native.Pair, error) {
 }
 
 func (h *answerHead) add(p native.Pair) error {
-	if !isToken(p.Name) {
+	if !native.ValidName(p.Name) {
 		return badResponse("header name %.80q: want letters, digits and !#$%%&'*+-.^_`|~ only", p.Name)
 	}
 	value := strings.Trim(p.Value, " \t")
-	if i := illegalAt(value); i >= 0 {
+	if i := native.IllegalAt(value); i >= 0 {
 		return badResponse("header %.80q: byte %#02x at %d of its value is not allowed", p.Name, value[i], i)
 	}
 	name := textproto.CanonicalMIMEHeaderKey(p.Name)
@@ -83,7 +83,7 @@ func (h *answerHead) declare(value string) error {
 func (h *answerHead) dropNamed() {
 	named := h.header["Connection"]
 	for name := range h.header {
-		if hopByHop(name) || name == "Alt-Svc" || namedIn(named, name) {
+		if native.HopByHop(name) || name == "Alt-Svc" || namedIn(named, name) {
 			delete(h.header, name)
 		}
 	}
@@ -98,31 +98,6 @@ func (h *answerHead) apply(dst http.Header) {
 	if _, ok := dst["Content-Type"]; !ok {
 		dst["Content-Type"] = nil // or net/http guesses one from the body
 	}
-}
-
-// isToken reports whether s is an RFC 9110 §5.6.2 token.
-func isToken(s string) bool {
-	for i := range len(s) {
-		c := s[i]
-		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
-		case strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0:
-		default:
-			return false
-		}
-	}
-	return s != ""
-}
-
-// illegalAt returns where s holds a byte no field value may hold (RFC 9110
-// §5.5: controls other than tab), or -1.
-func illegalAt(s string) int {
-	for i := range len(s) {
-		if c := s[i]; c < ' ' && c != '\t' || c == 0x7f {
-			return i
-		}
-	}
-	return -1
 }
 
 func badResponse(format string, args ...any) *fault.Error {

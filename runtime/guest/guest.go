@@ -54,6 +54,6 @@ type Usage struct {
 	Crossings    uint64        // those that came back to Go
 	KVOperations int
 	Subrequests  int
-	LogDropped   uint64 // log records dropped: over the limit
-	Started      bool   // false: no instance could be had
+	LogDropped   int  // log records dropped: over the limit
+	Started      bool // false: no instance could be had
 }

@@ -1,0 +1,116 @@
+package guest
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/selvage-edge/selvage/runtime/engine"
+	"github.com/selvage-edge/selvage/runtime/function"
+	"github.com/selvage-edge/selvage/runtime/hostcall"
+)
+
+// logEvery is how long a guest's lines may stay behind while it runs on.
+const logEvery = time.Second
+
+// logWriter hands one invocation's records to the sink, line by line.
+type logWriter struct {
+	sink      hostcall.LogSink // nil drops everything
+	version   *function.Version
+	requestID string
+	limit     int
+	last      time.Time
+	open      [engine.Stderr + 1]line // what has no line end yet, by stream
+	dropped   int
+}
+
+// line is one line of what a guest wrote.
+type line struct {
+	at    time.Time
+	level int
+	text  []byte
+}
+
+// due reports whether it is time to hand lines on.
+func (w *logWriter) due() bool {
+	if now := time.Now(); now.Sub(w.last) > logEvery {
+		w.last = now
+		return true
+	}
+	return false
+}
+
+// take hands on the records of i.
+func (w *logWriter) take(i *engine.Instance) {
+	records, dropped := i.TakeLog()
+	w.dropped += dropped
+	for _, r := range records {
+		w.record(&r)
+	}
+}
+
+// record cuts a record into lines. What is written to a stream goes on in the
+// stream's next record until a line ends; a log call ends its own.
+func (w *logWriter) record(r *engine.LogRecord) {
+	l := &w.open[r.Stream]
+	if len(l.text) == 0 {
+		l.at, l.level = r.Time, level(r)
+	}
+	rest := r.Text
+	for {
+		before, after, ended := bytes.Cut(rest, []byte("\n"))
+		l.text = append(l.text, before...)
+		if !ended {
+			break
+		}
+		w.emit(l.at, l.level, string(l.text))
+		*l = line{at: r.Time, level: level(r), text: l.text[:0]}
+		rest = after
+	}
+	if r.Stream == engine.LogCall {
+		w.end(l)
+	}
+}
+
+func (w *logWriter) end(l *line) {
+	if len(l.text) > 0 {
+		w.emit(l.at, l.level, string(l.text))
+		l.text = l.text[:0]
+	}
+}
+
+// close hands on what is left, what was lost, and how the guest failed.
+func (w *logWriter) close(failure error) {
+	for s := range w.open {
+		w.end(&w.open[s])
+	}
+	if w.dropped > 0 {
+		w.emit(time.Now(), int(slog.LevelWarn), fmt.Sprintf(
+			"%d log records were dropped (limit %d bytes a request; raise it with limits.log)", w.dropped, w.limit))
+	}
+	if failure != nil {
+		w.emit(time.Now(), int(slog.LevelError), failure.Error())
+	}
+}
+
+func (w *logWriter) emit(at time.Time, level int, text string) {
+	if w.sink == nil {
+		return
+	}
+	w.sink.Log(hostcall.Line{
+		Time: at, Function: w.version.ID, Version: w.version.Digest, RequestID: w.requestID,
+		Level: level, Text: strings.ToValidUTF8(text, "\uFFFD"),
+	})
+}
+
+func level(r *engine.LogRecord) int {
+	switch r.Stream {
+	case engine.Stderr:
+		return int(slog.LevelWarn)
+	case engine.Stdout:
+		return int(slog.LevelInfo)
+	}
+	return r.Level
+}

@@ -1,0 +1,271 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/selvage-edge/selvage/runtime/abi/native"
+	"github.com/selvage-edge/selvage/runtime/abi/wasip1"
+	"github.com/selvage-edge/selvage/runtime/engine"
+	"github.com/selvage-edge/selvage/runtime/fault"
+	"github.com/selvage-edge/selvage/runtime/function"
+	"github.com/selvage-edge/selvage/sdk/abi"
+)
+
+// Runner runs invocations, so many of them computing at once and no more.
+type Runner struct {
+	turns chan struct{}
+}
+
+// NewRunner returns a runner that lets n guests compute at once.
+func NewRunner(n int) *Runner { return &Runner{turns: make(chan struct{}, n)} }
+
+// Imports are the imports a guest may have: link them once per process.
+func Imports() []engine.Import { return append(native.Imports(), wasip1.Imports()...) }
+
+// errWall ends an invocation's context when its wall time is used.
+var errWall = errors.New("wall time")
+
+// Run runs one invocation of prog, which was made from v. The exchange was
+// answered in full if it returns nil; else the error is a *fault.Error, and
+// whether anything was answered the exchange knows.
+func (r *Runner) Run(ctx context.Context, prog *engine.Program, v *function.Version, ports Ports, x Exchange) (Usage, error) {
+	limits := v.Limits.WithDefaults()
+	ctx, cancel := context.WithTimeoutCause(ctx, limits.Wall, errWall)
+	defer cancel()
+	instance, err := prog.Start(engine.StartConfig{
+		Head: x.Head(), HasBody: x.HasBody(),
+		MemoryLimit: limits.MemoryBytes, LogLimit: limits.LogBytes, ResponseHeadLimit: limits.ResponseHead,
+	})
+	if err != nil {
+		return Usage{}, startFault(err)
+	}
+	defer context.AfterFunc(ctx, x.Interrupt)()
+	i := &invocation{
+		runner: r, instance: instance, limits: limits,
+		log: logWriter{sink: ports.Log, version: v, requestID: x.RequestID(), limit: limits.LogBytes, last: time.Now()},
+		session: native.NewSession(native.Config{
+			Instance: instance, Version: v, Limits: limits, Exchange: x, KV: ports.KV, Fetch: ports.Fetch,
+		}),
+	}
+	return i.run(ctx)
+}
+
+func startFault(err error) *fault.Error {
+	if errors.Is(err, engine.ErrCapacity) {
+		return fault.New(fault.Capacity, "", err)
+	}
+	return fault.New(fault.Start, "", err)
+}
+
+// invocation is one run of one instance.
+type invocation struct {
+	runner   *Runner
+	instance *engine.Instance
+	session  *native.Session
+	limits   function.Limits
+	log      logWriter
+}
+
+// run polls the guest to its end and closes it. What it has borrowed is back by
+// then: calls are answered on this goroutine, and the session joins its own.
+func (i *invocation) run(ctx context.Context) (Usage, error) {
+	defer i.instance.Close()
+	failure := i.poll(ctx)
+	if failure == nil {
+		failure = i.finish(ctx)
+	}
+	i.session.Close()
+	i.log.take(i.instance)
+	if failure == nil {
+		i.log.close(nil)
+		return i.usage(), nil
+	}
+	i.log.close(failure)
+	return i.usage(), failure
+}
+
+func (i *invocation) usage() Usage {
+	u := i.instance.Usage()
+	return Usage{
+		CPU: u.CPU, MemoryBytes: u.MemoryBytes, HostCalls: u.HostCalls, Crossings: u.Crossings,
+		KVOperations: i.session.KVOperations(), Subrequests: i.session.Subrequests(),
+		LogDropped: i.log.dropped, Started: true,
+	}
+}
+
+// poll runs the guest until every entry has returned.
+func (i *invocation) poll(ctx context.Context) *fault.Error {
+	for {
+		if err := i.runner.take(ctx); err != nil {
+			return i.ended(ctx)
+		}
+		ev := i.instance.Poll()
+		i.runner.give()
+		if ev.Kind == engine.Done {
+			return nil
+		}
+		if ev.Kind == engine.Failed {
+			return i.trapped(ev.Trap)
+		}
+		if err := i.charge(ctx); err != nil {
+			return err
+		}
+		if i.log.due() {
+			i.log.take(i.instance)
+		}
+		if ev.Kind == engine.Call {
+			if err := i.answer(ctx, &ev); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// take waits for a turn to compute. Those that wait go first come, first
+// served: a guest that yielded comes after them.
+func (r *Runner) take(ctx context.Context) error {
+	select {
+	case r.turns <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case r.turns <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (r *Runner) give() { <-r.turns }
+
+// charge ends a guest that is over its budget or no longer wanted.
+func (i *invocation) charge(ctx context.Context) *fault.Error {
+	if ctx.Err() != nil {
+		return i.ended(ctx)
+	}
+	if i.instance.Usage().CPU > i.limits.CPU {
+		return &fault.Error{Kind: fault.CPU, Limit: i.limits.CPU.String(), Knob: "limits.cpu"}
+	}
+	return nil
+}
+
+// ended says why the invocation's context is over.
+func (i *invocation) ended(ctx context.Context) *fault.Error {
+	if cause := context.Cause(ctx); cause != errWall {
+		return fault.New(fault.Canceled, "", cause)
+	}
+	return &fault.Error{Kind: fault.Wall, Limit: i.limits.Wall.String(), Knob: "limits.wall"}
+}
+
+// answer answers the pending call, or makes the guest fail at it.
+func (i *invocation) answer(ctx context.Context, ev *engine.Event) *fault.Error {
+	result, err := i.do(ctx, ev)
+	var pointer *native.PointerError
+	switch {
+	case err == nil:
+		i.instance.Resume(result)
+	case errors.As(err, &pointer):
+		i.instance.Fail(engine.TrapPointer, err.Error()) // the next poll reports it, with the guest's backtrace
+	default:
+		return i.failed(ctx, err)
+	}
+	return nil
+}
+
+func (i *invocation) do(ctx context.Context, ev *engine.Event) (int64, error) {
+	switch {
+	case ev.Op == wasip1.OpPollOneoff:
+		return 0, wait(ctx, nanoseconds(ev.Args[0]))
+	case ev.Op == native.OpSleep && int64(ev.Args[0]) < 0:
+		return abi.StatusInvalid, nil
+	case ev.Op == native.OpSleep:
+		return abi.StatusOK, wait(ctx, nanoseconds(ev.Args[0]))
+	}
+	return i.session.Do(ctx, ev)
+}
+
+func nanoseconds(n uint64) time.Duration { return time.Duration(min(n, math.MaxInt64)) }
+
+// wait waits for d, or until ctx ends and returns its error.
+func wait(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// failed is the failure of a call that could not be answered. When the context
+// is over that is the reason, whatever the error it showed as.
+func (i *invocation) failed(ctx context.Context, err error) *fault.Error {
+	if ctx.Err() != nil {
+		return i.ended(ctx)
+	}
+	return fault.Of(err)
+}
+
+func (i *invocation) finish(ctx context.Context) *fault.Error {
+	if err := i.session.Finish(); err != nil {
+		return i.failed(ctx, err)
+	}
+	return nil
+}
+
+// trapped is the failure a trap stands for.
+func (i *invocation) trapped(t *engine.Trap) *fault.Error {
+	if t.Code == engine.TrapExit && t.ExitStatus == 0 && i.session.Answered() {
+		return nil // a command that ends by exit(0) once it has answered
+	}
+	f := &fault.Error{Kind: kindOf(t), Detail: t.Error()}
+	switch f.Kind {
+	case fault.Memory:
+		f.Limit, f.Knob = fmt.Sprintf("%d bytes", i.limits.MemoryBytes), "limits.memory"
+	case fault.Exit:
+		f.Detail = fmt.Sprintf("proc_exit(%d)", t.ExitStatus)
+	}
+	if t.Backtrace != "" {
+		f.Detail += "\n" + t.Backtrace
+	}
+	return f
+}
+
+// kindOf sorts traps. A guest whose memory.grow was refused aborts in some way
+// of its own: unreachable, an exit, or a pointer it did not check.
+func kindOf(t *engine.Trap) fault.Kind {
+	switch t.Code {
+	case engine.TrapStack:
+		return fault.Stack
+	case engine.TrapPointer:
+		return fault.Pointer
+	case engine.TrapStart:
+		return fault.Start
+	case engine.TrapHost, engine.TrapHostCall:
+		return fault.Internal
+	case engine.TrapInterrupt:
+		return fault.CPU
+	case engine.TrapExit:
+		if t.GrowRefused && t.ExitStatus != 0 {
+			return fault.Memory
+		}
+		return fault.Exit
+	case engine.TrapMemory, engine.TrapUnreachable, engine.TrapOther:
+		if t.GrowRefused {
+			return fault.Memory
+		}
+		return fault.Trap
+	case engine.TrapTable, engine.TrapIndirect, engine.TrapArithmetic:
+		return fault.Trap
+	}
+	return fault.Internal
+}
