@@ -1,6 +1,9 @@
 package guard
 
-import "strings"
+import (
+	"bytes"
+	"strings"
+)
 
 var (
 	errPathForm    = bad("path", "the path does not begin with a slash")
@@ -145,14 +148,9 @@ func removeDots(p []byte) []byte {
 	return out
 }
 
+// dropSegment removes the last segment and its slash; above the root there is nothing.
 func dropSegment(p []byte) []byte {
-	for len(p) > 0 {
-		p = p[:len(p)-1]
-		if len(p) == 0 || p[len(p)] == '/' {
-			break
-		}
-	}
-	return p
+	return p[:max(bytes.LastIndexByte(p, '/'), 0)]
 }
 
 // Query checks a query (without its "?") and percent-encodes bytes beyond
