@@ -72,7 +72,7 @@ func (x *exchange) tooLarge(cause error) *fault.Error {
 func (x *exchange) RequestID() string { return x.meta.RequestID }
 
 // Head encodes the request head.
-func (x *exchange) Head() []byte { return requestHead(x.r, x.version, &x.meta, x.body != nil) }
+func (x *exchange) Head() []byte { return requestHead(x.r, x.version, x.meta, x.body != nil) }
 
 // HasBody reports whether the client may send a body.
 func (x *exchange) HasBody() bool { return x.body != nil }

@@ -121,15 +121,12 @@ func setHeaders(r *http.Request, f *FetchRequest) error {
 			if err != nil {
 				return err
 			}
-			if f.Body {
+			if f.Body && n > 0 { // net/http reads 0 with a body as "unknown"
 				r.ContentLength = int64(n)
 			}
 		case name != "Host" && !HopByHop(name):
 			r.Header[name] = append(r.Header[name], p.Value)
 		}
-	}
-	if f.Body && r.ContentLength == 0 {
-		return hostcall.ErrInvalid // net/http reads 0 with a body as "unknown"
 	}
 	return nil
 }
