@@ -3,7 +3,6 @@ package changes
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"sync"
@@ -16,8 +15,9 @@ type Sink interface {
 	// Reset forgets all of log: what follows replaces it.
 	Reset(ctx context.Context, log string, epoch uint64) error
 	// Apply takes the next changes of b.Log: verified, in order, nothing left out
-	// and nothing that was applied before. b.From is the position so far, b.To the
-	// one afterwards. The sink may keep b.
+	// and nothing that was applied before. b.From is the position so far (except
+	// for the first batch with Tail, which says where the log begins), b.To the one
+	// afterwards. Without changes it says that there was nothing more up to To at b.At. The sink may keep b.
 	Apply(ctx context.Context, b *Batch) error
 }
 
@@ -69,7 +69,8 @@ type Follower struct {
 
 type followed struct {
 	want    Want
-	started bool // want.Position is a position, also if it is {epoch, 0}
+	started bool   // want.Position is a position, also if it is {epoch, 0}
+	floor   uint64 // the highest epoch seen: the log never goes below it
 }
 
 // NewFollower returns a follower of nothing yet; Run makes it work.
@@ -104,7 +105,7 @@ func (f *Follower) Follow(wants ...Want) {
 	added := false
 	for _, w := range wants {
 		if f.mu.logs[w.Log] == nil {
-			f.mu.logs[w.Log] = &followed{want: w, started: w.Position != Position{}}
+			f.mu.logs[w.Log] = &followed{want: w, started: w.Position != Position{}, floor: w.Epoch}
 			added = true
 		}
 	}
@@ -149,8 +150,8 @@ func (f *Follower) Run(ctx context.Context) error {
 			wait(ctx, moved, -1)
 			continue
 		}
-		heard, err := f.stream(ctx, moved, req)
-		if errors.Is(err, errMoved) || ctx.Err() != nil {
+		heard, err := f.follow(ctx, moved, req)
+		if errors.Is(err, errMoved) || errors.Is(err, errRetry) || ctx.Err() != nil {
 			backoff = f.cfg.MinBackoff
 			continue
 		}
@@ -190,183 +191,17 @@ func (f *Follower) plan() (moved <-chan struct{}, r Request) {
 	return f.mu.moved, r
 }
 
-var (
-	errMoved = errors.New("changes: the logs to follow changed")
-	errIdle  = errors.New("changes: the stream went silent")
-)
-
-// stream follows one stream to its end. heard says that something valid came.
-func (f *Follower) stream(ctx context.Context, moved <-chan struct{}, req Request) (heard bool, err error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	idle := time.AfterFunc(f.cfg.Idle, func() { cancel(errIdle) })
-	defer idle.Stop()
-	stopMoved := cancelOn(ctx, moved, func() { cancel(errMoved) })
-	defer stopMoved()
-
-	body, err := f.cfg.Open(ctx, req)
-	if err != nil {
-		return false, fmt.Errorf("changes: open stream: %w", cause(ctx, err))
-	}
-	// A body that ignores the context is closed under a pending Read.
-	stopClose := context.AfterFunc(ctx, func() { body.Close() })
-	defer func() {
-		stopClose()
-		body.Close()
-	}()
-	for {
-		kind, payload, err := readFrame(body)
-		if err != nil {
-			return heard, fmt.Errorf("changes: read stream: %w", cause(ctx, err))
-		}
-		if err := f.frame(ctx, kind, payload); err != nil {
-			return heard, cause(ctx, err)
-		}
-		if !heard {
-			heard = true
-			f.cfg.OnEvent(Event{Kind: Connected})
-		}
-		idle.Reset(f.cfg.Idle)
-	}
-}
-
-// cancelOn calls stop when c is closed; the returned func ends the watch and waits for it.
-func cancelOn(ctx context.Context, c <-chan struct{}, stop func()) func() {
-	ctx, cancel := context.WithCancel(ctx)
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		select {
-		case <-c:
-			stop()
-		case <-ctx.Done():
-		}
-	})
-	return func() {
-		cancel()
-		wg.Wait()
-	}
-}
-
-// cause prefers the reason the stream was given up to the error that it led to.
-func cause(ctx context.Context, err error) error {
-	if c := context.Cause(ctx); c != nil {
-		return c
-	}
-	return err
-}
-
-func (f *Follower) frame(ctx context.Context, kind frameKind, payload []byte) error {
-	switch kind {
-	case frameHeartbeat:
-		return nil
-	case frameNotice:
-		n, err := decodeNotice(payload)
-		if err != nil {
-			return err
-		}
-		return f.notice(ctx, n)
-	case frameBatch:
-		return f.batch(ctx, payload)
-	}
-	return fmt.Errorf("%w: kind %d is unknown", errFrame, kind)
-}
-
-func (f *Follower) notice(ctx context.Context, n notice) error {
-	switch n.Code {
-	case noticeResync:
-		return f.resync(ctx, n.Log, n.Epoch)
-	case noticeRefused:
-		f.cfg.OnEvent(Event{Kind: Refused, Log: n.Log, Err: errors.New(n.Detail)})
-		return nil
-	}
-	return fmt.Errorf("%w: notice %.40q is unknown", errFrame, n.Code)
-}
-
-// resync begins a log again. A notice is not signed: whoever serves the stream
-// may withhold anyway, and what replaces the log is verified like everything.
-func (f *Follower) resync(ctx context.Context, log string, epoch uint64) error {
-	l := f.followed(log)
-	if l == nil || !l.started {
-		return nil
-	}
-	f.cfg.OnEvent(Event{Kind: Resync, Log: log})
-	return f.restart(ctx, l, epoch)
-}
-
-func (f *Follower) restart(ctx context.Context, l *followed, epoch uint64) error {
-	if err := f.cfg.Sink.Reset(ctx, l.want.Log, epoch); err != nil {
-		return fmt.Errorf("changes: reset %s: %w", l.want.Log, err)
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	l.want.Position, l.started = Position{}, false
-	return nil
-}
-
+// followed returns the log's state; nil if it is not followed.
 func (f *Follower) followed(log string) *followed {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.mu.logs[log]
 }
 
-// ErrOrder is in the error of a stream whose batches do not follow on one another.
-var ErrOrder = errors.New("changes: a batch that does not continue the log")
-
-func (f *Follower) batch(ctx context.Context, sealed []byte) error {
-	payload, err := f.cfg.Verify(sealed)
-	if err != nil {
-		return fmt.Errorf("changes: verify batch: %w", err)
-	}
-	b, err := DecodeBatch(payload)
-	if err != nil {
-		return err
-	}
-	l := f.followed(b.Log)
-	if l == nil {
-		return nil // dropped meanwhile, or never asked for
-	}
-	if err := l.fits(b); err != nil {
-		return err
-	}
-	if l.started && b.To <= l.want.Seq {
-		return nil // had it
-	}
-	if l.started {
-		b.skip(l.want.Seq)
-	}
-	return f.apply(ctx, l, b)
-}
-
-func (f *Follower) apply(ctx context.Context, l *followed, b *Batch) error {
-	if err := f.cfg.Sink.Apply(ctx, b); err != nil {
-		return fmt.Errorf("changes: apply %s up to %d: %w", b.Log, b.To, err)
-	}
+// move notes how far a log is; started is false when it has to begin again.
+func (f *Follower) move(l *followed, p Position, started bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	l.want.Position, l.started = Position{Epoch: b.Epoch, Seq: b.To}, true
-	return nil
-}
-
-// fits reports whether b may be applied at the log's position.
-func (l *followed) fits(b *Batch) error {
-	switch {
-	case !l.started && (l.want.Tail || b.From == 0):
-		return nil
-	case !l.started:
-		return fmt.Errorf("%w: %s begins at %d instead of 0", ErrOrder, b.Log, b.From)
-	case b.Epoch != l.want.Epoch:
-		return fmt.Errorf("%w: %s is of epoch %d, the position of %d", ErrOrder, b.Log, b.Epoch, l.want.Epoch)
-	case b.From > l.want.Seq:
-		return fmt.Errorf("%w: %s continues from %d, the position is %d", ErrOrder, b.Log, b.From, l.want.Seq)
-	}
-	return nil
-}
-
-// skip cuts off what lies at or before seq.
-func (b *Batch) skip(seq uint64) {
-	i := 0
-	for i < len(b.Changes) && b.Changes[i].Seq <= seq {
-		i++
-	}
-	b.Changes, b.From = b.Changes[i:], max(b.From, seq)
+	l.want.Position, l.started = p, started
+	l.floor = max(l.floor, p.Epoch)
 }

@@ -1,0 +1,291 @@
+package changes
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/selvage-edge/selvage/control/store"
+)
+
+// Source is the store behind a Server.
+type Source interface {
+	Epoch() uint64
+	Read(ctx context.Context, log string, after uint64, o store.ReadOptions) (store.Page, error)
+	Head(log string) (uint64, error)
+	Subscribe(logs []string) (*store.Subscription, error)
+}
+
+var _ Source = (*store.Store)(nil)
+
+// ServerConfig says what a Server serves and to whom.
+type ServerConfig struct {
+	Source Source                                      // required
+	Seal   func(payload []byte) ([]byte, error)        // signs a batch; see SealWith; required
+	Allow  func(ctx context.Context, log string) error // may the request's peer follow log; nil allows all
+
+	Heartbeat  time.Duration    // between signs of life on a quiet stream; default 5 s
+	Watermark  time.Duration    // between signed statements for a log that does not change; default 10 s
+	WriteLimit time.Duration    // a follower that takes longer to take one frame is cut off; default 10 s
+	Now        func() time.Time // default time.Now
+}
+
+// Server serves change streams at Path. It keeps nothing per follower but the
+// positions: a slow one costs no memory and is cut off.
+type Server struct {
+	cfg     ServerConfig
+	memo    *memo
+	streams atomic.Int64
+	cut     atomic.Int64
+}
+
+// Stats are a Server's counters.
+type Stats struct {
+	Streams int64 // open now
+	CutOff  int64 // ended because the follower did not keep up
+}
+
+// NewServer returns a Server; it is an http.Handler for Path.
+func NewServer(cfg ServerConfig) *Server {
+	setDefault(&cfg.Heartbeat, 5*time.Second)
+	setDefault(&cfg.Watermark, 10*time.Second)
+	setDefault(&cfg.WriteLimit, 10*time.Second)
+	if cfg.Allow == nil {
+		cfg.Allow = func(context.Context, string) error { return nil }
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Server{cfg: cfg, memo: newMemo()}
+}
+
+// Stats returns the counters.
+func (s *Server) Stats() Stats { return Stats{s.streams.Load(), s.cut.Load()} }
+
+const maxRequestBytes = MaxLogs * 512
+
+// ServeHTTP answers one follower until it leaves, falls behind, or the epoch changes.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var req Request
+	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequestBytes)).Decode(&req)
+	if err == nil {
+		err = req.Validate()
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	s.streams.Add(1)
+	defer s.streams.Add(-1)
+	st := &stream{s: s, w: w, rc: http.NewResponseController(w), epoch: s.cfg.Source.Epoch(), at: make(map[string]*cursor)}
+	if err := st.run(r.Context(), req); errors.Is(err, errSlow) {
+		s.cut.Add(1)
+	}
+}
+
+// stream is one follower's.
+type stream struct {
+	s     *Server
+	w     http.ResponseWriter
+	rc    *http.ResponseController
+	epoch uint64
+	at    map[string]*cursor
+}
+
+// cursor is how far a log was sent.
+type cursor struct {
+	seq  uint64
+	tail bool
+	none bool // there is no position to continue
+}
+
+var (
+	errSlow  = errors.New("changes: the follower does not keep up")
+	errEpoch = errors.New("changes: the store has a new epoch")
+	errEmpty = errors.New("changes: nothing to follow")
+)
+
+func (st *stream) run(ctx context.Context, req Request) error {
+	logs, err := st.admit(ctx, req)
+	if err != nil {
+		return err
+	}
+	// Watch before reading, so that no change falls between.
+	sub, err := st.s.cfg.Source.Subscribe(logs)
+	if err != nil {
+		return err
+	}
+	defer sub.Close()
+	for _, log := range logs {
+		if err := st.begin(ctx, log); err != nil {
+			return err
+		}
+	}
+	return st.follow(ctx, sub)
+}
+
+// follow sends what changes until the stream ends.
+func (st *stream) follow(ctx context.Context, sub *store.Subscription) error {
+	beat := time.NewTicker(st.s.cfg.Heartbeat)
+	defer beat.Stop()
+	mark := time.NewTicker(st.s.cfg.Watermark)
+	defer mark.Stop()
+	for {
+		if err := st.flush(); err != nil {
+			return err
+		}
+		var err error
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-sub.C:
+			for _, log := range sub.Take() {
+				if err == nil {
+					err = st.catchUp(ctx, log)
+				}
+			}
+		case <-beat.C:
+			err = st.write(frameHeartbeat, nil)
+		case <-mark.C:
+			err = st.watermarks(ctx)
+		}
+		if err != nil {
+			return err
+		}
+		if st.s.cfg.Source.Epoch() != st.epoch {
+			return errEpoch
+		}
+	}
+}
+
+// admit sorts out which logs the follower may have, and where each begins.
+func (st *stream) admit(ctx context.Context, req Request) (logs []string, err error) {
+	for _, w := range req.Logs {
+		err := st.s.cfg.Allow(ctx, w.Log)
+		if err == nil {
+			_, err = st.s.cfg.Source.Head(w.Log)
+		}
+		if err != nil {
+			if err := st.notify(notice{Log: w.Log, Code: noticeRefused, Detail: err.Error()}); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		c := &cursor{seq: w.Seq, tail: w.Tail, none: w.Position == Position{}}
+		if !c.none && w.Epoch != st.epoch {
+			if err := st.restart(w.Log, c); err != nil {
+				return nil, err
+			}
+		}
+		st.at[w.Log] = c
+		logs = append(logs, w.Log)
+	}
+	if len(logs) == 0 {
+		return nil, errors.Join(st.flush(), errEmpty)
+	}
+	return logs, nil
+}
+
+// restart tells the follower to begin log again.
+func (st *stream) restart(log string, c *cursor) error {
+	c.seq, c.none = 0, true
+	return st.notify(notice{Log: log, Code: noticeResync, Epoch: st.epoch})
+}
+
+// begin sends the first batch of a log, be it empty: the follower then knows
+// that it has everything up to there.
+func (st *stream) begin(ctx context.Context, log string) error {
+	c := st.at[log]
+	if c.tail && c.none {
+		head, err := st.s.cfg.Source.Head(log)
+		if err != nil {
+			return err
+		}
+		c.seq = head
+	}
+	err := st.advance(ctx, log, true)
+	switch {
+	case errors.Is(err, store.ErrGone):
+		if err := st.restart(log, c); err != nil {
+			return err
+		}
+		return st.begin(ctx, log)
+	case errors.Is(err, store.ErrAhead):
+		delete(st.at, log)
+		return st.notify(notice{Log: log, Code: noticeRefused, Detail: err.Error()})
+	case err != nil:
+		return err
+	}
+	return st.catchUp(ctx, log)
+}
+
+// catchUp sends batches of log until nothing is left.
+func (st *stream) catchUp(ctx context.Context, log string) error {
+	c := st.at[log]
+	if c == nil {
+		return nil // refused
+	}
+	for {
+		before := c.seq
+		if err := st.advance(ctx, log, false); err != nil || c.seq == before {
+			return err
+		}
+	}
+}
+
+// advance sends the next batch of log; with mark, also an empty one.
+func (st *stream) advance(ctx context.Context, log string, mark bool) error {
+	c := st.at[log]
+	e, err := st.s.next(ctx, memoKey{log, st.epoch, c.seq, mark})
+	if err != nil || len(e.sealed) == 0 {
+		return err
+	}
+	c.seq = e.to
+	return st.write(frameBatch, e.sealed)
+}
+
+// watermarks says of every log how far it is complete.
+func (st *stream) watermarks(ctx context.Context) error {
+	for log := range st.at {
+		if err := st.advance(ctx, log, true); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (st *stream) notify(n notice) error {
+	b, err := json.Marshal(n)
+	if err != nil {
+		return fmt.Errorf("changes: notice: %w", err)
+	}
+	return st.write(frameNotice, b)
+}
+
+// write sends one frame within the limit.
+func (st *stream) write(kind frameKind, payload []byte) error {
+	st.deadline()
+	return slow(writeFrame(st.w, kind, payload))
+}
+
+func (st *stream) flush() error {
+	st.deadline()
+	return slow(st.rc.Flush())
+}
+
+// deadline is set by the real clock: the connection knows no other. A writer
+// without deadlines has nothing that could block.
+func (st *stream) deadline() { _ = st.rc.SetWriteDeadline(time.Now().Add(st.s.cfg.WriteLimit)) }
+
+func slow(err error) error {
+	if err != nil {
+		return fmt.Errorf("%w: %w", errSlow, err)
+	}
+	return nil
+}
