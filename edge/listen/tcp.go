@@ -37,7 +37,7 @@ type tcpServer struct {
 func newTCPServer(cfg *Config, h http.Handler) *tcpServer {
 	t := &tcpServer{
 		cfg:       cfg,
-		tls:       tlsConfig(cfg, "h2", "http/1.1"),
+		tls:       tlsConfig(cfg, "h2", "http/1.1", "http/1.0"),
 		ready:     newHandoff(cfg.TCP.Addr()),
 		slots:     make(chan struct{}, maxHandshakes),
 		accepting: make(chan struct{}),
