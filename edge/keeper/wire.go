@@ -97,7 +97,7 @@ func (m message) valid(files int) bool {
 	case cancel:
 		return files == 0 && m == message{kind: cancel, request: m.request}
 	case done:
-		return files <= 1 && m.status.Valid() && m.verb == 0 && m.wall >= 0 && m.cpu >= 0
+		return (files == 0 || files == 1) && m.status.Valid() && m.verb == 0 && m.wall >= 0 && m.cpu >= 0
 	default:
 		return false
 	}
