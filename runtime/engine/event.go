@@ -43,13 +43,14 @@ const (
 	TrapHostCall                        // made a host call it may not make now (NoHostCalls)
 	TrapStart                           // could not be instantiated
 	TrapHost                            // failed by Instance.Fail
+	TrapCapacity                        // not the guest's fault: the node could not map its memory or stack
 )
 
 var trapNames = [...]string{
 	TrapOther: "trap", TrapStack: "stack overflow", TrapMemory: "memory out of bounds", TrapTable: "table out of bounds",
 	TrapIndirect: "bad indirect call", TrapArithmetic: "arithmetic", TrapUnreachable: "unreachable", TrapInterrupt: "interrupted",
 	TrapPointer: "pointer outside memory", TrapExit: "exit", TrapHostCall: "host call not allowed", TrapStart: "could not be instantiated",
-	TrapHost: "failed by the host",
+	TrapHost: "failed by the host", TrapCapacity: "no room on the node",
 }
 
 // String returns a short name.

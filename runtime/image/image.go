@@ -31,7 +31,10 @@ type Global struct {
 }
 
 // GlobalExport is the name under which code exports mutable global i.
-func GlobalExport(i uint32) string { return fmt.Sprintf("selvage:global:%d", i) }
+func GlobalExport(i uint32) string { return fmt.Sprintf("%s%d", GlobalPrefix, i) }
+
+// GlobalPrefix starts the names of GlobalExport.
+const GlobalPrefix = "selvage:global:"
 
 // StartExport is the name under which code exports the function of the module's
 // start section, which Split takes out: globals come from the image first. A
@@ -41,3 +44,26 @@ const StartExport = "selvage:start"
 
 // MemoryExport is the name under which code exports its memory when the module did not.
 const MemoryExport = "selvage:memory"
+
+// Validate reports what would not fit an instance.
+func (m *Image) Validate() error {
+	if m.Size%PageSize != 0 || m.Size > MaxSize {
+		return fmt.Errorf("image: size %d: want a multiple of %d up to %d", m.Size, PageSize, MaxSize)
+	}
+	var end uint64
+	for i, r := range m.Runs {
+		if r.Offset < end || r.Offset > m.Size || uint64(len(r.Data)) > m.Size-r.Offset {
+			return fmt.Errorf("image: run %d, %d bytes at %d, overlaps the one before or ends outside the %d bytes of memory", i, len(r.Data), r.Offset, m.Size)
+		}
+		end = r.Offset + uint64(len(r.Data))
+	}
+	for i, g := range m.Globals {
+		if g.Type < 0x7c || g.Type > 0x7f {
+			return fmt.Errorf("image: global %d has type %#x: want a number type", g.Index, g.Type)
+		}
+		if i > 0 && g.Index <= m.Globals[i-1].Index {
+			return fmt.Errorf("image: global %d is not in ascending order", g.Index)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,112 @@
+package engine
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/selvage-edge/selvage/runtime/engine/cshim"
+)
+
+// ExternKind is what an import or export is.
+type ExternKind uint8
+
+// The kinds.
+const (
+	FuncExtern ExternKind = iota
+	GlobalExtern
+	TableExtern
+	MemoryExtern
+)
+
+// Extern is one import or export of code.
+type Extern struct {
+	Module  string // of an import
+	Name    string
+	Kind    ExternKind
+	Params  []ValKind // of a function; a reference or vector type is shown as 0
+	Results []ValKind
+}
+
+// IsEntry reports whether e can be an entry of a program: a function () -> ().
+func (e Extern) IsEntry() bool {
+	return e.Kind == FuncExtern && len(e.Params) == 0 && len(e.Results) == 0
+}
+
+// Code is compiled code, shared by every program made from it.
+type Code struct {
+	c       cshim.Code
+	imports []Extern
+	exports []Extern
+	byName  map[string]Extern // exports
+	memory  *cshim.Extern     // the exported one, if any
+	free    sync.Once
+}
+
+// Load makes code runnable. The artifact is native code: the caller has
+// authenticated exactly these bytes.
+func (*Engine) Load(artifact []byte) (*Code, error) {
+	c, err := cshim.Load(artifact)
+	if err != nil {
+		return nil, fmt.Errorf("load artifact: %w", err)
+	}
+	return describe(c)
+}
+
+// LoadFile is Load from a sealed memfd, which is mapped rather than copied.
+func (*Engine) LoadFile(fd int) (*Code, error) {
+	c, err := cshim.LoadFile(fmt.Sprintf("/proc/self/fd/%d", fd))
+	if err != nil {
+		return nil, fmt.Errorf("load artifact: %w", err)
+	}
+	return describe(c)
+}
+
+func describe(c cshim.Code) (*Code, error) {
+	imports, exports, err := c.Describe()
+	if err != nil {
+		c.Free()
+		return nil, fmt.Errorf("load artifact: %w", err)
+	}
+	code := &Code{c: c, imports: externs(imports), exports: externs(exports), byName: map[string]Extern{}}
+	for i, e := range exports {
+		code.byName[e.Name] = code.exports[i]
+		if e.Kind == cshim.Memory {
+			code.memory = &exports[i]
+		}
+	}
+	return code, nil
+}
+
+func externs(list []cshim.Extern) []Extern {
+	out := make([]Extern, len(list))
+	for i, e := range list {
+		out[i] = Extern{Module: e.Module, Name: e.Name, Kind: ExternKind(e.Kind), Params: valKinds(e.Params), Results: valKinds(e.Results)}
+	}
+	return out
+}
+
+// valKinds turns wasm.h's numbers into the binary format's.
+func valKinds(kinds []byte) []ValKind {
+	out := make([]ValKind, len(kinds))
+	for i, k := range kinds {
+		if k <= 3 {
+			out[i] = I32 - ValKind(k)
+		}
+	}
+	return out
+}
+
+// Imports lists what the code imports.
+func (c *Code) Imports() []Extern { return c.imports }
+
+// Exports lists what the code exports.
+func (c *Code) Exports() []Extern { return c.exports }
+
+// HasFunc reports whether the code exports a function of that name.
+func (c *Code) HasFunc(name string) bool {
+	e, ok := c.byName[name]
+	return ok && e.Kind == FuncExtern
+}
+
+// Close gives the code back; programs made from it stay whole.
+func (c *Code) Close() { c.free.Do(c.c.Free) }

@@ -1,0 +1,204 @@
+// Instances: one store, one fiber, one slot; polled from Go.
+#include "internal.h"
+
+#include <time.h>
+
+#define DEADLINE_TICKS 1
+#define MAX_SPARE 256
+#define KEEP_BUFFER ((size_t)64 << 10) // larger ones are not kept with a spare instance
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; // of spare
+static sv_inst *spare;
+static int nspare;
+
+// ---- spare instances: their buffers are reused, their contents never read
+
+static sv_inst *inst_take(void) {
+	pthread_mutex_lock(&lock);
+	sv_inst *in = spare;
+	if (in) spare = in->next, nspare--;
+	pthread_mutex_unlock(&lock);
+	if (!in) return calloc(1, sizeof *in);
+	sv_inst kept = {.request = in->request, .request_cap = in->request_cap, .head_cap = in->head_cap, .log_cap = in->log_cap};
+	uint8_t *head = in->v.head, *log = in->v.log;
+	memset(in, 0, offsetof(sv_inst, gather));
+	in->request = kept.request, in->request_cap = kept.request_cap;
+	in->v.head = head, in->head_cap = kept.head_cap;
+	in->v.log = log, in->log_cap = kept.log_cap;
+	return in;
+}
+
+static void inst_give(sv_inst *in) {
+	bool keep = in->request_cap <= KEEP_BUFFER && in->head_cap <= KEEP_BUFFER && in->log_cap <= KEEP_BUFFER;
+	if (keep) {
+		pthread_mutex_lock(&lock);
+		keep = nspare < MAX_SPARE;
+		if (keep) in->next = spare, spare = in, nspare++;
+		pthread_mutex_unlock(&lock);
+	}
+	if (keep) return;
+	free(in->request);
+	free(in->v.head);
+	free(in->v.log);
+	free(in);
+}
+
+// ---- start
+
+// Whether another instance fits below the limit on memory maps, after giving
+// back cold slots if need be.
+static bool has_room(sv_image *image) {
+	if (sv_maps() + 5 <= sv_cfg.max_maps) return true;
+	if (sv_image_has_free(image) && sv_maps() + 2 <= sv_cfg.max_maps) return true;
+	sv_slots_evict(16);
+	return sv_maps() + 5 <= sv_cfg.max_maps;
+}
+
+static bool request_copy(sv_inst *in, const uint8_t *head, size_t n) {
+	if (n > in->request_cap) {
+		uint8_t *more = realloc(in->request, n);
+		if (!more) return false;
+		in->request = more;
+		in->request_cap = n;
+	}
+	if (n) memcpy(in->request, head, n);
+	in->request_len = n;
+	return true;
+}
+
+static void store_open(sv_inst *in) {
+	in->store = wasmtime_store_new(sv_engine, in, NULL);
+	in->ctx = wasmtime_store_context(in->store);
+	// All five, always: the C API's default is no limit. The memory limit proper is memory_grow's
+	// (slot.c), which can tell that a guest was refused; this one stands behind it.
+	wasmtime_store_limiter(in->store, (int64_t)SV_RESERVATION, sv_cfg.table_elements, 1, 4, 1);
+	wasmtime_context_set_epoch_deadline(in->ctx, DEADLINE_TICKS);
+	wasmtime_context_epoch_deadline_async_yield_and_update(in->ctx, DEADLINE_TICKS);
+}
+
+int sv_start(sv_prog *prog, const uint8_t *head, size_t head_len, uint32_t flags, int64_t memory_limit, uint32_t log_limit, uint32_t head_limit, sv_inst **out) {
+	if (memory_limit < 0 || prog->image->size > (uint64_t)memory_limit) return SV_TOO_LARGE;
+	if (!has_room(prog->image)) return SV_NO_ROOM;
+	sv_inst *in = inst_take();
+	if (!in) return SV_NO_MEMORY;
+	if (!request_copy(in, head, head_len)) {
+		inst_give(in);
+		return SV_NO_MEMORY;
+	}
+	in->v.body = in->gather;
+	in->has_body = flags & SV_HAS_BODY;
+	in->no_calls = flags & SV_NO_CALLS;
+	in->memory_limit = (uint64_t)memory_limit;
+	in->log_limit = log_limit;
+	in->head_limit = head_limit;
+	in->prog = prog;
+	atomic_fetch_add(&prog->refs, 1);
+	atomic_fetch_add_explicit(&sv_count.instances, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&sv_count.starts, 1, memory_order_relaxed);
+	store_open(in);
+	*out = in;
+	return SV_STARTED;
+}
+
+sv_view *sv_inst_view(sv_inst *in) { return &in->v; }
+
+// ---- poll
+
+static int fail(sv_inst *in) {
+	sv_trap_describe(in);
+	return SV_FAILED;
+}
+
+static int fail_with(sv_inst *in, const char *message) {
+	in->error = wasmtime_error_new(message);
+	in->own_code = SV_TRAP_START;
+	return fail(in);
+}
+
+static bool find(sv_inst *in, const sv_name *name, uint8_t kind, wasmtime_extern_t *out) {
+	return wasmtime_instance_export_get(in->ctx, &in->instance, name->text, name->len, out) && out->kind == kind;
+}
+
+static bool set_globals(sv_inst *in) {
+	const sv_prog *prog = in->prog;
+	for (size_t i = 0; i < prog->nglobals; i++) {
+		wasmtime_extern_t global;
+		if (!find(in, &prog->globals[i].name, WASMTIME_EXTERN_GLOBAL, &global)) return false;
+		in->error = wasmtime_global_set(in->ctx, &global.of.global, &prog->globals[i].value);
+		if (in->error) return false;
+	}
+	return true;
+}
+
+enum next { NEXT_CALL, NEXT_END, NEXT_BROKEN };
+
+// Makes the future of the present step.
+static enum next next_call(sv_inst *in) {
+	const sv_prog *prog = in->prog;
+	if (in->step == 0) {
+		in->future = wasmtime_instance_pre_instantiate_async(prog->pre, in->ctx, &in->instance, &in->trap, &in->error);
+		return NEXT_CALL;
+	}
+	if (in->step > prog->nentries) return NEXT_END;
+	if (!find(in, &prog->entries[in->step - 1], WASMTIME_EXTERN_FUNC, &in->entry)) return NEXT_BROKEN;
+	in->future = wasmtime_func_call_async(in->ctx, &in->entry.of.func, NULL, 0, NULL, 0, &in->trap, &in->error);
+	return NEXT_CALL;
+}
+
+static int advance(sv_inst *in) {
+	for (;;) {
+		if (!in->future) {
+			switch (next_call(in)) {
+			case NEXT_END: return SV_DONE;
+			case NEXT_BROKEN: return fail_with(in, "the code lacks an entry of the program");
+			case NEXT_CALL: break;
+			}
+		}
+		if (!wasmtime_call_future_poll(in->future)) return in->waiting ? SV_CALL : SV_YIELD;
+		wasmtime_call_future_delete(in->future);
+		in->future = NULL;
+		if (in->trap || in->error) return fail(in);
+		if (in->step == 0 && !set_globals(in)) return in->error ? fail(in) : fail_with(in, "the code lacks a global of its image");
+		in->step++;
+	}
+}
+
+// A short poll is charged by the monotonic clock, which costs 20 ns. Once the
+// guest has run for a whole tick the thread's own clock is worth its system call.
+int sv_poll(sv_inst *in) {
+	if (in->v.trap_code) return SV_FAILED;
+	int clock = in->yielded ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;
+	uint64_t from = sv_clock(clock);
+	sv_current = in;
+	int event = advance(in);
+	sv_current = NULL;
+	in->v.cpu_ns += sv_clock(clock) - from;
+	if (event == SV_YIELD) in->yielded = true;
+	return event;
+}
+
+bool sv_inst_global(sv_inst *in, const char *name, size_t n, uint8_t *type, uint64_t *bits) {
+	wasmtime_extern_t global;
+	sv_name key = {.text = (char *)name, .len = n};
+	if (in->step == 0 || !find(in, &key, WASMTIME_EXTERN_GLOBAL, &global)) return false;
+	wasmtime_val_t value;
+	wasmtime_global_get(in->ctx, &global.of.global, &value);
+	if (value.kind > WASMTIME_F64) return false;
+	*type = 0x7f - value.kind;
+	*bits = value.kind == WASMTIME_I32 || value.kind == WASMTIME_F32 ? (uint32_t)value.of.i32 : (uint64_t)value.of.i64;
+	return true;
+}
+
+void sv_inst_free(sv_inst *in) {
+	// Deleting a future that is not done unwinds its fiber, here and now.
+	if (in->future) wasmtime_call_future_delete(in->future);
+	wasmtime_store_delete(in->store); // gives slot and stack back
+	if (in->trap) wasm_trap_delete(in->trap);
+	if (in->error) wasmtime_error_delete(in->error);
+	free(in->v.trap_message);
+	free(in->v.trap_trace);
+	free(in->v.fail_message);
+	sv_prog_unref(in->prog);
+	inst_give(in);
+	atomic_fetch_sub_explicit(&sv_count.instances, 1, memory_order_relaxed);
+}

@@ -1,0 +1,159 @@
+package cshim
+
+// #cgo noescape sv_start
+// #cgo nocallback sv_start
+// #cgo noescape sv_poll
+// #cgo nocallback sv_poll
+// #cgo noescape sv_inst_free
+// #cgo nocallback sv_inst_free
+// #include <stdlib.h>
+// #include "shim.h"
+import "C"
+
+import (
+	"errors"
+	"unsafe"
+)
+
+// What Poll returns.
+const (
+	Done   = C.SV_DONE
+	Failed = C.SV_FAILED
+	Yield  = C.SV_YIELD
+	Call   = C.SV_CALL
+)
+
+// Trap codes: wasmtime's own, then ours.
+const (
+	TrapPointer  = C.SV_TRAP_POINTER
+	TrapExit     = C.SV_TRAP_EXIT
+	TrapHostCall = C.SV_TRAP_HOSTCALL
+	TrapStart    = C.SV_TRAP_START
+	TrapHost     = C.SV_TRAP_HOST
+	TrapCapacity = C.SV_TRAP_CAPACITY
+	TrapOther    = C.SV_TRAP_OTHER
+)
+
+// Why Start may refuse.
+var (
+	ErrNoRoom   = errors.New("too many memory maps")
+	ErrNoMemory = errors.New("out of memory")
+	ErrTooLarge = errors.New("the image is larger than the memory limit")
+)
+
+// StartConfig says what an instance gets.
+type StartConfig struct {
+	Head                []byte
+	HasBody, NoCalls    bool
+	MemoryLimit         int64
+	LogLimit, HeadLimit uint32
+}
+
+// Inst is an instance. Its methods are plain reads and writes of C's memory
+// except Poll, Global and Free.
+type Inst struct {
+	p *C.sv_inst
+	v *C.sv_view
+}
+
+// Start makes an instance.
+func (p Prog) Start(c *StartConfig) (Inst, error) {
+	var flags C.uint32_t
+	if c.HasBody {
+		flags |= C.SV_HAS_BODY
+	}
+	if c.NoCalls {
+		flags |= C.SV_NO_CALLS
+	}
+	head, n := bytesPtr(c.Head)
+	var in Inst
+	switch C.sv_start(p.p, head, n, flags, C.int64_t(c.MemoryLimit), C.uint32_t(c.LogLimit), C.uint32_t(c.HeadLimit), &in.p) {
+	case C.SV_NO_ROOM:
+		return in, ErrNoRoom
+	case C.SV_NO_MEMORY:
+		return in, ErrNoMemory
+	case C.SV_TOO_LARGE:
+		return in, ErrTooLarge
+	}
+	in.v = (*C.sv_view)(unsafe.Pointer(in.p)) // its first field: internal.h asserts it
+	return in, nil
+}
+
+// Poll runs the guest.
+func (in Inst) Poll() int { return int(C.sv_poll(in.p)) }
+
+// Free ends the guest and gives everything back.
+func (in Inst) Free() { C.sv_inst_free(in.p) }
+
+// Call returns the pending call.
+func (in Inst) Call(args []uint64) (op uint32, n int) {
+	n = int(in.v.nargs)
+	for i := range n {
+		args[i] = uint64(in.v.args[i])
+	}
+	return uint32(in.v.op), n
+}
+
+// Answer answers the pending call.
+func (in Inst) Answer(result int64) {
+	in.v.result = C.int64_t(result)
+	in.v.answered = true
+}
+
+// Fail answers the pending call with a trap.
+func (in Inst) Fail(code uint32, message string) {
+	in.v.fail_message = C.CString(message)
+	in.v.fail_code = C.uint32_t(code)
+	in.v.answered = true
+}
+
+// Memory is the guest's whole memory.
+func (in Inst) Memory() []byte { return view(in.v.memory, uint64(in.v.memory_size)) }
+
+// Response returns what was gathered.
+func (in Inst) Response() (headSet bool, status int, head, body []byte) {
+	v := in.v
+	return bool(v.head_set), int(v.status), view(v.head, uint64(v.head_len)), view(v.body, uint64(v.body_len))
+}
+
+// ClearBody forgets the gathered body.
+func (in Inst) ClearBody() { in.v.body_len = 0 }
+
+// MarkSent closes the head.
+func (in Inst) MarkSent() { in.v.sent = true }
+
+// Log returns the gathered records and the number of dropped ones.
+func (in Inst) Log() (records []byte, dropped int) {
+	return view(in.v.log, uint64(in.v.log_len)), int(in.v.log_dropped)
+}
+
+// ClearLog forgets them.
+func (in Inst) ClearLog() { in.v.log_len, in.v.log_dropped, in.v.log_open = 0, 0, 0 }
+
+// Usage returns the counters.
+func (in Inst) Usage() (cpuNanoseconds, memoryBytes, hostCalls, crossings uint64) {
+	v := in.v
+	return uint64(v.cpu_ns), uint64(v.memory_size), uint64(v.host_calls), uint64(v.crossings)
+}
+
+// Trap returns how the guest failed.
+func (in Inst) Trap() (code uint32, exit int, message, trace string, growRefused bool) {
+	v := in.v
+	return uint32(v.trap_code), int(v.exit_status), C.GoString(v.trap_message), C.GoString(v.trap_trace), bool(v.grow_refused)
+}
+
+// Global reads an exported global of a number type.
+func (in Inst) Global(name string) (kind byte, bits uint64, ok bool) {
+	s, n := stringPtr(name)
+	var k C.uint8_t
+	var b C.uint64_t
+	ok = bool(C.sv_inst_global(in.p, s, n, &k, &b))
+	return byte(k), uint64(b), ok
+}
+
+func view(p *C.uint8_t, n uint64) []byte {
+	if p == nil {
+		return nil
+	}
+	return unsafe.Slice((*byte)(p), n)
+}

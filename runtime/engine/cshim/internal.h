@@ -1,0 +1,185 @@
+// What the C files of this room share.
+//
+// The hazards, once:
+//   - Host calls run on the guest's fiber stack. They must never call Go ("morestack on g0"), never
+//     block for long, and use little stack.
+//   - Memory and stacks are handed to wasmtime through its public creators. What comes back in a
+//     finalizer was a tenant's: a slot is reset, and checked, before anyone else gets it.
+//   - sv_current is set only while sv_poll runs. The memory creator trusts nothing else.
+#ifndef SELVAGE_INTERNAL_H
+#define SELVAGE_INTERNAL_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shim.h"
+#include "wt.h"
+
+#define SV_PAGE 4096
+#define SV_RESERVATION ((size_t)4 << 30)
+#define SV_GUARD ((size_t)32 << 20)
+
+// ---- engine.c
+
+extern wasm_engine_t *sv_engine;
+extern sv_config sv_cfg;
+// The instance being polled on this thread.
+extern _Thread_local sv_inst *sv_current;
+extern struct sv_counters {
+	_Atomic int64_t instances, free_slots, retired_slots, resident_pages, free_stacks, images, codes;
+	_Atomic uint64_t starts, resets, pages_copied, remaps;
+} sv_count;
+char *sv_error_take(wasmtime_error_t *error); // frees the error
+char *sv_errno(const char *what);
+int64_t sv_maps(void);
+uint64_t sv_clock(int clock);
+uint64_t sv_monotonic(void);
+
+// ---- slot.c
+
+typedef struct sv_slot sv_slot;
+struct sv_slot {
+	sv_slot *image_next, *image_prev; // free slots of the image, warmest first
+	sv_slot *lru_next, *lru_prev;     // all free slots, warmest first
+	sv_image *image;
+	sv_inst *inst;    // while in use
+	uint8_t *mapping; // guard, reservation, guard
+	uint8_t *base;
+	size_t size;     // of the memory now
+	size_t high;     // the largest size it ever had: what an audit looks at
+	int64_t resident; // pages of its own, as of the last reset
+};
+
+char *sv_slots_open(bool remap_only);
+wasmtime_error_t *sv_memory_new(void *env, const wasm_memorytype_t *ty, size_t minimum, size_t maximum, size_t reserved, size_t guard,
+	wasmtime_linear_memory_t *out);
+// Unmaps up to n of the coldest free slots; returns how many.
+int sv_slots_evict(int n);
+bool sv_image_has_free(sv_image *image);
+
+// ---- image.c
+
+struct sv_image {
+	_Atomic int refs;
+	int fd;
+	size_t size;
+	const uint8_t *bytes;    // the whole image, read only
+	uint64_t *nonzero;       // one bit a page: has any byte set
+	sv_slot *free, *free_last; // under the slots' lock
+	bool sealed;
+};
+
+void sv_image_ref(sv_image *image);
+static inline bool sv_image_page_is_zero(const sv_image *image, size_t page) {
+	return !(image->nonzero[page / 64] >> (page % 64) & 1);
+}
+// slot.c: gives every free slot of a dying image back to the kernel.
+void sv_slots_drop(sv_image *image);
+
+// ---- stack.c
+
+wasmtime_error_t *sv_stack_new(void *env, size_t size, bool zeroed, wasmtime_stack_memory_t *out);
+
+// ---- link.c
+
+typedef enum { SV_OK, SV_WAIT, SV_DIE } sv_verdict;
+typedef struct sv_builtin {
+	const char *signature;
+	// Sets *result, or says that the call must wait, or that the guest dies (sv_die).
+	sv_verdict (*call)(sv_inst *in, const uint64_t *args, uint64_t *result);
+	// After the wait: turns Go's answer into the guest's. May be NULL.
+	int64_t (*finish)(sv_inst *in, const uint64_t *args, int64_t answer);
+	bool suspends;
+} sv_builtin;
+const sv_builtin *sv_builtin_get(uint32_t id);
+const sv_builtin *sv_builtin_native(uint32_t id);
+const sv_builtin *sv_builtin_wasip1(uint32_t id);
+
+typedef struct sv_import {
+	char *name; // "module.name", for messages
+	const sv_builtin *builtin;
+	uint32_t op;
+	uint8_t nparams, nresults;
+	uint8_t params[SV_MAX_ARGS], result;
+} sv_import;
+
+struct sv_linker {
+	wasmtime_linker_t *linker;
+};
+
+// ---- code.c
+
+struct sv_code {
+	wasmtime_module_t *module;
+};
+
+typedef struct sv_name { char *text; size_t len; } sv_name;
+typedef struct sv_preset { sv_name name; wasmtime_val_t value; } sv_preset;
+typedef struct sv_blob { uint8_t *data; size_t len; uint32_t count; } sv_blob;
+
+struct sv_prog {
+	_Atomic int refs; // the handle and each instance
+	wasmtime_instance_pre_t *pre;
+	sv_image *image;
+	uint64_t memory_min, memory_max; // as the code declares them
+	sv_name *entries;
+	size_t nentries;
+	sv_preset *globals;
+	size_t nglobals;
+	sv_blob blobs[SV_BLOBS];
+};
+void sv_prog_unref(sv_prog *prog);
+
+// ---- inst.c
+
+struct sv_inst {
+	sv_view v;
+	sv_inst *next; // in the list of spare ones
+	sv_prog *prog;
+	sv_slot *slot;
+	wasmtime_store_t *store;
+	wasmtime_context_t *ctx;
+	wasmtime_call_future_t *future;
+	wasmtime_instance_t instance;
+	wasmtime_extern_t entry; // outlives the call's future, which keeps a pointer to it
+	wasm_trap_t *trap;
+	wasmtime_error_t *error;
+	size_t step; // 0: instantiate; then one for each entry
+	bool has_body, no_calls, yielded;
+	uint32_t own_code; // set by sv_die
+	uint64_t memory_limit;
+	uint32_t head_limit, log_limit, log_used, log_cap;
+
+	const sv_import *waiting;
+	wasmtime_val_t *wait_result;
+	wasm_trap_t **wait_trap;
+
+	uint64_t poll_args[4], poll_wait; // of a poll_oneoff that waits
+
+	uint8_t *request;
+	size_t request_len, request_cap;
+	size_t head_cap;
+	uint8_t gather[SV_GATHER];
+};
+
+static_assert(offsetof(struct sv_inst, v) == 0, "Go finds the view at the instance's address");
+
+// Makes the call trap with a code of our own.
+sv_verdict sv_die(sv_inst *in, uint32_t code, const char *message);
+// The guest's bytes, or NULL when they are not all inside its memory.
+static inline uint8_t *sv_at(const sv_inst *in, uint64_t ptr, uint64_t len) {
+	if (ptr > in->v.memory_size || len > in->v.memory_size - ptr) return NULL;
+	return in->v.memory ? in->v.memory + ptr : NULL;
+}
+// Appends to the log, or counts it as dropped. stream: 0 the log call, 1 stdout, 2 stderr.
+void sv_log(sv_inst *in, uint8_t stream, int32_t level, const uint8_t *text, size_t n);
+bool sv_random(uint8_t *p, size_t n);
+// trap.c: fills the view's trap from in->trap or in->error, and frees those.
+void sv_trap_describe(sv_inst *in);
+
+#endif

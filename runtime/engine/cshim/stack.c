@@ -1,0 +1,99 @@
+// Stacks for fibers. A used one keeps its top 64 KiB; what a deep recursion
+// dirtied below goes back to the kernel.
+#include "internal.h"
+
+#include <sys/mman.h>
+
+// A guest cannot reach its stack's memory, only the native code that runs on
+// it, so bytes that stay are no leak. The guard is wide enough that no frame of
+// this room or of wasmtime's (both probe page by page) can step over it.
+#define GUARD ((size_t)64 << 10)
+#define KEEP ((size_t)64 << 10)
+#define DROP_EVERY 64 // frees without a sign of deep use before dropping anyway
+#define MAX_FREE 4096
+
+typedef struct stack {
+	struct stack *next;
+	uint8_t *low; // above the guard
+	size_t size;
+	unsigned frees;
+} stack;
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; // of spare
+static stack *spare;
+
+// The page below what is kept holds a pattern. A stack that grew past it has
+// overwritten some of that; asking the kernel each time costs more.
+static const uint8_t pattern[SV_PAGE] = {[0 ... SV_PAGE - 1] = 0xa5};
+
+static uint8_t *mark(const stack *s) { return s->low + s->size - KEEP - SV_PAGE; }
+
+static void unmap(stack *s) {
+	munmap(s->low - GUARD, GUARD + s->size);
+	free(s);
+}
+
+static stack *stack_make(size_t size) {
+	size = (size + SV_PAGE - 1) / SV_PAGE * SV_PAGE;
+	if (size < KEEP + 2 * SV_PAGE) return NULL;
+	stack *s = calloc(1, sizeof *s);
+	if (!s) return NULL;
+	uint8_t *p = mmap(NULL, GUARD + size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+	if (p == MAP_FAILED) {
+		free(s);
+		return NULL;
+	}
+	s->low = p + GUARD;
+	s->size = size;
+	if (mprotect(s->low, size, PROT_READ | PROT_WRITE)) {
+		unmap(s);
+		return NULL;
+	}
+	memcpy(mark(s), pattern, SV_PAGE);
+	return s;
+}
+
+static uint8_t *stack_get(void *env, size_t *len) {
+	stack *s = env;
+	*len = s->size;
+	return s->low + s->size;
+}
+
+// False when the stack cannot be kept.
+static bool stack_trim(stack *s) {
+	bool deep = memcmp(mark(s), pattern, SV_PAGE) != 0;
+	if (!deep && ++s->frees % DROP_EVERY) return true;
+	if (madvise(s->low, s->size - KEEP, MADV_DONTNEED)) return false;
+	memcpy(mark(s), pattern, SV_PAGE);
+	return true;
+}
+
+static void stack_free(void *env) {
+	stack *s = env;
+	if (!stack_trim(s) || atomic_load_explicit(&sv_count.free_stacks, memory_order_relaxed) >= MAX_FREE) {
+		unmap(s);
+		return;
+	}
+	pthread_mutex_lock(&lock);
+	s->next = spare;
+	spare = s;
+	pthread_mutex_unlock(&lock);
+	atomic_fetch_add_explicit(&sv_count.free_stacks, 1, memory_order_relaxed);
+}
+
+wasmtime_error_t *sv_stack_new(void *env, size_t size, bool zeroed, wasmtime_stack_memory_t *out) {
+	(void)env;
+	if (zeroed) return wasmtime_error_new("selvage: zeroed stacks are not offered");
+	pthread_mutex_lock(&lock);
+	stack *s = spare;
+	if (s) spare = s->next;
+	pthread_mutex_unlock(&lock);
+	if (s) atomic_fetch_sub_explicit(&sv_count.free_stacks, 1, memory_order_relaxed);
+	else s = stack_make(size);
+	if (!s) {
+		if (sv_current) sv_current->own_code = SV_TRAP_CAPACITY;
+		return wasmtime_error_new("selvage: no room to map another stack");
+	}
+	*out = (wasmtime_stack_memory_t){.env = s, .get_stack_memory = stack_get, .finalizer = stack_free};
+	return NULL;
+}

@@ -1,0 +1,141 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/selvage-edge/selvage/runtime/engine/cshim"
+)
+
+// StartConfig says what one instance gets. Head is copied.
+type StartConfig struct {
+	Head              []byte // request head, sdk/abi layout
+	HasBody           bool   // request_read suspends; else it answers the end
+	MemoryLimit       int64  // bytes; the image must fit
+	LogLimit          int    // bytes, each record counted with 16 more; default 64 KiB
+	ResponseHeadLimit int    // bytes; default 32 KiB
+	NoHostCalls       bool   // a call that would suspend traps (TrapHostCall), naming it
+}
+
+// Instance is one sandbox. Its methods are for one goroutine at a time, except
+// Borrow.Release.
+type Instance struct {
+	in      cshim.Inst
+	program *Program
+	last    EventKind
+	refs    atomic.Int32 // one for the owner until Close, one for each borrow
+	closed  atomic.Bool
+}
+
+// Start makes an instance; it runs nothing until Poll. ErrCapacity when maps run short.
+func (p *Program) Start(c StartConfig) (*Instance, error) {
+	shim := cshim.StartConfig{
+		Head: c.Head, HasBody: c.HasBody, NoCalls: c.NoHostCalls, MemoryLimit: c.MemoryLimit,
+		LogLimit: limit(c.LogLimit, 64<<10), HeadLimit: limit(c.ResponseHeadLimit, 32<<10),
+	}
+	in, err := p.p.Start(&shim)
+	switch {
+	case err == nil:
+		i := &Instance{in: in, program: p}
+		i.refs.Store(1)
+		return i, nil
+	case errors.Is(err, cshim.ErrNoRoom):
+		return nil, ErrCapacity
+	default:
+		return nil, fmt.Errorf("start: %w (image %d bytes, limit %d)", err, p.image.size, c.MemoryLimit)
+	}
+}
+
+func limit(n, def int) uint32 {
+	const most = 16 << 20
+	if n <= 0 {
+		n = def
+	}
+	return uint32(min(n, most))
+}
+
+// Poll runs the guest until it ends, suspends or yields.
+func (i *Instance) Poll() Event {
+	var e Event
+	switch i.in.Poll() {
+	case cshim.Done:
+		e.Kind = Done
+	case cshim.Yield:
+		e.Kind = Yield
+	case cshim.Call:
+		e.Kind = Call
+		op, n := i.in.Call(e.Args[:])
+		e.Op, e.N = Op(op), n
+	default:
+		e.Kind = Failed
+		e.Trap = i.trap()
+	}
+	i.last = e.Kind
+	return e
+}
+
+// Resume answers the pending call; Poll then runs on.
+func (i *Instance) Resume(result int64) { i.in.Answer(result) }
+
+// Fail answers the pending call with a trap; the next Poll reports it, with the
+// guest's backtrace. code is TrapPointer, TrapExit, TrapHostCall or TrapHost.
+func (i *Instance) Fail(code TrapCode, message string) { i.in.Fail(shimTrap(code), message) }
+
+// Response returns what C gathered of the answer.
+func (i *Instance) Response() ResponseView {
+	set, status, head, body := i.in.Response()
+	return ResponseView{HeadSet: set, Status: status, Headers: head, Body: body}
+}
+
+// ClearBody forgets the gathered body: it was sent.
+func (i *Instance) ClearBody() { i.in.ClearBody() }
+
+// MarkSent says the head went out: response_head answers StatusState from now on.
+func (i *Instance) MarkSent() { i.in.MarkSent() }
+
+// Usage returns what the instance has used so far.
+func (i *Instance) Usage() Usage {
+	cpu, memory, calls, crossings := i.in.Usage()
+	return Usage{CPU: time.Duration(cpu), MemoryBytes: int64(memory), HostCalls: calls, Crossings: crossings}
+}
+
+// Close ends the guest wherever it is. Its memory is freed only when every
+// Borrow is back: by the last Release, if that comes later.
+func (i *Instance) Close() {
+	if i.closed.Swap(true) {
+		return
+	}
+	i.unpin()
+}
+
+func (i *Instance) unpin() {
+	if i.refs.Add(-1) == 0 {
+		i.in.Free()
+	}
+}
+
+// Borrow is a piece of a guest's memory, lent for I/O.
+type Borrow struct {
+	of *Instance
+	p  []byte
+}
+
+// Borrow lends n bytes of the guest's memory at ptr; false if they are not all
+// inside it. While any borrow is out the instance's memory is not freed.
+func (i *Instance) Borrow(ptr, n uint32) (Borrow, bool) {
+	memory := i.in.Memory()
+	if i.closed.Load() || uint64(ptr)+uint64(n) > uint64(len(memory)) {
+		return Borrow{}, false
+	}
+	i.refs.Add(1)
+	end := uint64(ptr) + uint64(n)
+	return Borrow{of: i, p: memory[ptr:end:end]}, true
+}
+
+// Bytes is the guest's own memory. Do not touch it after Release, or while the guest is polled.
+func (b Borrow) Bytes() []byte { return b.p }
+
+// Release gives the memory back; call it exactly once. It may run on any goroutine.
+func (b Borrow) Release() { b.of.unpin() }
