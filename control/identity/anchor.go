@@ -39,6 +39,11 @@ func (a *Anchor) Verify(purpose Purpose, project, payloadType string, e Envelope
 	return a.Trust().Verify(purpose, project, payloadType, e)
 }
 
+// VerifyKept is Trust().VerifyKept.
+func (a *Anchor) VerifyKept(purpose Purpose, project, payloadType string, e Envelope) ([]byte, KeyID, error) {
+	return a.Trust().VerifyKept(purpose, project, payloadType, e)
+}
+
 // Changed returns a channel that is closed by the next update.
 func (a *Anchor) Changed() <-chan struct{} {
 	a.mu.Lock()

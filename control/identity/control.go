@@ -84,13 +84,9 @@ func openControl(dir string, now func() time.Time) (*Control, error) {
 func (c *Control) check() error {
 	t := c.Anchor.Trust()
 	_, err := c.CA.certificate()
-	errs := []error{err}
-	for purpose, key := range map[Purpose]*Signer{PurposeCatalog: c.Catalog, PurposeChanges: c.Changes} {
-		if _, err := t.delegation(key.ID(), purpose, ""); err != nil {
-			errs = append(errs, fmt.Errorf("%s key: %w", purpose, err))
-		}
-	}
-	return errors.Join(errs...)
+	_, catalog := t.delegation(c.Catalog.ID(), PurposeCatalog, "", t.inTime)
+	_, changes := t.delegation(c.Changes.ID(), PurposeChanges, "", t.inTime)
+	return errors.Join(err, catalog, changes)
 }
 
 func openCA(path string, a *Anchor) (*CA, error) {

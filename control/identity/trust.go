@@ -197,10 +197,21 @@ func (t *Trust) Delegations() []DelegationState {
 // delegated for purpose (and, for publishers, project; "" otherwise) now, and e
 // is of payloadType. The error wraps ErrUntrusted and says which of these failed.
 func (t *Trust) Verify(purpose Purpose, project, payloadType string, e Envelope) ([]byte, KeyID, error) {
+	return t.verify(purpose, project, payloadType, e, t.inTime)
+}
+
+// VerifyKept is Verify for what this process verified before and kept on disk: a
+// delegation that has ended since still counts, unless it was revoked. So a node serves what it has
+// although its clock is wrong at boot or a renewal was missed.
+func (t *Trust) VerifyKept(purpose Purpose, project, payloadType string, e Envelope) ([]byte, KeyID, error) {
+	return t.verify(purpose, project, payloadType, e, func(*Delegation) string { return "" })
+}
+
+func (t *Trust) verify(purpose Purpose, project, payloadType string, e Envelope, late func(*Delegation) string) ([]byte, KeyID, error) {
 	if e.PayloadType != payloadType {
 		return nil, "", fmt.Errorf("%w: signed as %.80q where %q is wanted", ErrUntrusted, e.PayloadType, payloadType)
 	}
-	d, err := t.delegation(e.KeyID, purpose, project)
+	d, err := t.delegation(e.KeyID, purpose, project, late)
 	if err != nil {
 		return nil, "", err
 	}
@@ -214,38 +225,54 @@ func (t *Trust) Verify(purpose Purpose, project, payloadType string, e Envelope)
 	return e.Payload, e.KeyID, nil
 }
 
-// delegation returns one that allows key to act, or why none does.
-func (t *Trust) delegation(key KeyID, purpose Purpose, project string) (*Delegation, error) {
+// delegation returns one that allows key to act, or why none does. late says
+// what is wrong with a delegation's time, "" if nothing.
+func (t *Trust) delegation(key KeyID, purpose Purpose, project string, late func(*Delegation) string) (*Delegation, error) {
 	held := t.byKey[key]
 	if len(held) == 0 {
 		return nil, fmt.Errorf("%w: key %s has no delegation from the root", ErrUntrusted, key.Short())
 	}
-	now, why := t.now(), ""
+	why := ""
 	for i := range held {
 		d := &held[i]
-		switch {
-		case d.Purpose != purpose:
-			why = fmt.Sprintf("it is delegated for %s, not for %s", d.Purpose, purpose)
-		case d.Project != project:
-			why = fmt.Sprintf("it is delegated for project %s, not for %s", d.Project, project)
-		case t.void[d.Serial]:
-			why = "its delegation was revoked"
-		case now.Before(d.NotBefore):
-			why = fmt.Sprintf("its delegation begins at %s and the clock says %s", d.NotBefore.Format(time.RFC3339), now.Format(time.RFC3339))
-		case now.After(d.NotAfter):
-			why = fmt.Sprintf("its delegation ended at %s; have the root key renew it", d.NotAfter.Format(time.RFC3339))
-		default:
+		if why = t.objection(d, purpose, project); why == "" {
+			why = late(d)
+		}
+		if why == "" {
 			return d, nil
 		}
 	}
 	return nil, fmt.Errorf("%w: key %s: %s", ErrUntrusted, key.Short(), why)
 }
 
+// objection says why d does not allow this, whatever the time; "" if it does.
+func (t *Trust) objection(d *Delegation, purpose Purpose, project string) string {
+	switch {
+	case d.Purpose != purpose:
+		return fmt.Sprintf("it is delegated for %s, not for %s", d.Purpose, purpose)
+	case d.Project != project:
+		return fmt.Sprintf("it is delegated for project %s, not for %s", d.Project, project)
+	case t.void[d.Serial]:
+		return "its delegation was revoked"
+	}
+	return ""
+}
+
+func (t *Trust) inTime(d *Delegation) string {
+	switch now := t.now(); {
+	case now.Before(d.NotBefore):
+		return fmt.Sprintf("its delegation begins at %s and the clock says %s", d.NotBefore.Format(time.RFC3339), now.Format(time.RFC3339))
+	case now.After(d.NotAfter):
+		return fmt.Sprintf("its delegation ended at %s; have the root key renew it", d.NotAfter.Format(time.RFC3339))
+	}
+	return ""
+}
+
 // authorities returns the CA certificates that count now.
 func (t *Trust) authorities() []*x509.Certificate {
 	var good []*x509.Certificate
 	for _, c := range t.cas {
-		if _, err := t.delegation(keyIDOf(c.RawSubjectPublicKeyInfo), PurposeCA, ""); err == nil {
+		if _, err := t.delegation(keyIDOf(c.RawSubjectPublicKeyInfo), PurposeCA, "", t.inTime); err == nil {
 			good = append(good, c)
 		}
 	}
