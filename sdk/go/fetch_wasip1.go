@@ -10,8 +10,6 @@ import (
 	"unsafe"
 )
 
-func init() { http.DefaultTransport = Transport{} }
-
 // RoundTrip makes one request and returns when its response head is there.
 func (Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := roundTrip(r)

@@ -92,16 +92,14 @@ func (n *Namespace) list(prefix, cursor string, limit int) (Page, error) {
 	}
 	p, prefixSize := ofString(prefix)
 	c, cursorSize := ofString(cursor)
-	for {
-		buf, size := of(scratch)
-		got := hostKVList(ns, p, prefixSize, c, cursorSize, uint32(limit), buf, size)
-		if Status(got) == ErrTooSmall && size < 1<<20 {
-			scratch = make([]byte, 2*size)
-			continue
-		}
-		if err := failure(got); err != nil {
-			return Page{}, err
-		}
-		return decodePage(string(scratch[:got]))
+	room := make([]byte, pageBytes)
+	buf, size := of(room)
+	got := hostKVList(ns, p, prefixSize, c, cursorSize, uint32(limit), buf, size)
+	if err := failure(got); err != nil {
+		return Page{}, err
 	}
+	return decodePage(string(room[:got]))
 }
+
+// pageBytes is room for one page of keys; the host returns fewer when it fills.
+const pageBytes = 64 << 10

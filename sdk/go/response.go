@@ -125,7 +125,7 @@ func (w *response) keep(name string, values []string) bool {
 }
 
 // freeze copies one header. As in net/http, a name that is no header name is
-// left out, and a line break in a value becomes a space.
+// left out, and a line break (here any control character) becomes a space.
 func (w *response) freeze(name string, values []string) {
 	if !isToken(name) {
 		return
@@ -267,12 +267,18 @@ func isToken(s string) bool {
 	return s != ""
 }
 
-// oneLine returns s on one line and without blanks around it.
+// oneLine returns s without blanks around it and with a space for each control
+// character, which no field value may have (RFC 9110, section 5.5).
 func oneLine(s string) string {
-	if strings.ContainsAny(s, "\r\n") {
-		s = lineBreaks.Replace(s)
+	if strings.IndexFunc(s, isControl) >= 0 {
+		s = strings.Map(func(c rune) rune {
+			if isControl(c) {
+				return ' '
+			}
+			return c
+		}, s)
 	}
 	return strings.Trim(s, " \t")
 }
 
-var lineBreaks = strings.NewReplacer("\n", " ", "\r", " ")
+func isControl(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }
