@@ -30,6 +30,9 @@ type Global struct {
 	Bits  uint64 // 32-bit types in the low half
 }
 
+// maxRuns bounds what reading an image may allocate beside its bytes.
+const maxRuns = 1 << 20
+
 // GlobalExport is the name under which code exports mutable global i.
 func GlobalExport(i uint32) string { return fmt.Sprintf("%s%d", GlobalPrefix, i) }
 
@@ -49,6 +52,9 @@ const MemoryExport = "selvage:memory"
 func (m *Image) Validate() error {
 	if m.Size%PageSize != 0 || m.Size > MaxSize {
 		return fmt.Errorf("image: size %d: want a multiple of %d up to %d", m.Size, PageSize, MaxSize)
+	}
+	if len(m.Runs) > maxRuns {
+		return fmt.Errorf("image: %d scattered pieces of data; at most %d are supported", len(m.Runs), maxRuns)
 	}
 	var end uint64
 	for i, r := range m.Runs {
