@@ -250,6 +250,8 @@ func kindOf(t *engine.Trap) fault.Kind {
 		return fault.Pointer
 	case engine.TrapStart:
 		return fault.Start
+	case engine.TrapCapacity:
+		return fault.Capacity
 	case engine.TrapHost, engine.TrapHostCall:
 		return fault.Internal
 	case engine.TrapInterrupt:
