@@ -67,7 +67,8 @@ func (c *raw) once(ctx context.Context) (answer, error) {
 	if err := c.open(ctx); err != nil {
 		return answer{}, err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = c.conn.SetDeadline(time.Unix(1, 0)) })
+	conn := c.conn // this one, though c may have closed it by then
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	a, keep, err := c.exchange()
 	if !stop() || err != nil || !keep {
 		c.close()
