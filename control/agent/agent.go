@@ -1,0 +1,265 @@
+// Package agent makes a node be what the catalog says, and reports.
+//
+// It follows the catalog's change stream, fetches what releases name, has it
+// made runnable, swaps the route table, and tells control how far it is. What
+// it has it keeps on disk: a node starts and serves without control.
+//
+// One loop owns all state (loop.go); work that takes long runs beside it, one
+// piece for each function, so that no function waits for another's failure.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/selvage-edge/selvage/control/catalog"
+	"github.com/selvage-edge/selvage/control/changes"
+	"github.com/selvage-edge/selvage/control/fleet"
+	"github.com/selvage-edge/selvage/control/report"
+	"github.com/selvage-edge/selvage/edge/kv"
+	"github.com/selvage-edge/selvage/edge/serve"
+	"github.com/selvage-edge/selvage/runtime/function"
+	"github.com/selvage-edge/selvage/runtime/hostcall"
+	"github.com/selvage-edge/selvage/runtime/pool"
+)
+
+// Doer sends a request, whose URL has only path and query, to control. *peer.Client is one.
+type Doer interface {
+	Do(r *http.Request) (*http.Response, error)
+}
+
+// Function is a version ready to run. *pool.Function is one.
+type Function interface {
+	Version() *function.Version
+	// Release says that no route leads to it any more.
+	Release()
+}
+
+// Namespaces is the KV that change streams keep fresh. *kv.Store is one.
+type Namespaces interface {
+	Apply(ns hostcall.Namespace, c kv.Changes)
+	Reset(ns hostcall.Namespace)
+	Forget(ns hostcall.Namespace)
+}
+
+var _ Namespaces = (*kv.Store)(nil)
+
+// Config wires an agent. What has no default must be set.
+type Config[F Function] struct {
+	// Self is what every report says of this node: Node, PoP, Region, Public, Build, Started.
+	Self    report.Report
+	Dir     string           // the agent's own folder of the node's state
+	Control Doer             // reaches control
+	Trust   catalog.Verifier // vouches for catalog records and changes; *identity.Anchor
+
+	// Prepare makes a version runnable out of checked bytes; pool.Pool.Prepare.
+	Prepare func(ctx context.Context, v function.Version, code, image []byte) (F, pool.Prepared, error)
+	// Target is what the routes of a release lead to.
+	Target func(f F, r catalog.Release) *serve.Target
+	// Swap takes the next route table; serve.Handler.SetRoutes.
+	Swap func(*serve.Routes)
+	KV   Namespaces
+
+	Announce func(fleet.Head) error // tells the fleet of this node's heads; may be nil
+	OnEvent  func(Event)            // must not block; may be nil
+
+	Workers int           // functions made ready at once; default 2
+	Settle  time.Duration // how long a start waits for all functions before it serves those it has; default 15 s
+	Grace   time.Duration // how long what no release names stays on disk; default 10 min
+	Beat    time.Duration // between reports when nothing changes; default 30 s
+}
+
+func (c Config[F]) withDefaults() Config[F] {
+	def := func(field *time.Duration, d time.Duration) {
+		if *field == 0 {
+			*field = d
+		}
+	}
+	def(&c.Settle, 15*time.Second)
+	def(&c.Grace, 10*time.Minute)
+	def(&c.Beat, 30*time.Second)
+	if c.Workers == 0 {
+		c.Workers = 2
+	}
+	if c.Announce == nil {
+		c.Announce = func(fleet.Head) error { return nil }
+	}
+	if c.OnEvent == nil {
+		c.OnEvent = func(Event) {}
+	}
+	return c
+}
+
+// Validate reports every fault of c.
+func (c Config[F]) Validate() error {
+	var faults []error
+	need := func(set bool, what string) {
+		if !set {
+			faults = append(faults, fmt.Errorf("agent: %s is not set", what))
+		}
+	}
+	need(c.Dir != "", "dir")
+	need(c.Control != nil, "control")
+	need(c.Trust != nil, "trust")
+	need(c.Prepare != nil, "prepare")
+	need(c.Target != nil, "target")
+	need(c.Swap != nil, "swap")
+	need(c.KV != nil, "kv")
+	need(c.Workers >= 0, "workers (below 0)")
+	faults = append(faults, c.Self.Validate())
+	return errors.Join(faults...)
+}
+
+// Agent runs a node's functions by the catalog.
+type Agent[F Function] struct {
+	config    Config[F]
+	catalog   *catalog.State
+	blobs     *blobs
+	sink      *catalogSink
+	follower  *changes.Follower // of the catalog
+	spaces    *spaces
+	reporter  *reporter
+	wake      chan struct{} // the catalog changed
+	results   chan result[F]
+	connected atomic.Bool
+	heard     atomic.Pointer[fleet.Head]
+	poked     atomic.Int64
+	stats     atomic.Pointer[Stats]
+	work      sync.WaitGroup
+	room      chan struct{}
+}
+
+// Open reads the last known good state from disk. Nothing runs before Run.
+func Open[F Function](c Config[F]) (*Agent[F], error) {
+	c = c.withDefaults()
+	if err := c.Validate(); err != nil {
+		return nil, fmt.Errorf("open agent: %w", err)
+	}
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open agent: %w", err)
+	}
+	b, err := openBlobs(filepath.Join(c.Dir, "blobs"), c.Control)
+	if err != nil {
+		return nil, fmt.Errorf("open agent: %w", err)
+	}
+	a := &Agent[F]{
+		config: c, catalog: catalog.NewState(c.Trust), blobs: b,
+		wake: make(chan struct{}, 1), results: make(chan result[F]), room: make(chan struct{}, c.Workers),
+	}
+	a.stats.Store(&Stats{})
+	a.reporter = newReporter(c.Control, c.Self, c.Beat, c.OnEvent)
+	a.spaces = newSpaces(c)
+	a.sink = &catalogSink{state: a.catalog, changed: a.changed}
+	a.load()
+	a.follow()
+	return a, nil
+}
+
+// load takes the catalog from disk. Without it the node starts empty: what is
+// there is no reason not to start.
+func (a *Agent[F]) load() {
+	err := a.catalog.Load(a.catalogPath())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		a.config.OnEvent(Event{Kind: CatalogUnread, Err: err})
+	}
+}
+
+func (a *Agent[F]) catalogPath() string { return filepath.Join(a.config.Dir, "catalog") }
+
+func (a *Agent[F]) follow() {
+	a.follower = changes.NewFollower(changes.FollowerConfig{
+		Open: openStream(a.config.Control), Verify: changes.VerifyWith(a.config.Trust), Sink: a.sink, OnEvent: a.followed,
+	})
+	p := a.catalog.Snapshot().Position()
+	a.follower.Follow(changes.Want{Log: catalogLog, Position: changes.Position{Epoch: p.Epoch, Seq: p.Revision}})
+}
+
+// Run makes the node what the catalog says until ctx ends, and returns when
+// everything it started has ended. Functions stay as they are: closing the
+// pool is the caller's. Call it once.
+func (a *Agent[F]) Run(ctx context.Context) error {
+	var parts sync.WaitGroup
+	for _, part := range []func(context.Context){
+		func(ctx context.Context) { _ = a.follower.Run(ctx) }, // returns ctx's error only
+		a.spaces.run,
+		a.reporter.run,
+		a.loop,
+	} {
+		parts.Go(func() { part(ctx) })
+	}
+	parts.Wait()
+	return ctx.Err()
+}
+
+// changed wakes the loop; it never blocks.
+func (a *Agent[F]) changed() {
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+// followed is told what happens to the catalog's stream.
+func (a *Agent[F]) followed(e changes.Event) {
+	switch e.Kind {
+	case changes.Connected:
+		a.connected.Store(true)
+	case changes.Disconnected:
+		a.connected.Store(false)
+	}
+	a.config.OnEvent(Event{Kind: Stream, Log: catalogLog, What: string(e.Kind), Err: e.Err})
+}
+
+// Hear takes a head that the fleet told of. If it is ahead of this node and
+// the stream is down, the stream is tried at once, at most every second: a
+// hint is worth a question and no more.
+func (a *Agent[F]) Hear(h fleet.Head) {
+	if h.Log != catalogLog {
+		return
+	}
+	p := a.catalog.Snapshot().Position()
+	if !h.After(fleet.Head{Log: h.Log, Epoch: p.Epoch, Sequence: p.Revision}) {
+		return
+	}
+	a.heard.Store(&h)
+	now, last := time.Now().UnixNano(), a.poked.Load()
+	if a.connected.Load() || now-last < int64(time.Second) || !a.poked.CompareAndSwap(last, now) {
+		return
+	}
+	at, _ := a.follower.Position(catalogLog)
+	a.follower.Unfollow(catalogLog)
+	a.follower.Follow(changes.Want{Log: catalogLog, Position: at})
+}
+
+// Stats are facts of now.
+type Stats struct {
+	Epoch     uint64 // the catalog's, as applied here
+	Revision  uint64
+	Connected bool // to control's catalog stream
+	Behind    bool // the fleet told of a newer catalog
+	Functions int  // that the catalog has
+	Live      int  // whose newest release is served
+	Failed    int
+	Blobs     int
+	Followed  int // namespaces kept fresh
+}
+
+// Stats returns them.
+func (a *Agent[F]) Stats() Stats {
+	s := *a.stats.Load()
+	p := a.catalog.Snapshot().Position()
+	s.Epoch, s.Revision, s.Connected = p.Epoch, p.Revision, a.connected.Load()
+	if h := a.heard.Load(); h != nil {
+		s.Behind = h.After(fleet.Head{Log: h.Log, Epoch: p.Epoch, Sequence: p.Revision})
+	}
+	s.Followed = a.spaces.count()
+	return s
+}

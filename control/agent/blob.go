@@ -1,0 +1,246 @@
+package agent
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/selvage-edge/selvage/runtime/function"
+)
+
+// maxBlobBytes bounds what control may send: the largest image there can be, and its frame.
+const maxBlobBytes = 1<<30 + 1<<24
+
+// blobTimeout bounds one fetch.
+const blobTimeout = 5 * time.Minute
+
+// maxFetches bounds the fetches at once.
+const maxFetches = 8
+
+// errBlob means that bytes are not those their digest names.
+var errBlob = errors.New("the bytes are not those of their digest")
+
+// blobs are codes and images on disk, by digest. A file is whole and synced
+// before it has its name, and checked again each time it is read.
+type blobs struct {
+	dir      string
+	control  Doer
+	fetching chan struct{} // room for fetches at once
+	mu       struct {
+		sync.Mutex
+		busy   map[function.Digest]chan struct{} // being fetched; closed afterwards
+		unused map[function.Digest]time.Time     // since when no release names it
+	}
+}
+
+func openBlobs(dir string, control Doer) (*blobs, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open blobs: %w", err)
+	}
+	b := &blobs{dir: dir, control: control, fetching: make(chan struct{}, maxFetches)}
+	b.mu.busy = map[function.Digest]chan struct{}{}
+	b.mu.unused = map[function.Digest]time.Time{}
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open blobs: %w", err)
+	}
+	for _, f := range files {
+		if strings.HasPrefix(f.Name(), ".new-") { // a fetch that a crash broke off
+			err = errors.Join(err, os.Remove(filepath.Join(dir, f.Name())))
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open blobs: %w", err)
+	}
+	return b, nil
+}
+
+func (b *blobs) path(d function.Digest) string { return filepath.Join(b.dir, d.Hex()) }
+
+// get returns the bytes of d, checked: from disk, or else from control.
+func (b *blobs) get(ctx context.Context, d function.Digest) ([]byte, error) {
+	if _, err := function.ParseDigest(string(d)); err != nil {
+		return nil, err
+	}
+	unlock, err := b.lock(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	data, err := b.read(d)
+	if err == nil {
+		return data, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		// Bytes that rotted are fetched again; so is a file that cannot be read.
+		if rm := os.Remove(b.path(d)); rm != nil {
+			return nil, fmt.Errorf("blob %s: %w", d.Short(), errors.Join(err, rm))
+		}
+	}
+	if err := b.fetch(ctx, d); err != nil {
+		return nil, fmt.Errorf("fetch blob %s: %w", d.Short(), err)
+	}
+	return b.read(d)
+}
+
+// ensure makes sure that d is on disk, without a look at its bytes.
+func (b *blobs) ensure(ctx context.Context, d function.Digest) error {
+	if _, err := function.ParseDigest(string(d)); err != nil {
+		return err
+	}
+	unlock, err := b.lock(ctx, d)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if _, err := os.Stat(b.path(d)); err == nil {
+		return nil
+	}
+	if err := b.fetch(ctx, d); err != nil {
+		return fmt.Errorf("fetch blob %s: %w", d.Short(), err)
+	}
+	return nil
+}
+
+// lock lets one at a time work on d: two functions with the same code fetch it once.
+func (b *blobs) lock(ctx context.Context, d function.Digest) (unlock func(), err error) {
+	for {
+		b.mu.Lock()
+		busy := b.mu.busy[d]
+		if busy == nil {
+			done := make(chan struct{})
+			b.mu.busy[d] = done
+			b.mu.Unlock()
+			return func() {
+				b.mu.Lock()
+				delete(b.mu.busy, d)
+				b.mu.Unlock()
+				close(done)
+			}, nil
+		}
+		b.mu.Unlock()
+		select {
+		case <-busy:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (b *blobs) read(d function.Digest) ([]byte, error) {
+	data, err := os.ReadFile(b.path(d))
+	if err != nil {
+		return nil, fmt.Errorf("read blob: %w", err)
+	}
+	if function.DigestOf(data) != d {
+		return nil, fmt.Errorf("read blob %s: %w", d.Short(), errBlob)
+	}
+	return data, nil
+}
+
+func (b *blobs) fetch(ctx context.Context, d function.Digest) error {
+	select {
+	case b.fetching <- struct{}{}:
+		defer func() { <-b.fetching }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	ctx, cancel := context.WithTimeout(ctx, blobTimeout)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "/peer/v1/blobs/"+string(d), nil)
+	if err != nil {
+		return err
+	}
+	resp, err := b.control.Do(r)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return refusal(resp)
+	}
+	return b.write(d, resp.Body)
+}
+
+// write takes d's bytes from r and gives them their name only if they are d's.
+func (b *blobs) write(d function.Digest, r io.Reader) error {
+	f, err := os.CreateTemp(b.dir, ".new-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // gone by then if all went well
+	sum := sha256.New()
+	n, err := io.Copy(io.MultiWriter(f, sum), io.LimitReader(r, maxBlobBytes+1))
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if n > maxBlobBytes {
+		return fmt.Errorf("more than %d bytes", int64(maxBlobBytes))
+	}
+	if hex.EncodeToString(sum.Sum(nil)) != d.Hex() {
+		return fmt.Errorf("%d bytes from control: %w", n, errBlob)
+	}
+	if err := os.Rename(f.Name(), b.path(d)); err != nil {
+		return err
+	}
+	return syncDir(b.dir)
+}
+
+// syncDir makes a rename last.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// sweep removes what has not been in used for grace, and counts what stays.
+func (b *blobs) sweep(used map[function.Digest]bool, grace time.Duration) (kept int, err error) {
+	files, err := os.ReadDir(b.dir)
+	if err != nil {
+		return 0, fmt.Errorf("sweep blobs: %w", err)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, f := range files {
+		d, perr := function.ParseDigest("sha256:" + f.Name())
+		if perr != nil {
+			continue // being written, or not ours
+		}
+		if b.stays(d, used[d], grace) {
+			kept++
+			continue
+		}
+		err = errors.Join(err, os.Remove(b.path(d)))
+	}
+	return kept, err
+}
+
+// stays notes whether d is used, and reports whether it is to be kept. b.mu is held.
+func (b *blobs) stays(d function.Digest, used bool, grace time.Duration) bool {
+	if used || b.mu.busy[d] != nil {
+		delete(b.mu.unused, d)
+		return true
+	}
+	since, known := b.mu.unused[d]
+	if !known {
+		b.mu.unused[d] = time.Now()
+		return true
+	}
+	if time.Since(since) < grace {
+		return true
+	}
+	delete(b.mu.unused, d)
+	return false
+}

@@ -1,0 +1,37 @@
+package agent
+
+import (
+	"time"
+
+	"github.com/selvage-edge/selvage/runtime/function"
+)
+
+// EventKind names an Event.
+type EventKind string
+
+// What an agent tells of.
+const (
+	Live          EventKind = "live"           // a release is served
+	Waiting       EventKind = "waiting"        // a release cannot be fetched now; it is tried again
+	Failed        EventKind = "failed"         // a release cannot run here
+	Removed       EventKind = "removed"        // a function is no longer served
+	Swapped       EventKind = "swapped"        // another route table
+	Stream        EventKind = "stream"         // What happened to the stream of Log
+	Unreported    EventKind = "unreported"     // control did not take a report; it is sent again
+	CatalogUnread EventKind = "catalog-unread" // the catalog on disk cannot be used; control has it
+	Unsaved       EventKind = "unsaved"        // the catalog could not be written to disk
+	Unswept       EventKind = "unswept"        // what no release names could not be removed
+)
+
+// Event is one fact.
+type Event struct {
+	Kind     EventKind
+	Function function.ID
+	Release  uint64
+	Digest   function.Digest
+	Took     time.Duration // Live: from seeing the release to serving it
+	Routes   int           // Swapped
+	Log      string        // Stream
+	What     string        // Stream
+	Err      error
+}

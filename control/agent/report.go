@@ -1,0 +1,128 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/selvage-edge/selvage/control/catalog"
+	"github.com/selvage-edge/selvage/control/report"
+)
+
+// Times of reports.
+const (
+	reportTimeout = 10 * time.Second
+	reportGather  = 50 * time.Millisecond // changes that come together go together
+	reportRetry   = 500 * time.Millisecond
+	reportBackoff = 30 * time.Second
+)
+
+// reporter tells control where this node is, with each change and now and
+// then, until control has taken it. Only the newest state is ever sent.
+type reporter struct {
+	control Doer
+	self    report.Report
+	beat    time.Duration
+	onEvent func(Event)
+	news    chan struct{}
+	mu      struct {
+		sync.Mutex
+		at        catalog.Position
+		functions []report.Function // not changed once set
+	}
+}
+
+func newReporter(control Doer, self report.Report, beat time.Duration, onEvent func(Event)) *reporter {
+	return &reporter{control: control, self: self, beat: beat, onEvent: onEvent, news: make(chan struct{}, 1)}
+}
+
+// set takes the state to report; it keeps functions.
+func (r *reporter) set(at catalog.Position, functions []report.Function) {
+	r.mu.Lock()
+	r.mu.at, r.mu.functions = at, functions
+	r.mu.Unlock()
+	select {
+	case r.news <- struct{}{}:
+	default:
+	}
+}
+
+func (r *reporter) run(ctx context.Context) {
+	wait := r.beat
+	retry := reportRetry
+	for ctx.Err() == nil {
+		if !r.pause(ctx, wait, wait == r.beat) {
+			return
+		}
+		if err := r.send(ctx); err != nil {
+			if ctx.Err() == nil {
+				r.onEvent(Event{Kind: Unreported, Err: err})
+			}
+			wait = retry/2 + rand.N(retry)
+			retry = min(2*retry, reportBackoff)
+			continue
+		}
+		wait, retry = r.beat, reportRetry
+	}
+}
+
+// pause waits; news end it early, but not while control is being spared.
+func (r *reporter) pause(ctx context.Context, d time.Duration, news bool) bool {
+	wake := r.news
+	if !news {
+		wake = nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	case <-wake:
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(reportGather):
+		return true
+	}
+}
+
+func (r *reporter) send(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
+	defer cancel()
+	b, err := json.Marshal(r.compose())
+	if err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, report.Path, bytes.NewReader(b))
+	if err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := r.control.Do(req)
+	if err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode/100 != 2 {
+		return fmt.Errorf("report: %w", refusal(resp))
+	}
+	return nil
+}
+
+func (r *reporter) compose() report.Report {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := r.self
+	out.At = time.Now()
+	out.Epoch, out.Revision = r.mu.at.Epoch, r.mu.at.Revision
+	out.Functions = r.mu.functions
+	return out
+}

@@ -1,0 +1,75 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/selvage-edge/selvage/control/catalog"
+	"github.com/selvage-edge/selvage/control/changes"
+)
+
+const catalogLog = "catalog"
+
+// catalogSink applies the catalog's changes to the state. When the log starts
+// anew, the catalog in use stays until the new one is complete: half a catalog
+// would take functions off the node.
+type catalogSink struct {
+	state   *catalog.State
+	rebuild *catalog.Rebuild // nil unless the log started anew
+	changed func()
+}
+
+var _ changes.Sink = (*catalogSink)(nil)
+
+// Reset implements changes.Sink.
+func (s *catalogSink) Reset(_ context.Context, _ string, epoch uint64) error {
+	r, err := s.state.Rebuild(epoch)
+	if err != nil {
+		return fmt.Errorf("read the catalog of epoch %d: %w", epoch, err)
+	}
+	s.rebuild = r
+	return nil
+}
+
+// Apply implements changes.Sink.
+func (s *catalogSink) Apply(_ context.Context, b *changes.Batch) error {
+	records, err := recordsOf(b)
+	if err != nil {
+		return err
+	}
+	to := catalog.Position{Epoch: b.Epoch, Revision: b.To}
+	if s.rebuild == nil {
+		before := s.state.Snapshot().Position()
+		err := s.state.Apply(to, records...)
+		if err == nil && to != before {
+			s.changed()
+		}
+		return err
+	}
+	if err := s.rebuild.Apply(to, records...); err != nil {
+		return err
+	}
+	if len(b.Changes) > 0 {
+		return nil // there may be more of it; a batch without changes says that this is all
+	}
+	if err := s.rebuild.Commit(); err != nil {
+		return err
+	}
+	s.rebuild = nil
+	s.changed()
+	return nil
+}
+
+// recordsOf returns the signed records in b. The catalog deletes no key: what
+// is removed has a record that says so.
+func recordsOf(b *changes.Batch) ([][]byte, error) {
+	var records [][]byte
+	for i := range b.Changes {
+		c := &b.Changes[i]
+		if !c.Inline() {
+			return nil, fmt.Errorf("catalog revision %d: not a record of at most %d bytes", c.Seq, changes.MaxInline)
+		}
+		records = append(records, c.Value)
+	}
+	return records, nil
+}
