@@ -81,18 +81,25 @@ func Open(c Config) (*Engine, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	p := production
-	if err := p.check(runtime.GOOS, runtime.GOARCH); err != nil {
+	m, err := readMaps()
+	if err != nil {
 		return nil, err
 	}
-	maps, err := readMaps()
-	if err != nil {
+	return open(c.withDefaults(), production, m)
+}
+
+func open(c Config, p policy, m maps) (*Engine, error) {
+	if err := p.check(runtime.GOOS, runtime.GOARCH); err != nil {
 		return nil, err
 	}
 	if !opened.CompareAndSwap(false, true) {
 		return nil, errors.New("engine: already opened: there is one engine per process")
 	}
-	if err := cshim.Open(p.config(c.withDefaults(), maps)); err != nil {
+	// Else a guest that is refused memory makes the engine walk its own stack, for a text nobody reads.
+	if err := os.Setenv("RUST_LIB_BACKTRACE", "0"); err != nil {
+		return nil, fmt.Errorf("engine: open: %w", err)
+	}
+	if err := cshim.Open(p.config(c, m)); err != nil {
 		return nil, fmt.Errorf("engine: open: %w", err)
 	}
 	if err := p.prove(cshim.Validate); err != nil {

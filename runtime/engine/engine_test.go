@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"testing"
@@ -17,7 +18,7 @@ func TestMain(m *testing.M) {
 		os.Exit(runChild(child))
 	}
 	var err error
-	if eng, err = Open(Config{}); err != nil {
+	if eng, err = Open(Config{ParallelCompile: true}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -104,7 +105,7 @@ func buildWasm(t testing.TB, wasm []byte, c ProgramConfig) (*Program, *Image) {
 
 func buildSplit(t testing.TB, code []byte, img *image.Image, c ProgramConfig) (*Program, *Image) {
 	t.Helper()
-	artifact, err := eng.Compile(code)
+	artifact, err := compileOnce(code)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,6 +135,19 @@ func buildSplit(t testing.TB, code []byte, img *image.Image, c ProgramConfig) (*
 		prepared.Close()
 	})
 	return p, prepared
+}
+
+var artifacts = map[[32]byte][]byte{}
+
+// compileOnce keeps artifacts by code: a Go guest takes seconds.
+func compileOnce(code []byte) ([]byte, error) {
+	key := sha256.Sum256(code)
+	if a, ok := artifacts[key]; ok {
+		return a, nil
+	}
+	a, err := eng.Compile(code)
+	artifacts[key] = a
+	return a, err
 }
 
 const memoryLimit = 128 << 20

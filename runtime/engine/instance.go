@@ -20,13 +20,14 @@ type StartConfig struct {
 }
 
 // Instance is one sandbox. Its methods are for one goroutine at a time, except
-// Borrow.Release.
+// Borrow.Release. After Close they do nothing.
 type Instance struct {
 	in      cshim.Inst
 	program *Program
 	last    EventKind
-	refs    atomic.Int32 // one for the owner until Close, one for each borrow
-	closed  atomic.Bool
+	closed  bool
+	final   Usage        // at Close
+	pins    atomic.Int32 // one for the owner until Close, one for each borrow
 }
 
 // Start makes an instance; it runs nothing until Poll. ErrCapacity when maps run short.
@@ -39,7 +40,7 @@ func (p *Program) Start(c StartConfig) (*Instance, error) {
 	switch {
 	case err == nil:
 		i := &Instance{in: in, program: p}
-		i.refs.Store(1)
+		i.pins.Store(1)
 		return i, nil
 	case errors.Is(err, cshim.ErrNoRoom):
 		return nil, ErrCapacity
@@ -59,6 +60,10 @@ func limit(n, def int) uint32 {
 // Poll runs the guest until it ends, suspends or yields.
 func (i *Instance) Poll() Event {
 	var e Event
+	if i.closed {
+		e.Kind, e.Trap = Failed, &Trap{Code: TrapHost, Message: "the instance is closed"}
+		return e
+	}
 	switch i.in.Poll() {
 	case cshim.Done:
 		e.Kind = Done
@@ -77,26 +82,48 @@ func (i *Instance) Poll() Event {
 }
 
 // Resume answers the pending call; Poll then runs on.
-func (i *Instance) Resume(result int64) { i.in.Answer(result) }
+func (i *Instance) Resume(result int64) {
+	if !i.closed {
+		i.in.Answer(result)
+	}
+}
 
 // Fail answers the pending call with a trap; the next Poll reports it, with the
 // guest's backtrace. code is TrapPointer, TrapExit, TrapHostCall or TrapHost.
-func (i *Instance) Fail(code TrapCode, message string) { i.in.Fail(shimTrap(code), message) }
+func (i *Instance) Fail(code TrapCode, message string) {
+	if !i.closed {
+		i.in.Fail(shimTrap(code), message)
+	}
+}
 
 // Response returns what C gathered of the answer.
 func (i *Instance) Response() ResponseView {
+	if i.closed {
+		return ResponseView{}
+	}
 	set, status, head, body := i.in.Response()
 	return ResponseView{HeadSet: set, Status: status, Headers: head, Body: body}
 }
 
 // ClearBody forgets the gathered body: it was sent.
-func (i *Instance) ClearBody() { i.in.ClearBody() }
+func (i *Instance) ClearBody() {
+	if !i.closed {
+		i.in.ClearBody()
+	}
+}
 
 // MarkSent says the head went out: response_head answers StatusState from now on.
-func (i *Instance) MarkSent() { i.in.MarkSent() }
+func (i *Instance) MarkSent() {
+	if !i.closed {
+		i.in.MarkSent()
+	}
+}
 
-// Usage returns what the instance has used so far.
+// Usage returns what the instance has used so far, also after Close.
 func (i *Instance) Usage() Usage {
+	if i.closed {
+		return i.final
+	}
 	cpu, memory, calls, crossings := i.in.Usage()
 	return Usage{CPU: time.Duration(cpu), MemoryBytes: int64(memory), HostCalls: calls, Crossings: crossings}
 }
@@ -104,38 +131,56 @@ func (i *Instance) Usage() Usage {
 // Close ends the guest wherever it is. Its memory is freed only when every
 // Borrow is back: by the last Release, if that comes later.
 func (i *Instance) Close() {
-	if i.closed.Swap(true) {
+	if i.closed {
 		return
 	}
+	i.final = i.Usage()
+	i.closed = true
 	i.unpin()
 }
 
 func (i *Instance) unpin() {
-	if i.refs.Add(-1) == 0 {
+	if i.pins.Add(-1) == 0 {
 		i.in.Free()
 	}
 }
 
-// Borrow is a piece of a guest's memory, lent for I/O.
-type Borrow struct {
-	of *Instance
-	p  []byte
+// Borrow is a piece of a guest's memory, lent for I/O. The zero value holds nothing.
+type Borrow struct{ *loan }
+
+type loan struct {
+	of   *Instance
+	p    []byte
+	back atomic.Bool
 }
 
 // Borrow lends n bytes of the guest's memory at ptr; false if they are not all
 // inside it. While any borrow is out the instance's memory is not freed.
 func (i *Instance) Borrow(ptr, n uint32) (Borrow, bool) {
-	memory := i.in.Memory()
-	if i.closed.Load() || uint64(ptr)+uint64(n) > uint64(len(memory)) {
+	if i.closed {
 		return Borrow{}, false
 	}
-	i.refs.Add(1)
+	memory := i.in.Memory()
 	end := uint64(ptr) + uint64(n)
-	return Borrow{of: i, p: memory[ptr:end:end]}, true
+	if end > uint64(len(memory)) {
+		return Borrow{}, false
+	}
+	i.pins.Add(1)
+	return Borrow{&loan{of: i, p: memory[ptr:end:end]}}, true
 }
 
-// Bytes is the guest's own memory. Do not touch it after Release, or while the guest is polled.
-func (b Borrow) Bytes() []byte { return b.p }
+// Bytes is the guest's own memory. It must not be touched after Release, or
+// while the guest is polled.
+func (b Borrow) Bytes() []byte {
+	if b.loan == nil || b.back.Load() {
+		return nil
+	}
+	return b.p
+}
 
-// Release gives the memory back; call it exactly once. It may run on any goroutine.
-func (b Borrow) Release() { b.of.unpin() }
+// Release gives the memory back, from any goroutine. Releasing again does nothing.
+func (b Borrow) Release() {
+	if b.loan != nil && !b.back.Swap(true) {
+		b.of.unpin()
+	}
+}

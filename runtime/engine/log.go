@@ -12,6 +12,9 @@ const recordHeader = 17
 // TakeLog returns the records gathered since the last call, and how many were
 // dropped over the limit.
 func (i *Instance) TakeLog() (records []LogRecord, dropped int) {
+	if i.closed {
+		return nil, 0
+	}
 	b, dropped := i.in.Log()
 	for len(b) >= recordHeader {
 		n := recordHeader + int(binary.NativeEndian.Uint32(b[12:]))

@@ -52,16 +52,20 @@ func (i *Instance) trap() *Trap {
 	return &Trap{Code: trapCode(code), ExitStatus: exit, Message: rootCause(message), Backtrace: trace, GrowRefused: refused}
 }
 
-// rootCause takes the innermost cause out of the engine's many-line message,
-// which is headed by the backtrace and ends in "Caused by:" and a list.
+// rootCause takes the innermost cause out of the engine's many-line message: a
+// heading with the backtrace, "Caused by:" and a list, and (where RUST_BACKTRACE
+// is set) the engine's own stack.
 func rootCause(message string) string {
-	message = strings.TrimRight(message, "\x00\n ")
-	if _, causes, ok := strings.Cut(message, "Caused by:"); ok {
-		lines := strings.Split(strings.TrimSpace(causes), "\n")
-		message = lines[len(lines)-1]
-		if n, rest, ok := strings.Cut(strings.TrimSpace(message), ": "); ok && strings.Trim(n, "0123456789") == "" {
-			message = rest
-		}
+	message, _, _ = strings.Cut(strings.TrimRight(message, "\x00"), "\n\nStack backtrace:")
+	_, causes, ok := strings.Cut(message, "Caused by:")
+	if !ok {
+		first, _, _ := strings.Cut(message, "\n")
+		return strings.TrimSpace(first)
 	}
-	return strings.TrimSpace(message)
+	lines := strings.Split(strings.TrimSpace(causes), "\n")
+	last := strings.TrimSpace(lines[len(lines)-1])
+	if n, rest, ok := strings.Cut(last, ": "); ok && strings.Trim(n, "0123456789") == "" {
+		return rest
+	}
+	return last
 }

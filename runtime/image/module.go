@@ -22,6 +22,7 @@ type module struct {
 	memory         *limits // the defined one
 	exportsMemory  bool
 	exports        []byte // the list's items, as they are
+	reservedExport string // one whose name is the platform's: the module was split before, or pretends so
 	exportCount    int
 	hasStart       bool
 	start          uint32
@@ -124,7 +125,7 @@ func (m *module) readExports(r *reader) {
 	m.exports = r.b
 	for n := m.exportCount; n > 0 && r.err == nil; n-- {
 		if name := r.name(); strings.HasPrefix(name, reserved) {
-			r.fail(fmt.Errorf("export %.80q: names that start with %q are the platform's", name, reserved))
+			m.reservedExport = name
 		}
 		m.exportsMemory = r.byte() == kindMemory || m.exportsMemory
 		r.u32()

@@ -22,6 +22,9 @@ func Split(b []byte) (code []byte, img *Image, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("split: %w", err)
 	}
+	if m.reservedExport != "" {
+		return nil, nil, fmt.Errorf("split: export %.80q: names that start with %q are the platform's", m.reservedExport, reserved)
+	}
 	img = &Image{}
 	if m.memory != nil {
 		if img.Size = m.memory.min * PageSize; img.Size > MaxSize {
