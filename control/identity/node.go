@@ -240,3 +240,6 @@ func loadGossipKey(path string) ([]byte, error) {
 	}
 	return key, nil
 }
+
+// Serial returns the serial of the node's certificate, as a revocation list names it.
+func (n *Node) Serial() string { return Serial(n.Member.leaf.cur.Load().Leaf) }

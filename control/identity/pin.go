@@ -132,8 +132,20 @@ func (t *Trust) CheckPeer(leaf *x509.Certificate, want Expect, client bool) (Pee
 	if err := verifyLeaf(leaf, t.authorities(), usage, t.now()); err != nil {
 		return Peer{}, err
 	}
-	if t.void[Serial(leaf)] {
-		return Peer{}, fmt.Errorf("%w: the certificate of %s was revoked", ErrUntrusted, leaf.Subject.CommonName)
+	if err := t.StillGood(leaf); err != nil {
+		return Peer{}, err
 	}
 	return checkPeer(leaf, t.fleet, want)
+}
+
+// StillGood is the cheap part of CheckPeer, for each request on a connection
+// that passed it: the leaf has not ended or been revoked since.
+func (t *Trust) StillGood(leaf *x509.Certificate) error {
+	if now := t.now(); now.After(leaf.NotAfter) {
+		return fmt.Errorf("%w: the certificate of %s ended at %s", ErrUntrusted, leaf.Subject.CommonName, leaf.NotAfter.UTC().Format(time.RFC3339))
+	}
+	if t.void[Serial(leaf)] {
+		return fmt.Errorf("%w: the certificate of %s was revoked", ErrUntrusted, leaf.Subject.CommonName)
+	}
+	return nil
 }
