@@ -26,6 +26,9 @@ func (h *Handler) answer(x *exchange, err error) (cut bool) {
 	case x.w.aborted:
 		return true
 	case err == nil || x.usage.Answered:
+		if x.w.status == 0 {
+			x.w.WriteHeader(http.StatusOK) // what net/http would send for it, but with our headers
+		}
 		return false
 	case x.w.status != 0:
 		return true
@@ -76,7 +79,7 @@ func (x *exchange) writeProblem(p problem) {
 func clearFor(h http.Header) {
 	for name := range h {
 		switch name {
-		case "Server", RequestIDHeader, "Alt-Svc", "Connection", "Retry-After":
+		case "Alt-Svc", "Connection", "Retry-After":
 		default:
 			delete(h, name)
 		}

@@ -38,17 +38,27 @@ type response struct {
 // WriteHeader sends a head; informational ones may come before the final one.
 func (w *response) WriteHeader(status int) {
 	if status >= 200 && w.status == 0 {
-		w.status = status
-		w.first = time.Since(w.exchange.start)
+		w.commit(status)
 	}
 	w.ResponseWriter.WriteHeader(status)
+}
+
+// commit notes the final head and sets the headers every response has: last, so
+// that no function can claim another request's identity.
+func (w *response) commit(status int) {
+	w.status = status
+	w.first = time.Since(w.exchange.start)
+	h := w.Header()
+	h[RequestIDHeader] = []string{w.exchange.id}
+	if h["Server"] == nil {
+		h["Server"] = serverHeader
+	}
 }
 
 // Write sends body bytes, after a head of status 200 if there was none.
 func (w *response) Write(p []byte) (int, error) {
 	if w.status == 0 {
-		w.status = http.StatusOK
-		w.first = time.Since(w.exchange.start)
+		w.commit(http.StatusOK)
 	}
 	n, err := w.ResponseWriter.Write(p)
 	w.bytes += int64(n)

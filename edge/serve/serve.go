@@ -23,8 +23,8 @@ import (
 // RequestIDHeader names the response header with the exchange's identity.
 const RequestIDHeader = "Selvage-Request-Id"
 
-// serverName is all that a client learns of what answers it.
-const serverName = "selvage"
+// serverHeader is all that a client learns of what answers it.
+var serverHeader = []string{"selvage"}
 
 // Config wires a Handler. Only Limiter and Telemetry must be set.
 type Config struct {
@@ -116,23 +116,18 @@ func (h *Handler) protect(x *exchange) (err error) {
 	return h.stages(x)
 }
 
-// begin prepares the exchange's state and the headers every response has.
+// begin prepares the exchange's state.
 func (h *Handler) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{r: r, start: time.Now()}
 	x.w.ResponseWriter = w
 	x.w.exchange = x
 	x.id = newRequestID()
-	header := w.Header()
-	header["Server"] = serverHeader
-	header[RequestIDHeader] = []string{x.id}
 	if r.Body != nil && r.Body != http.NoBody {
 		x.body.ReadCloser = r.Body
 		r.Body = &x.body
 	}
 	return x
 }
-
-var serverHeader = []string{serverName}
 
 func newRequestID() string {
 	var id [16]byte

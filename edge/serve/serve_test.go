@@ -125,6 +125,7 @@ func TestInvoke(t *testing.T) {
 		got = m
 		_, _ = io.Copy(io.Discard, r.Body)
 		w.Header().Set("X-Mine", "1")
+		w.Header().Set(serve.RequestIDHeader, "forged")
 		w.WriteHeader(http.StatusCreated)
 		_, err := io.WriteString(w, "hello")
 		return serve.Usage{CPU: 3e6, MemoryBytes: 1 << 20, HostCalls: 2, Crossings: 1}, err

@@ -34,13 +34,16 @@ type Record struct {
 	Fault   *fault.Error // why the function failed; nil if it did not
 }
 
-// write logs the record as one line.
-func (r *Record) write(ctx context.Context, log *slog.Logger, place Place) {
-	attrs := make([]slog.Attr, 0, 28)
-	attrs = append(attrs,
+// write logs the record as one line, whose time is when the exchange began. It
+// goes to the handler directly: a Logger would look for its caller each time.
+func (r *Record) write(ctx context.Context, log slog.Handler) {
+	level := r.level()
+	if !log.Enabled(ctx, level) {
+		return
+	}
+	var room [24]slog.Attr
+	attrs := append(room[:0],
 		slog.String("request_id", r.RequestID),
-		slog.String("pop", place.PoP),
-		slog.String("node", place.Node),
 		slog.String("client", r.Client.String()),
 		slog.String("protocol", r.Protocol),
 		slog.String("method", r.Method),
@@ -66,15 +69,21 @@ func (r *Record) write(ctx context.Context, log *slog.Logger, place Place) {
 	if r.Refused != "" {
 		attrs = append(attrs, slog.String("refused", r.Refused))
 	}
-	level := slog.LevelInfo
 	if f := r.Fault; f != nil {
 		attrs = append(attrs, slog.String("fault", f.Kind.String()), slog.String("fault_error", f.Error()))
 		if f.Limit != "" {
 			attrs = append(attrs, slog.String("fault_limit", f.Limit), slog.String("fault_knob", f.Knob))
 		}
-		if f.Kind == fault.Internal {
-			level = slog.LevelError
-		}
 	}
-	log.LogAttrs(ctx, level, "exchange", attrs...)
+	line := slog.NewRecord(r.Time, level, "exchange", 0)
+	line.AddAttrs(attrs...)
+	_ = log.Handle(ctx, line) // a Log tells its write errors when it is closed
+}
+
+// level is error for what operators must look at: the platform's own failures.
+func (r *Record) level() slog.Level {
+	if r.Fault != nil && r.Fault.Kind == fault.Internal {
+		return slog.LevelError
+	}
+	return slog.LevelInfo
 }

@@ -24,6 +24,7 @@ type Config struct {
 // Telemetry observes exchanges and serves the metrics. Use New.
 type Telemetry struct {
 	cfg      Config
+	log      slog.Handler // nil: none
 	registry *prometheus.Registry
 	handler  http.Handler
 	exchange *series
@@ -39,19 +40,23 @@ func New(cfg Config) *Telemetry {
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return &Telemetry{
+	t := &Telemetry{
 		cfg:      cfg,
 		registry: registry,
 		handler:  promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
 		exchange: newSeries(registry, cfg.Place.PoP, cfg.Functions),
 	}
+	if cfg.Log != nil {
+		t.log = cfg.Log.Handler().WithAttrs([]slog.Attr{slog.String("pop", cfg.Place.PoP), slog.String("node", cfg.Place.Node)})
+	}
+	return t
 }
 
 // Observe counts and logs one exchange.
 func (t *Telemetry) Observe(r Record) {
 	t.exchange.observe(&r)
-	if t.cfg.Log != nil {
-		r.write(context.Background(), t.cfg.Log, t.cfg.Place)
+	if t.log != nil {
+		r.write(context.Background(), t.log)
 	}
 }
 

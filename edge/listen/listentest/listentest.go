@@ -79,15 +79,16 @@ func (s Sockets) Addr() string { return s.TCP.Addr().String() }
 // client needs to trust it.
 func Certificates(t testing.TB, names ...string) (*certs.Store, *tls.Config) {
 	t.Helper()
-	pair, roots := writePair(t, names)
+	pair, client := Pair(t, names...)
 	store, err := certs.Load([]certs.Pair{pair})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return store, &tls.Config{RootCAs: roots, ServerName: names[0]}
+	return store, client
 }
 
-func writePair(t testing.TB, names []string) (certs.Pair, *x509.CertPool) {
+// Pair is Certificates before it is loaded: one file with both parts.
+func Pair(t testing.TB, names ...string) (certs.Pair, *tls.Config) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -114,7 +115,7 @@ func writePair(t testing.TB, names []string) (certs.Pair, *x509.CertPool) {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(certPEM)
-	return certs.Pair{Cert: file, Key: file}, roots
+	return certs.Pair{Cert: file, Key: file}, &tls.Config{RootCAs: roots, ServerName: names[0]}
 }
 
 // Start serves cfg on duplicates of the sockets until the test ends. Certificate
