@@ -25,7 +25,7 @@ func (h *Handler) answer(x *exchange, err error) (cut bool) {
 	switch {
 	case x.w.aborted:
 		return true
-	case err == nil || x.usage.Answered:
+	case err == nil:
 		if x.w.status == 0 {
 			x.w.WriteHeader(http.StatusOK) // what net/http would send for it, but with our headers
 		}

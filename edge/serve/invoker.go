@@ -24,8 +24,7 @@ type Invoker interface {
 	// An error is a *fault.Error (others count as fault.Internal). If Invoke has
 	// not called WriteHeader or Write by then, the exchange is answered for it,
 	// with the status of the fault; if it has, the response is cut off so that
-	// the client does not take it for complete. An Invoker that answers a failure
-	// itself and completely says so by Usage.Answered.
+	// the client does not take it for complete.
 	Invoke(ctx context.Context, w http.ResponseWriter, r *http.Request, meta Meta) (Usage, error)
 }
 

@@ -241,19 +241,6 @@ func TestCutOff(t *testing.T) {
 	}
 }
 
-func TestAnsweredFailure(t *testing.T) {
-	n := newNode(t, map[string]invoker{"a.example/*": func(_ context.Context, w http.ResponseWriter, _ *http.Request, _ serve.Meta) (serve.Usage, error) {
-		w.WriteHeader(http.StatusGatewayTimeout)
-		return serve.Usage{Answered: true}, fault.New(fault.Wall, "", nil)
-	}})
-	if w := ask(n, "GET", "https://a.example/"); w.Code != 504 || w.Body.Len() != 0 {
-		t.Errorf("answered %d %q", w.Code, w.Body)
-	}
-	if got := n.lines(t)[0]["fault"]; got != "wall" {
-		t.Errorf("log: fault is %v", got)
-	}
-}
-
 func TestAdmission(t *testing.T) {
 	inside, leave := make(chan struct{}), make(chan struct{})
 	n := newNode(t, map[string]invoker{"a.example/*": func(context.Context, http.ResponseWriter, *http.Request, serve.Meta) (serve.Usage, error) {

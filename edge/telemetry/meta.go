@@ -30,5 +30,4 @@ type Usage struct {
 	MemoryBytes int64 // peak of the linear memory
 	HostCalls   uint64
 	Crossings   uint64 // host calls that left the engine for Go
-	Answered    bool   // the failure returned with it is already answered, completely
 }
