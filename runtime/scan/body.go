@@ -40,8 +40,6 @@ func makeShapes() (s [256]uint8) {
 	set(plain, 0x0f, 0x0f)      // return
 	set(index, 0x10, 0x10)      // call
 	set(twoIndexes, 0x11, 0x11) // call_indirect
-	set(index, 0x12, 0x12)      // return_call
-	set(twoIndexes, 0x13, 0x13) // return_call_indirect
 	set(plain, 0x1a, 0x1b)      // drop, select
 	set(typedSelect, 0x1c, 0x1c)
 	set(index, 0x20, 0x26)  // local.*, global.*, table.get, table.set
@@ -231,6 +229,8 @@ func (w *walker) unknownOp(op byte) {
 	switch op {
 	case 0x06, 0x07, 0x08, 0x09, 0x0a, 0x18, 0x19, 0x1f:
 		w.feature("exceptions", "build without -fwasm-exceptions")
+	case 0x12, 0x13:
+		w.feature("tail calls", "build without -mtail-call")
 	case 0xfb, 0xd3:
 		w.feature("garbage collection", "build without the GC proposal")
 	case 0xfe:

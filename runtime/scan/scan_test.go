@@ -92,6 +92,7 @@ func TestRefuses(t *testing.T) {
 
 		"exceptions":        {wasm.Handle(0x08, 0), ErrFeature, "exceptions"},
 		"tags":              {sections(13, wasm.Vec([]byte{0, 0})), ErrFeature, "exceptions"},
+		"tail calls":        {wasm.Handle(0x12, 0), ErrFeature, "tail calls"},
 		"threads":           {wasm.Handle(0xfe, 3, 0), ErrFeature, "threads"},
 		"shared memory":     {sections(5, wasm.Vec([]byte{3, 1, 1})), ErrFeature, "threads"},
 		"memory64":          {sections(5, wasm.Vec([]byte{4, 1})), ErrFeature, "64-bit"},

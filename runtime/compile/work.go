@@ -1,0 +1,162 @@
+package compile
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/selvage-edge/selvage/runtime/engine"
+	"github.com/selvage-edge/selvage/runtime/guest"
+	"github.com/selvage-edge/selvage/runtime/image"
+	"github.com/selvage-edge/selvage/runtime/jail"
+	"github.com/selvage-edge/selvage/runtime/scan"
+	"github.com/selvage-edge/selvage/runtime/snapshot"
+	"github.com/selvage-edge/selvage/sdk/abi"
+)
+
+// Work is what a helper does: the executable hands it to jail.Main. It opens
+// the process's engine.
+func Work(verb jail.Verb, input []byte) ([]byte, error) {
+	switch verb {
+	case jail.Compile:
+		return compileCode(input)
+	case jail.Prepare:
+		return prepare(input)
+	default:
+		return nil, fmt.Errorf("compile: there is no work %q", verb)
+	}
+}
+
+func compileCode(code []byte) ([]byte, error) {
+	e, err := engine.Open(engine.Config{})
+	if err != nil {
+		return nil, err
+	}
+	artifact, err := e.Compile(code)
+	if err != nil {
+		return nil, refuse(err)
+	}
+	return encodeCompiled(e.Fingerprint(), artifact), nil
+}
+
+// refuse makes an error the developer's, unless the machine is at fault.
+func refuse(err error) error {
+	if strings.Contains(err.Error(), "os error 12") || strings.Contains(err.Error(), "annot allocate") {
+		return err // ENOMEM: jail tells
+	}
+	return &jail.Refused{Reason: oneLine(err)}
+}
+
+func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
+
+// prepare takes a module through everything that can go wrong with it on a
+// node, so that it goes wrong here.
+func prepare(module []byte) ([]byte, error) {
+	found, err := Scan(module)
+	if err != nil {
+		return nil, refuse(err)
+	}
+	code, img, err := image.Split(module)
+	if err != nil {
+		return nil, refuse(err)
+	}
+	e, err := engine.Open(engine.Config{ParallelCompile: true})
+	if err != nil {
+		return nil, err
+	}
+	p := Prepared{Code: code, Report: Report{Module: found}}
+	t, err := p.try(e, img)
+	if err != nil {
+		return nil, err
+	}
+	defer t.Code.Close()
+	if img, err = p.start(t, found); err != nil {
+		return nil, err
+	}
+	p.Report.MemoryBytes = img.Size
+	p.Image = img.Encode()
+	return p.encode(), nil
+}
+
+// try compiles, loads and instantiates the code: what fails here would fail on
+// every node.
+func (p *Prepared) try(e *engine.Engine, img *image.Image) (snapshot.Source, error) {
+	began := time.Now()
+	artifact, err := e.Compile(p.Code)
+	if err != nil {
+		return snapshot.Source{}, refuse(err)
+	}
+	p.Report.Compile, p.Report.Artifact = time.Since(began), len(artifact)
+	c, err := e.Load(artifact)
+	if err != nil {
+		return snapshot.Source{}, err
+	}
+	l, err := e.Link(guest.Imports())
+	if err != nil {
+		return snapshot.Source{}, err
+	}
+	s := snapshot.Source{Engine: e, Linker: l, Module: p.Code, Code: c, Image: img}
+	return s, instantiate(s)
+}
+
+// instantiate makes one instance and runs none of the guest.
+func instantiate(s snapshot.Source) error {
+	img, err := s.Engine.Image(s.Image)
+	if err != nil {
+		return refuse(err)
+	}
+	defer img.Close()
+	program, err := s.Engine.Program(engine.ProgramConfig{Code: s.Code, Image: img, Linker: s.Linker})
+	if err != nil {
+		return refuse(err)
+	}
+	defer program.Close()
+	in, err := program.Start(engine.StartConfig{MemoryLimit: image.MaxSize})
+	if err != nil {
+		return refuse(err)
+	}
+	defer in.Close()
+	if e := in.Poll(); e.Kind == engine.Failed {
+		return refuse(fmt.Errorf("the module cannot be instantiated: %w", e.Trap))
+	}
+	return nil
+}
+
+// frozen is what a snapshot changes for a guest of standard Go.
+var frozen = []string{
+	"math/rand, hash/maphash and the order of maps begin the same with every request, as they were at deploy; crypto/rand does not",
+	"what package initialisation and main did before edge.Serve was done once, at deploy: no variables, KV or fetch there",
+}
+
+// start runs start-up if the module has one that is made to be run ahead, and
+// returns the image to start requests from. A start-up that cannot be run ahead
+// runs with every request; the report says why.
+func (p *Prepared) start(s snapshot.Source, found scan.Report) (*image.Image, error) {
+	if !found.ExportsFunc(abi.ExportStart) {
+		return s.Image, nil
+	}
+	r, err := snapshot.Take(s, snapshot.Default)
+	p.Report.Snapshot = Snapshot{Wanted: true, CPU: r.CPU, Printed: r.Printed}
+	switch {
+	case err == nil:
+		p.Started = true
+		p.Report.Snapshot.Notes = frozen
+		return r.Image, nil
+	case isReason(err):
+		p.Report.Snapshot.Why = oneLine(err)
+		return s.Image, nil
+	default:
+		return nil, err
+	}
+}
+
+// isReason reports whether err is about the guest rather than about us.
+func isReason(err error) bool {
+	for _, e := range []error{snapshot.ErrInexact, snapshot.ErrHostCall, snapshot.ErrTime, snapshot.ErrMemory, snapshot.ErrFailed} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
