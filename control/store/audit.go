@@ -75,11 +75,22 @@ func link(chain [32]byte, value []byte) [32]byte {
 	return [32]byte(h.Sum(nil))
 }
 
-// Audit appends an entry about project ("fleet" for what belongs to none) and
+// fleetTrail is the subject of what belongs to no project; no project has that name.
+const fleetTrail = "audit._"
+
+func auditSubject(project string) (string, error) {
+	if project == "" {
+		return fleetTrail, nil
+	}
+	return "audit." + project, checkName(project)
+}
+
+// Audit appends an entry about project ("" for what belongs to the fleet) and
 // returns once it is durable. It may use half of the disk's reserve: what other
 // writes are refused for can still be recorded.
 func (s *Store) Audit(ctx context.Context, project string, value []byte) error {
-	if err := checkName(project); err != nil {
+	subj, err := auditSubject(project)
+	if err != nil {
 		return err
 	}
 	d := s.disk
@@ -90,22 +101,21 @@ func (s *Store) Audit(ctx context.Context, project string, value []byte) error {
 	a := s.audit
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	err := s.appendAudit(ctx, project, value)
-	if err == nil {
+	if err := s.appendAudit(ctx, subj, value); err == nil {
 		return nil
 	}
 	// Another control node appended, or an earlier append's fate is unknown: look and try once more.
 	if err := a.reload(ctx); err != nil {
 		return err
 	}
-	return s.appendAudit(ctx, project, value)
+	return s.appendAudit(ctx, subj, value)
 }
 
 // appendAudit adds one entry; the audit's lock is held.
-func (s *Store) appendAudit(ctx context.Context, project string, value []byte) error {
+func (s *Store) appendAudit(ctx context.Context, subj string, value []byte) error {
 	a := s.audit
 	chain := link(a.mu.chain, value)
-	msg := message("audit."+project, value)
+	msg := message(subj, value)
 	msg.Header.Set(hdrChain, hex.EncodeToString(chain[:]))
 	ack, err := s.js.PublishMsg(ctx, msg, jetstream.WithExpectLastSequence(a.mu.seq))
 	if err != nil {
@@ -117,18 +127,18 @@ func (s *Store) appendAudit(ctx context.Context, project string, value []byte) e
 
 // AuditTrail returns up to limit entries after a sequence, of project or, if it is "", of all.
 func (s *Store) AuditTrail(ctx context.Context, project string, after uint64, limit int) ([]AuditEntry, error) {
-	subj := "audit.>"
-	if project != "" {
-		if err := checkName(project); err != nil {
-			return nil, err
-		}
-		subj = "audit." + project
+	subj, err := auditSubject(project)
+	if err != nil {
+		return nil, err
+	}
+	if project == "" {
+		subj = "audit.>"
 	}
 	if limit <= 0 {
 		return nil, fmt.Errorf("store: audit trail of %d entries: want 1 or more: %w", limit, hostcall.ErrInvalid)
 	}
 	var out []AuditEntry
-	err := s.each(ctx, s.audit.stream, subj, after+1, limit, func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
+	err = s.each(ctx, s.audit.stream, subj, after+1, limit, func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
 		out = append(out, AuditEntry{Seq: meta.Sequence.Stream, Time: meta.Timestamp, Value: m.Data()})
 		return nil
 	})

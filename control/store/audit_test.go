@@ -21,7 +21,7 @@ func TestAuditTrail(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if err := s.Audit(ctx, "fleet", []byte("join")); err != nil {
+	if err := s.Audit(ctx, "", []byte("join")); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := s.VerifyAudit(ctx); n != 21 || err != nil {

@@ -1,0 +1,176 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/selvage-edge/selvage/control/bundle"
+	"github.com/selvage-edge/selvage/control/catalog"
+	"github.com/selvage-edge/selvage/control/changes"
+	"github.com/selvage-edge/selvage/control/identity"
+	"github.com/selvage-edge/selvage/control/store"
+)
+
+// Prepared is what became of a module: code, image, and what to tell its author.
+type Prepared struct {
+	Code    []byte
+	Image   []byte
+	Started bool // the image was taken after start-up
+	Notes   []string
+}
+
+// Member is one node as membership knows it.
+type Member struct {
+	Name, PoP, Region, Public string
+	Alive                     bool
+}
+
+// Config says what the API stands on.
+type Config struct {
+	Store    *store.Store      // required
+	Identity *identity.Control // required
+	// Prepare splits a module into code and image, in a helper. Required. Errors the
+	// author can do something about are *jail.Refused.
+	Prepare func(ctx context.Context, module []byte) (Prepared, error)
+	// Changes serves change streams to nodes on PeerHandler. Default: one over Store, signed by Identity.
+	Changes *changes.ServerConfig
+	// Members lists the nodes membership knows. Default: those that reported lately.
+	Members func() []Member
+
+	Seeds, Control, API []string // addresses told to joining nodes: gossip, peer, this API; host:port
+
+	Bundle        bundle.Limits // of uploads
+	PrepareAtOnce int           // modules prepared at once; default 2
+	BodyBytes     int64         // bytes of request bodies held at once; default 512 MiB
+	AwayAfter     time.Duration // a node silent for so long is not waited for; default 45 s
+	Log           *slog.Logger  // default: none
+	Now           func() time.Time
+}
+
+// Validate reports what is missing.
+func (c *Config) Validate() error {
+	var faults []error
+	if c.Store == nil {
+		faults = append(faults, errors.New("api: no store"))
+	}
+	if c.Identity == nil {
+		faults = append(faults, errors.New("api: no identity: run 'selvage control init' first"))
+	}
+	if c.Prepare == nil {
+		faults = append(faults, errors.New("api: nothing to prepare modules with"))
+	}
+	return errors.Join(faults...)
+}
+
+func (c *Config) defaults() {
+	if c.PrepareAtOnce <= 0 {
+		c.PrepareAtOnce = 2
+	}
+	if c.BodyBytes <= 0 {
+		c.BodyBytes = 512 << 20
+	}
+	if c.AwayAfter <= 0 {
+		c.AwayAfter = 45 * time.Second
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Changes == nil {
+		c.Changes = &changes.ServerConfig{}
+	}
+	if c.Bundle.PackedBytes == 0 {
+		c.Bundle.PackedBytes = 64 << 20
+	}
+}
+
+// API is the control API of one control node.
+type API struct {
+	cfg     Config
+	state   *catalog.State
+	changes *changes.Server
+	board   *board
+	limiter *limiter
+	bodies  *semaphore.Weighted
+	prepare *semaphore.Weighted
+	routes  []*route
+	peers   []*route
+	doc     []byte // the OpenAPI document
+	blobs   blobSet
+	signed  sync.Mutex // held from reading the catalog to appending to it
+}
+
+// Open reads the catalog and what nodes reported last, and takes the tokens that
+// init made into the store. It starts nothing; there is nothing to close.
+func Open(ctx context.Context, cfg Config) (*API, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg.defaults()
+	a := &API{
+		cfg: cfg, board: newBoard(), limiter: newLimiter(cfg.Now),
+		bodies:  semaphore.NewWeighted(cfg.BodyBytes),
+		prepare: semaphore.NewWeighted(int64(cfg.PrepareAtOnce)),
+	}
+	a.routes, a.peers = a.publicRoutes(), a.peerRoutes()
+	a.changes = changes.NewServer(a.changesConfig())
+	var err error
+	if a.doc, err = openAPI(a.routes); err != nil {
+		return nil, err
+	}
+	if err := a.adoptTokens(ctx); err != nil {
+		return nil, fmt.Errorf("api: take over the first tokens: %w", err)
+	}
+	if err := a.loadCatalog(ctx); err != nil {
+		return nil, fmt.Errorf("api: read the catalog: %w", err)
+	}
+	if err := a.loadReports(ctx); err != nil {
+		return nil, fmt.Errorf("api: read the last reports: %w", err)
+	}
+	return a, nil
+}
+
+func (a *API) changesConfig() changes.ServerConfig {
+	c := *a.cfg.Changes
+	c.Source, c.Allow = a.cfg.Store, a.mayFollow
+	if c.Seal == nil {
+		c.Seal = changes.SealWith(a.cfg.Identity.Changes)
+	}
+	return c
+}
+
+// Handler returns the API for developers, operators and joining nodes. Serve it
+// over TLS (identity.Control.APITLS) with NewServer's limits.
+func (a *API) Handler() http.Handler { return a.handler(a.routes) }
+
+// PeerHandler returns the API for nodes. Serve it with control/peer.
+func (a *API) PeerHandler() http.Handler { return a.handler(a.peers) }
+
+// NewServer returns an HTTP server with the limits the API wants; the caller serves and shuts it down.
+func NewServer(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       10 * time.Minute, // the largest upload, over a slow line
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+	}
+}
+
+// Catalog returns the catalog as this control node knows it.
+func (a *API) Catalog() *catalog.Snapshot { return a.state.Snapshot() }
+
+// Changes returns the change streams' server, for its Stats.
+func (a *API) Changes() *changes.Server { return a.changes }
+
+// Head returns the catalog's epoch and revision, to announce.
+func (a *API) Head() catalog.Position { return a.state.Snapshot().Position() }

@@ -1,0 +1,51 @@
+package api
+
+import (
+	"context"
+
+	"github.com/selvage-edge/selvage/control/catalog"
+	"github.com/selvage-edge/selvage/control/identity"
+	"github.com/selvage-edge/selvage/control/report"
+)
+
+func (a *API) getFleet(context.Context, *call) (*reply, error) {
+	head := a.Head()
+	out := Fleet{Fleet: a.cfg.Identity.Fleet, Control: a.cfg.Identity.Name, Epoch: a.cfg.Store.Epoch(), Revision: head.Revision, Nodes: []Node{}}
+	for _, n := range a.nodes() {
+		out.Nodes = append(out.Nodes, nodeOf(n, head))
+	}
+	return &reply{json: out}, nil
+}
+
+func nodeOf(n seen, head catalog.Position) Node {
+	out := Node{
+		Name: n.Node, PoP: n.PoP, Region: n.Region, Public: n.Public, Build: n.Build, Away: n.away,
+		Behind: catalog.Position{Epoch: n.Epoch, Revision: n.Revision}.Compare(head) < 0,
+		Epoch:  n.Epoch, Revision: n.Revision, Started: n.Started, Reported: n.received,
+	}
+	for _, f := range n.Functions {
+		switch f.State {
+		case report.Live:
+			out.Live++
+		case report.Failed:
+			out.Failed++
+		}
+	}
+	return out
+}
+
+func (a *API) getTrust(context.Context, *call) (*reply, error) {
+	return &reply{json: a.cfg.Identity.Anchor.Trust().Bundle()}, nil
+}
+
+// putTrust takes a newer bundle. It proves itself, so the token's only part is to keep noise away.
+func (a *API) putTrust(_ context.Context, c *call) (*reply, error) {
+	var b identity.Bundle
+	if err := c.decode(&b); err != nil {
+		return nil, err
+	}
+	if err := a.cfg.Identity.Anchor.Update(b); err != nil {
+		return nil, err
+	}
+	return &reply{json: a.cfg.Identity.Anchor.Trust().Bundle()}, nil
+}

@@ -1,0 +1,174 @@
+package api
+
+import (
+	"context"
+	"encoding/base64"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/selvage-edge/selvage/runtime/hostcall"
+)
+
+// namespace returns the namespace in the path, if the catalog has it.
+func (c *call) namespace() (hostcall.Namespace, error) {
+	ns := hostcall.Namespace{Project: c.project, Name: c.param("namespace")}
+	if _, ok := c.a.Catalog().Namespace(ns.Project, ns.Name); !ok {
+		return ns, problem(http.StatusNotFound, "no-namespace", "make it: PUT /v1/projects/"+ns.Project+"/kv/"+ns.Name+", or bind it in a function and deploy",
+			"project %s has no namespace %s", ns.Project, ns.Name)
+	}
+	return ns, nil
+}
+
+func (a *API) getKey(ctx context.Context, c *call) (*reply, error) {
+	ns, err := c.namespace()
+	if err != nil {
+		return nil, err
+	}
+	return a.readKey(ctx, c, ns, c.param("key"))
+}
+
+// readKey answers a read, for developers and nodes alike. A missing key's answer says, as any, what it reflects.
+func (a *API) readKey(ctx context.Context, c *call, ns hostcall.Namespace, key string) (*reply, error) {
+	kv := a.cfg.Store.KV()
+	h := c.w.Header()
+	h.Set(HeaderEpoch, strconv.FormatUint(a.cfg.Store.Epoch(), 10))
+	h.Set(HeaderAsOf, strconv.FormatUint(kv.AsOf(), 10))
+	e, err := kv.Get(ctx, ns, key)
+	if err != nil {
+		return nil, err
+	}
+	head := http.Header{}
+	head.Set(HeaderRevision, strconv.FormatUint(e.Revision, 10))
+	head.Set("ETag", `"`+strconv.FormatUint(e.Revision, 10)+`"`)
+	if !e.Expires.IsZero() {
+		head.Set(HeaderExpires, strconv.FormatInt(e.Expires.UnixMilli(), 10))
+	}
+	return &reply{raw: e.Value, head: head}, nil
+}
+
+func (a *API) putKey(ctx context.Context, c *call) (*reply, error) {
+	ns, err := c.namespace()
+	if err != nil {
+		return nil, err
+	}
+	o := hostcall.PutOptions{}
+	if s := c.r.URL.Query().Get("ttl"); s != "" {
+		if o.TTL, err = time.ParseDuration(s); err != nil || o.TTL <= 0 {
+			return nil, invalid("ttl=%.40q: want a duration above 0, such as 90s or 24h", s)
+		}
+	}
+	if o.IfRevision, err = ifRevision(c.r); err != nil {
+		return nil, err
+	}
+	return a.writeKey(ctx, c, ns, c.param("key"), o)
+}
+
+func (a *API) writeKey(ctx context.Context, c *call, ns hostcall.Namespace, key string, o hostcall.PutOptions) (*reply, error) {
+	rev, err := a.cfg.Store.KV().Put(ctx, ns, key, c.body, o)
+	if err != nil {
+		return nil, err
+	}
+	return a.written(c, rev), nil
+}
+
+// written answers a write; its key goes to the audit trail by the path.
+func (a *API) written(c *call, rev uint64) *reply {
+	s := strconv.FormatUint(rev, 10)
+	c.note("revision", s)
+	return &reply{json: Written{Revision: rev, Epoch: a.cfg.Store.Epoch()}, head: http.Header{HeaderRevision: {s}}}
+}
+
+func (a *API) deleteKey(ctx context.Context, c *call) (*reply, error) {
+	ns, err := c.namespace()
+	if err != nil {
+		return nil, err
+	}
+	at, err := ifRevision(c.r)
+	if err != nil {
+		return nil, err
+	}
+	return a.removeKey(ctx, c, ns, c.param("key"), at)
+}
+
+func (a *API) removeKey(ctx context.Context, c *call, ns hostcall.Namespace, key string, at int64) (*reply, error) {
+	rev, err := a.cfg.Store.KV().Delete(ctx, ns, key, at)
+	if err != nil {
+		return nil, err
+	}
+	return a.written(c, rev), nil
+}
+
+// ifRevision reads the condition from if_revision, If-Match or If-None-Match; two of them are an error.
+func ifRevision(r *http.Request) (int64, error) {
+	given, at := 0, hostcall.AnyRevision
+	take := func(s string) (err error) {
+		given++
+		if at, err = strconv.ParseInt(s, 10, 64); err != nil || at < hostcall.AnyRevision {
+			return invalid("revision %.40q: want a number; 0 for absent", s)
+		}
+		return nil
+	}
+	if s := r.URL.Query().Get("if_revision"); s != "" {
+		if err := take(s); err != nil {
+			return 0, err
+		}
+	}
+	if s := r.Header.Get("If-Match"); s != "" {
+		if err := take(strings.Trim(s, `"`)); err != nil {
+			return 0, err
+		}
+	}
+	if s := r.Header.Get("If-None-Match"); s != "" {
+		if s != "*" {
+			return 0, invalid("If-None-Match: only * is meant here: the key must not be there")
+		}
+		if err := take("0"); err != nil {
+			return 0, err
+		}
+	}
+	if given > 1 {
+		return 0, invalid("more than one condition: use one of if_revision, If-Match and If-None-Match")
+	}
+	return at, nil
+}
+
+func (a *API) listKeys(ctx context.Context, c *call) (*reply, error) {
+	ns, err := c.namespace()
+	if err != nil {
+		return nil, err
+	}
+	q := c.r.URL.Query()
+	cursor, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(q.Get("cursor"), "="))
+	if err != nil {
+		return nil, invalid("cursor: want it as 'next' gave it, in base64url")
+	}
+	return a.pageOfKeys(ctx, c, ns, q.Get("prefix"), string(cursor))
+}
+
+func (a *API) pageOfKeys(ctx context.Context, c *call, ns hostcall.Namespace, prefix, cursor string) (*reply, error) {
+	limit, err := queryUint(c.r, "limit", 100)
+	if err != nil {
+		return nil, err
+	}
+	if limit == 0 || limit > hostcall.MaxListKeys {
+		return nil, invalid("limit=%d: want 1 to %d", limit, hostcall.MaxListKeys)
+	}
+	keys, next, err := a.cfg.Store.KV().List(ctx, ns, prefix, cursor, int(limit))
+	if err != nil {
+		return nil, err
+	}
+	out := KeyList{Keys: make([]Key, len(keys)), Next: []byte(next)}
+	for i, k := range keys {
+		out.Keys[i] = Key{Key: []byte(k.Key), Revision: k.Revision, Expires: k.Expires.UTC()}
+		if k.Expires.IsZero() {
+			out.Keys[i].Expires = time.Time{}
+		}
+		if utf8.ValidString(k.Key) {
+			out.Keys[i].Text = k.Key
+		}
+	}
+	return &reply{json: out}, nil
+}

@@ -1,0 +1,62 @@
+package api
+
+import (
+	"context"
+	"maps"
+	"slices"
+
+	"github.com/selvage-edge/selvage/control/catalog"
+)
+
+func (a *API) listNamespaces(_ context.Context, c *call) (*reply, error) {
+	out := NamespaceList{Namespaces: []Namespace{}}
+	for _, n := range a.Catalog().Namespaces() {
+		if n.Project == c.project {
+			out.Namespaces = append(out.Namespaces, namespaceOf(n))
+		}
+	}
+	return &reply{json: out}, nil
+}
+
+func namespaceOf(n catalog.Namespace) Namespace { return Namespace{n.Project, n.Name, n.Mode} }
+
+func (a *API) putNamespace(ctx context.Context, c *call) (*reply, error) {
+	req := NamespaceRequest{}
+	if err := c.decode(&req); err != nil {
+		return nil, err
+	}
+	if req.Mode == "" {
+		req.Mode = catalog.ModeCached
+	}
+	if req.Mode != catalog.ModeCached {
+		return nil, invalid("mode %.40q: want %q", req.Mode, catalog.ModeCached)
+	}
+	want := catalog.Namespace{Project: c.project, Name: c.param("namespace"), Mode: req.Mode, CreatedAt: a.cfg.Now().UTC()}
+	err := a.change(ctx, func(snap *catalog.Snapshot) ([]*catalog.Record, error) {
+		if n, ok := snap.Namespace(want.Project, want.Name); ok && n.Mode == want.Mode {
+			return nil, nil
+		}
+		return []*catalog.Record{{Namespace: &want}}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &reply{json: namespaceOf(want)}, nil
+}
+
+func (a *API) listProjects(_ context.Context, _ *call) (*reply, error) {
+	names := make(map[string]bool)
+	snap := a.Catalog()
+	for _, r := range snap.Releases() {
+		names[r.Project] = true
+	}
+	for _, n := range snap.Namespaces() {
+		names[n.Project] = true
+	}
+	for _, d := range a.cfg.Identity.Anchor.Trust().Delegations() {
+		if d.Project != "" && !d.Revoked && !d.Expired {
+			names[d.Project] = true
+		}
+	}
+	return &reply{json: ProjectList{Projects: slices.AppendSeq([]string{}, slices.Values(slices.Sorted(maps.Keys(names))))}}, nil
+}

@@ -1,0 +1,143 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/selvage-edge/selvage/control/bundle"
+	"github.com/selvage-edge/selvage/control/catalog"
+	"github.com/selvage-edge/selvage/control/identity"
+	"github.com/selvage-edge/selvage/control/store"
+	"github.com/selvage-edge/selvage/runtime/hostcall"
+	"github.com/selvage-edge/selvage/runtime/jail"
+)
+
+// Problem is an error as a client sees it (RFC 9457).
+type Problem struct {
+	Type     string         `json:"type"` // "urn:selvage:problem:NAME"; stable
+	Title    string         `json:"title"`
+	Status   int            `json:"status"`
+	Detail   string         `json:"detail,omitempty"` // what happened this time
+	Hint     string         `json:"hint,omitempty"`   // what to do next
+	Instance string         `json:"instance,omitempty"`
+	Faults   []bundle.Fault `json:"faults,omitempty"` // of a manifest
+}
+
+func (p *Problem) Error() string {
+	return strings.TrimRight(p.Title+": "+p.Detail, ": ")
+}
+
+// Name is the last part of Type.
+func (p *Problem) Name() string { return strings.TrimPrefix(p.Type, problemPrefix) }
+
+const (
+	problemPrefix = "urn:selvage:problem:"
+	problemMedia  = "application/problem+json"
+)
+
+// problem makes a Problem; name is stable, clients test for it.
+func problem(status int, name, hint, detail string, args ...any) *Problem {
+	return &Problem{
+		Type: problemPrefix + name, Title: strings.ReplaceAll(name, "-", " "),
+		Status: status, Detail: fmt.Sprintf(detail, args...), Hint: hint,
+	}
+}
+
+func invalid(detail string, args ...any) *Problem {
+	return problem(http.StatusBadRequest, "invalid-request", "see /v1/openapi.json for the request's form", detail, args...)
+}
+
+func notFound(hint, detail string, args ...any) *Problem {
+	return problem(http.StatusNotFound, "not-found", hint, detail, args...)
+}
+
+// problemOf turns any error into what the client is told, once. What is not
+// known here is ours, and its text stays here.
+func problemOf(err error) (p *Problem, ours bool) {
+	if errors.As(err, &p) {
+		return p, false
+	}
+	if p := problemOfUpload(err); p != nil {
+		return p, false
+	}
+	if p := problemOfStore(err); p != nil {
+		return p, false
+	}
+	return problem(http.StatusInternalServerError, "internal", "try again; if it stays, give the operator the request ID", "something failed inside the control node"), true
+}
+
+func problemOfUpload(err error) *Problem {
+	var (
+		faults  *bundle.Faults
+		taken   *catalog.RouteTaken
+		refused *jail.Refused
+		tooBig  *http.MaxBytesError
+	)
+	const unfit = http.StatusUnprocessableEntity
+	switch {
+	case errors.As(err, &faults):
+		p := problem(unfit, "bad-manifest", "correct "+faults.File+" and deploy again", "%v", faults)
+		p.Faults = faults.List
+		return p
+	case errors.As(err, &taken):
+		return problem(http.StatusConflict, "route-taken", "choose another route, or remove it from "+taken.Owner.String()+" first", "%v", err)
+	case errors.As(err, &tooBig):
+		return problem(http.StatusRequestEntityTooLarge, "too-large", "send less", "the body is over %d bytes", tooBig.Limit)
+	case errors.Is(err, bundle.ErrTooLarge):
+		return problem(http.StatusRequestEntityTooLarge, "bundle-too-large", "build a smaller module: strip debug information, drop what is not used", "%v", err)
+	case errors.Is(err, identity.ErrUntrusted):
+		return problem(http.StatusForbidden, "untrusted", "sign with a publisher key that the fleet's root delegated for this project", "%v", err)
+	case errors.Is(err, identity.ErrToken):
+		return problem(http.StatusUnauthorized, "bad-token", "ask an operator for a new token", "%v", err)
+	case errors.As(err, &refused):
+		return problem(unfit, "module-refused", "correct the module and deploy again", "%s", refused.Reason)
+	case errors.Is(err, jail.ErrTime), errors.Is(err, jail.ErrMemory), errors.Is(err, jail.ErrCrash):
+		return problem(unfit, "module-refused", "make the module smaller or its start-up shorter", "preparing the module failed: %v", err)
+	}
+	return nil
+}
+
+func problemOfStore(err error) *Problem {
+	switch {
+	case errors.Is(err, store.ErrFull):
+		return problem(http.StatusInsufficientStorage, "store-full", "free space on the control node's volume, or raise store.max_bytes; reads still work", "%v", err)
+	case errors.Is(err, hostcall.ErrNotFound):
+		return notFound("", "there is no such thing")
+	case errors.Is(err, hostcall.ErrConflict):
+		return problem(http.StatusConflict, "conflict", "read it again and decide anew", "%v", err)
+	case errors.Is(err, hostcall.ErrDenied):
+		return problem(http.StatusForbidden, "denied", "bind it in the function's manifest", "%v", err)
+	case errors.Is(err, hostcall.ErrTooLarge):
+		return problem(http.StatusRequestEntityTooLarge, "too-large", "send less", "%v", err)
+	case errors.Is(err, hostcall.ErrInvalid):
+		return invalid("%v", err)
+	case errors.Is(err, hostcall.ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return problem(http.StatusServiceUnavailable, "unavailable", "try again in a moment; if it was a change, it may have been made", "the store did not answer in time")
+	}
+	return nil
+}
+
+// write sends the problem as the whole answer.
+func (p *Problem) write(w http.ResponseWriter, requestID string) {
+	q := *p
+	q.Instance = requestID
+	b, err := json.Marshal(&q)
+	if err != nil {
+		b = []byte(`{"title":"internal","status":500}`)
+	}
+	h := w.Header()
+	h.Set("Content-Type", problemMedia)
+	h.Set("Cache-Control", "no-store")
+	if p.Status == http.StatusUnauthorized {
+		h.Set("WWW-Authenticate", `Bearer realm="selvage"`)
+	}
+	if p.Status == http.StatusServiceUnavailable || p.Status == http.StatusTooManyRequests {
+		h.Set("Retry-After", "1")
+	}
+	w.WriteHeader(p.Status)
+	w.Write(append(b, '\n'))
+}
