@@ -16,8 +16,9 @@ import (
 	"github.com/selvage-edge/selvage/runtime/engine/cshim"
 )
 
-// Version is the engine that the product is built and tested with.
-const Version = "wasmtime 39.0.1"
+// Version is the engine that the product is built and tested with: the library
+// inside wasmtime-go v39.0.1, which is wasmtime 39.0.0.
+const Version = "wasmtime 39.0.0"
 
 // Sizes that the whole engine shares.
 const (

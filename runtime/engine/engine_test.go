@@ -223,4 +223,47 @@ func BenchmarkStart(b *testing.B) {
 	})
 }
 
-func runChild(string) int { return 2 }
+// runChild is the test binary run again: what needs a process of its own.
+func runChild(name string) int {
+	children := map[string]func(testing.TB) error{"mlockall": mlockallChild, "capacity": capacityChild, "budget": budgetChild}
+	configs := map[string]Config{"budget": {ResidentBytes: 1 << 20}}
+	m, err := readMaps()
+	if err == nil && name == "capacity" {
+		m.most = m.now + 100
+	}
+	if err == nil {
+		eng, err = open(configs[name].withDefaults(), production, m)
+	}
+	if err == nil {
+		t := &childT{}
+		err = children[name](t)
+		t.clean()
+	}
+	if err == nil {
+		err = eng.Close()
+	}
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	return 0
+}
+
+// childT stands in for a test in a child process.
+type childT struct {
+	testing.TB
+	cleanup []func()
+}
+
+func (t *childT) Helper()          {}
+func (t *childT) Cleanup(f func()) { t.cleanup = append(t.cleanup, f) }
+func (t *childT) Fatal(args ...any) {
+	fmt.Println(args...)
+	os.Exit(1)
+}
+
+func (t *childT) clean() {
+	for _, f := range t.cleanup {
+		f()
+	}
+}

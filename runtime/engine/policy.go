@@ -78,7 +78,7 @@ var forbidden = []struct{ feature, module string }{
 	{"multiple memories", header + "\x05\x05\x02\x00\x01\x00\x01"},                                      // (memory 1) (memory 1)
 	{"GC", header + "\x01\x03\x01\x5f\x00"},                                                             // (type (struct))
 	{"exceptions", header + "\x01\x04\x01\x60\x00\x00\x0d\x03\x01\x00\x00"},                             // (tag)
-	{"function references", header + "\x01\x07\x02\x60\x00\x00\x60\x01\x64\x00\x00"},                    // (func (param (ref 0)))
+	{"function references", header + "\x01\x09\x02\x60\x00\x00\x60\x01\x64\x00\x00"},                    // (func (param (ref 0)))
 	{"tail calls", header + "\x01\x04\x01\x60\x00\x00\x03\x02\x01\x00\x0a\x06\x01\x04\x00\x12\x00\x0b"}, // return_call 0
 	{"custom page sizes", header + "\x05\x04\x01\x08\x01\x00"},                                          // (memory 1 (pagesize 1))
 	{"components", "\x00asm\x0d\x00\x01\x00"},
