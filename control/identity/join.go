@@ -113,12 +113,9 @@ func (j *joiner) check(dir string) error {
 
 // ask tries the addresses in order until one answers, well or badly.
 func (j *joiner) ask(ctx context.Context, r JoinRequest) (*JoinResponse, error) {
-	tr := pinnedTransport(j.token.Root, j.now, j.checkRevoked)
-	defer tr.CloseIdleConnections()
-	client := &http.Client{Transport: tr, Timeout: time.Minute, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	var errs []error
 	for _, addr := range j.token.Addresses {
-		answer, err := j.askOne(ctx, client, addr, r)
+		answer, err := j.askOne(ctx, addr, r)
 		var refused *Refused
 		if err == nil || errors.As(err, &refused) {
 			return answer, err
@@ -128,23 +125,36 @@ func (j *joiner) ask(ctx context.Context, r JoinRequest) (*JoinResponse, error) 
 	return nil, errors.Join(errs...)
 }
 
-// askOne learns the fleet's trust from addr, and only then sends the secret.
-func (j *joiner) askOne(ctx context.Context, client *http.Client, addr string, r JoinRequest) (*JoinResponse, error) {
-	if err := j.learnTrust(ctx, client, addr); err != nil {
+// askOne learns the fleet's trust from addr, and only then sends the secret: over
+// another connection, whose handshake checks for revocation too.
+func (j *joiner) askOne(ctx context.Context, addr string, r JoinRequest) (*JoinResponse, error) {
+	if err := j.learnTrust(ctx, addr); err != nil {
 		return nil, err
 	}
 	var answer JoinResponse
-	if err := call(ctx, client, http.MethodPost, "https://"+addr+JoinPath, r, &answer); err != nil {
+	if err := j.call(ctx, http.MethodPost, "https://"+addr+JoinPath, r, &answer); err != nil {
 		return nil, err
 	}
 	return &answer, nil
 }
 
-// learnTrust fetches the trust bundle over the pinned connection, and checks
-// that the server's certificate was not revoked in it.
-func (j *joiner) learnTrust(ctx context.Context, client *http.Client, addr string) error {
+// call makes one call over a connection of its own, and follows no redirect.
+func (j *joiner) call(ctx context.Context, method, url string, in, out any) error {
+	tr := pinnedTransport(j.token.Root, j.now, j.checkRevoked)
+	defer tr.CloseIdleConnections()
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	return call(ctx, doerFunc(tr.RoundTrip), method, url, in, out)
+}
+
+type doerFunc func(*http.Request) (*http.Response, error)
+
+func (d doerFunc) Do(r *http.Request) (*http.Response, error) { return d(r) }
+
+// learnTrust fetches the trust bundle over a pinned connection.
+func (j *joiner) learnTrust(ctx context.Context, addr string) error {
 	var b Bundle
-	if err := call(ctx, client, http.MethodGet, "https://"+addr+TrustPath, nil, &b); err != nil {
+	if err := j.call(ctx, http.MethodGet, "https://"+addr+TrustPath, nil, &b); err != nil {
 		return err
 	}
 	t, err := NewTrust(j.token.Root, b, j.now)
@@ -155,8 +165,6 @@ func (j *joiner) learnTrust(ctx context.Context, client *http.Client, addr strin
 		return fmt.Errorf("%w: fleet %s answered, the token is of fleet %s", ErrUntrusted, t.Fleet(), j.token.Fleet)
 	}
 	j.trust.Store(t)
-	// Connections made before the trust was known were not checked for revocation: none of them carries the secret.
-	client.CloseIdleConnections()
 	return nil
 }
 
