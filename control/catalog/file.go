@@ -45,6 +45,10 @@ func (s *Snapshot) encode() []byte {
 		b = binary.LittleEndian.AppendUint32(b, uint32(len(e.raw)))
 		b = append(b, e.raw...)
 	}
+	return appendSum(b)
+}
+
+func appendSum(b []byte) []byte {
 	sum := sha256.Sum256(b)
 	return append(b, sum[:]...)
 }
