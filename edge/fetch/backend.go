@@ -22,15 +22,17 @@ type Backend struct {
 }
 
 // String returns the URL, with the port if it is not the scheme's own.
-func (b Backend) String() string {
-	host := b.Host
-	if strings.Contains(host, ":") {
-		host = "[" + host + "]"
+func (b Backend) String() string { return b.Scheme + "://" + b.authority() }
+
+// authority is what goes into a URL and the Host header.
+func (b Backend) authority() string {
+	switch {
+	case b.Port != schemePort(b.Scheme):
+		return net.JoinHostPort(b.Host, strconv.Itoa(int(b.Port)))
+	case strings.Contains(b.Host, ":"):
+		return "[" + b.Host + "]"
 	}
-	if b.Port == schemePort(b.Scheme) {
-		return b.Scheme + "://" + host
-	}
-	return b.Scheme + "://" + net.JoinHostPort(b.Host, strconv.Itoa(int(b.Port)))
+	return b.Host
 }
 
 // ParseBackend reads a binding's URL: scheme, host and optional port, no more.
@@ -138,19 +140,19 @@ func port(u *url.URL, def uint16) (uint16, error) {
 	return uint16(n), nil
 }
 
-// bound returns nil when one of v's backends is u's origin.
-func bound(v *function.Version, u *url.URL) error {
+// bound returns u's origin, when it is that of one of v's backends.
+func bound(v *function.Version, u *url.URL) (Backend, error) {
 	if u == nil {
-		return fmt.Errorf("%w: no URL", hostcall.ErrInvalid)
+		return Backend{}, fmt.Errorf("%w: no URL", hostcall.ErrInvalid)
 	}
 	want, err := backendOf(u)
 	if err != nil {
-		return fmt.Errorf("%w: %w", hostcall.ErrInvalid, err)
+		return Backend{}, fmt.Errorf("%w: %w", hostcall.ErrInvalid, err)
 	}
 	for _, b := range v.Bindings.Backends {
 		if have, err := ParseBackend(b.URL); err == nil && have == want {
-			return nil
+			return want, nil
 		}
 	}
-	return fmt.Errorf("%w: no backend of %s is %s; bind it in selvage.toml", hostcall.ErrDenied, v.ID, want)
+	return Backend{}, fmt.Errorf("%w: no backend of %s is %s; bind it in selvage.toml", hostcall.ErrDenied, v.ID, want)
 }

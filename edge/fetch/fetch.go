@@ -123,10 +123,11 @@ func (c *Client) Fetch(ctx context.Context, v *function.Version, r *http.Request
 }
 
 func (c *Client) fetch(ctx context.Context, v *function.Version, r *http.Request) (*http.Response, error) {
-	if err := bound(v, r.URL); err != nil {
+	b, err := bound(v, r.URL)
+	if err != nil {
 		return nil, err
 	}
-	out, err := c.request(ctx, r)
+	out, err := c.request(ctx, r, b)
 	if err != nil {
 		return nil, err
 	}
@@ -139,10 +140,10 @@ func (c *Client) fetch(ctx context.Context, v *function.Version, r *http.Request
 		cancel(nil)
 		return nil, cause
 	}
-	if resp.StatusCode == http.StatusSwitchingProtocols {
+	if err := checkResponse(resp); err != nil {
 		resp.Body.Close()
 		cancel(nil)
-		return nil, fmt.Errorf("%w: the backend switched protocols unasked", hostcall.ErrUnavailable)
+		return nil, fmt.Errorf("%w: %w", hostcall.ErrUnavailable, err)
 	}
 	dropHopByHop(resp.Header)
 	resp.Body = newBody(ctx, cancel, resp.Body, c.config.Body)

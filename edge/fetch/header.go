@@ -2,6 +2,7 @@ package fetch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/textproto"
@@ -20,7 +21,7 @@ const (
 
 // request returns what is sent for r: the same method, URL and body, with
 // headers that are the function's to set.
-func (c *Client) request(ctx context.Context, r *http.Request) (*http.Request, error) {
+func (c *Client) request(ctx context.Context, r *http.Request, b Backend) (*http.Request, error) {
 	if !isToken(r.Method) || r.Method == http.MethodConnect || r.Method == http.MethodTrace {
 		return nil, fmt.Errorf("%w: method %.40q", hostcall.ErrInvalid, r.Method)
 	}
@@ -28,7 +29,7 @@ func (c *Client) request(ctx context.Context, r *http.Request) (*http.Request, e
 		return nil, err
 	}
 	u := *r.URL
-	u.Fragment, u.RawFragment = "", ""
+	u.Scheme, u.Host, u.Fragment, u.RawFragment = b.Scheme, b.authority(), "", "" // the form that was compared is the one that is dialled
 	out := &http.Request{
 		Method: r.Method, URL: &u, Header: r.Header.Clone(),
 		Body: r.Body, ContentLength: r.ContentLength, GetBody: r.GetBody,
@@ -68,6 +69,23 @@ func checkHeader(h http.Header) error {
 	if lines > maxHeaderLines || size > maxHeaderBytes {
 		return fmt.Errorf("%w: request head of %d lines and %d bytes, at most %d and %d",
 			hostcall.ErrTooLarge, lines, size, maxHeaderLines, maxHeaderBytes)
+	}
+	return nil
+}
+
+// checkResponse refuses what is not HTTP although the transport lets it through.
+func checkResponse(r *http.Response) error {
+	if r.StatusCode == http.StatusSwitchingProtocols {
+		return errors.New("the backend switched protocols unasked")
+	}
+	for name, values := range r.Header {
+		ok := httpguts.ValidHeaderFieldName(name)
+		for _, v := range values {
+			ok = ok && httpguts.ValidHeaderFieldValue(v)
+		}
+		if !ok {
+			return fmt.Errorf("the backend answered with a malformed header %.80q", name)
+		}
 	}
 	return nil
 }
