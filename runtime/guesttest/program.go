@@ -77,7 +77,7 @@ func Split(t testing.TB, module []byte) (code []byte, img *image.Image) {
 
 func entries(c *engine.Code) []string {
 	var names []string
-	for _, name := range []string{abi.ExportInitialize, abi.ExportStart, abi.ExportHandle} {
+	for _, name := range []string{image.StartExport, abi.ExportInitialize, abi.ExportStart, abi.ExportHandle} {
 		if c.HasFunc(name) {
 			names = append(names, name)
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/selvage-edge/selvage/runtime/engine"
 	"github.com/selvage-edge/selvage/runtime/function"
 	"github.com/selvage-edge/selvage/runtime/guest"
+	"github.com/selvage-edge/selvage/runtime/snapshot"
 	"github.com/selvage-edge/selvage/sdk/abi"
 )
 
@@ -72,12 +73,12 @@ func (f *Function) leave() {
 
 // load makes the function's program and starts one instance of it, so that what
 // cannot be started is known here and not by the first request.
-func (f *Function) load(ctx context.Context, code, image []byte) (prepared Prepared, err error) {
+func (f *Function) load(ctx context.Context, code, img []byte) (prepared Prepared, err error) {
 	f.gone = make(chan struct{})
 	if f.code, err = f.pool.code(ctx, f.version.Code, code, &prepared); err != nil {
 		return prepared, err
 	}
-	if f.image, err = f.pool.image(ctx, f.version.Image, image); err != nil {
+	if f.image, err = f.pool.image(ctx, f.version.Image, img); err != nil {
 		return prepared, err
 	}
 	entries, err := f.entries()
@@ -94,19 +95,15 @@ func (f *Function) load(ctx context.Context, code, image []byte) (prepared Prepa
 	return prepared, f.warm()
 }
 
-// entries are the exports an invocation calls, in order. A snapshot was taken
-// after all but the last.
+// entries are the exports an invocation calls, in order: start-up, unless the
+// image was taken after it, and handle.
 func (f *Function) entries() ([]string, error) {
 	if !f.code.thing.HasFunc(abi.ExportHandle) {
 		return nil, fmt.Errorf("the module does not export the function %q", abi.ExportHandle)
 	}
 	var entries []string
 	if !f.version.Started {
-		for _, name := range []string{abi.ExportInitialize, abi.ExportStart} {
-			if f.code.thing.HasFunc(name) {
-				entries = append(entries, name)
-			}
-		}
+		entries = snapshot.Entries(f.code.thing)
 	}
 	return append(entries, abi.ExportHandle), nil
 }
