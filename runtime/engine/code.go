@@ -2,7 +2,7 @@ package engine
 
 import (
 	"fmt"
-	"sync"
+	"sync/atomic"
 
 	"github.com/selvage-edge/selvage/runtime/engine/cshim"
 )
@@ -39,7 +39,16 @@ type Code struct {
 	exports []Extern
 	byName  map[string]Extern // exports
 	memory  *cshim.Extern     // the exported one, if any
-	free    sync.Once
+	handle
+}
+
+// handle is something of C's that is closed once and not used afterwards.
+type handle struct{ closed atomic.Bool }
+
+func (h *handle) close(free func()) {
+	if !h.closed.Swap(true) {
+		free()
+	}
 }
 
 // Load makes code runnable. The artifact is native code: the caller has
@@ -109,4 +118,4 @@ func (c *Code) HasFunc(name string) bool {
 }
 
 // Close gives the code back; programs made from it stay whole.
-func (c *Code) Close() { c.free.Do(c.c.Free) }
+func (c *Code) Close() { c.close(c.c.Free) }

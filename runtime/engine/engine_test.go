@@ -129,8 +129,8 @@ func buildSplit(t testing.TB, code []byte, img *image.Image, c ProgramConfig) (*
 	if err != nil {
 		t.Fatal(err)
 	}
-	loaded.Close()
 	t.Cleanup(func() {
+		loaded.Close()
 		p.Close()
 		prepared.Close()
 	})

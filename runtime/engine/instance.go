@@ -32,6 +32,9 @@ type Instance struct {
 
 // Start makes an instance; it runs nothing until Poll. ErrCapacity when maps run short.
 func (p *Program) Start(c StartConfig) (*Instance, error) {
+	if p.closed.Load() {
+		return nil, errors.New("start: the program is closed")
+	}
 	shim := cshim.StartConfig{
 		Head: c.Head, HasBody: c.HasBody, NoCalls: c.NoHostCalls, MemoryLimit: c.MemoryLimit,
 		LogLimit: limit(c.LogLimit, 64<<10), HeadLimit: limit(c.ResponseHeadLimit, 32<<10),

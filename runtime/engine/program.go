@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 
 	"github.com/selvage-edge/selvage/runtime/engine/cshim"
 	"github.com/selvage-edge/selvage/runtime/image"
@@ -15,7 +14,7 @@ type Image struct {
 	m       cshim.Image
 	size    uint64
 	globals []image.Global
-	free    sync.Once
+	handle
 }
 
 // Image prepares an image for instances; they share it.
@@ -46,15 +45,20 @@ func (m *Image) Size() uint64 { return m.size }
 // Audit compares every free slot of the image with it, byte by byte, and checks
 // that what instances had grown is out of reach. It returns how many slots it
 // looked at. For tests and soak runs.
-func (m *Image) Audit() (int, error) { return m.m.Audit() }
+func (m *Image) Audit() (int, error) {
+	if m.closed.Load() {
+		return 0, errors.New("audit: the image is closed")
+	}
+	return m.m.Audit()
+}
 
 // Close gives the image back; programs made from it stay whole.
-func (m *Image) Close() { m.free.Do(m.m.Free) }
+func (m *Image) Close() { m.close(m.m.Free) }
 
 // Linker is a table of imports.
 type Linker struct {
-	l    cshim.Linker
-	free sync.Once
+	l cshim.Linker
+	handle
 }
 
 // Link defines the imports that programs may use; once per process.
@@ -139,7 +143,7 @@ func wasmKinds(kinds []ValKind) ([]byte, error) {
 }
 
 // Close gives the linker back; programs made from it stay whole.
-func (l *Linker) Close() { l.free.Do(l.l.Free) }
+func (l *Linker) Close() { l.close(l.l.Free) }
 
 // ProgramConfig says what a program is made of.
 type ProgramConfig struct {
@@ -157,7 +161,7 @@ type Program struct {
 	p     cshim.Prog
 	code  *Code
 	image *Image
-	free  sync.Once
+	handle
 }
 
 // Program binds code, image and imports. The caller may close all three afterwards.
@@ -177,6 +181,12 @@ func (*Engine) Program(c ProgramConfig) (*Program, error) {
 }
 
 func (c ProgramConfig) check() error {
+	if c.Code == nil || c.Image == nil || c.Linker == nil {
+		return errors.New("code, image and linker are all needed")
+	}
+	if c.Code.closed.Load() || c.Image.closed.Load() || c.Linker.closed.Load() {
+		return errors.New("its code, image or linker is closed")
+	}
 	for _, name := range c.Entries {
 		e, ok := c.Code.byName[name]
 		if !ok || !e.IsEntry() {
@@ -232,4 +242,4 @@ func fillStrings(p cshim.Prog, which int, list []string) error {
 }
 
 // Close gives the program back once its last instance is freed.
-func (p *Program) Close() { p.free.Do(p.p.Free) }
+func (p *Program) Close() { p.close(p.p.Free) }

@@ -182,10 +182,8 @@ func TestGlobalsComeFromTheImage(t *testing.T) {
 }
 
 func TestImageOfOtherCode(t *testing.T) {
-	_, small := build(t, `(module (memory (export "memory") 1 2) (func (export "handle")))`, ProgramConfig{})
 	p, big := build(t, `(module (memory (export "memory") 5) (global (mut i32) (i32.const 3)) (func (export "handle")))`, ProgramConfig{})
 	c := ProgramConfig{Code: p.code, Linker: linker(t), Entries: []string{"handle"}}
-	_ = small
 	none, err := eng.Image(&image.Image{Size: 1 << 20, Globals: []image.Global{{Index: 9, Type: 0x7f, Bits: 1}}})
 	if err != nil {
 		t.Fatal(err)
@@ -195,6 +193,21 @@ func TestImageOfOtherCode(t *testing.T) {
 	if _, err := eng.Program(c); err == nil || !strings.Contains(err.Error(), "belong") {
 		t.Errorf("an image with another code's globals: %v", err)
 	}
+	small, err := eng.Image(&image.Image{Size: 65536})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Image = small
+	limited, _ := build(t, `(module (memory (export "memory") 0 0) (func (export "handle")))`, ProgramConfig{})
+	c.Code = limited.code
+	if _, err := eng.Program(c); err == nil || !strings.Contains(err.Error(), "belong") {
+		t.Errorf("an image over the code's maximum: %v", err)
+	}
+	small.Close()
+	if _, err := eng.Program(c); err == nil || !strings.Contains(err.Error(), "closed") {
+		t.Errorf("a closed image: %v", err)
+	}
+	c.Code = p.code
 	c.Image, c.Entries = big, []string{"missing"}
 	if _, err := eng.Program(c); err == nil || !strings.Contains(err.Error(), "missing") {
 		t.Errorf("a missing entry: %v", err)

@@ -105,6 +105,7 @@ sv_view *sv_inst_view(sv_inst *in) { return &in->v; }
 // ---- poll
 
 static int fail(sv_inst *in) {
+	in->failed = true;
 	sv_trap_describe(in);
 	return SV_FAILED;
 }
@@ -166,7 +167,7 @@ static int advance(sv_inst *in) {
 // A short poll is charged by the monotonic clock, which costs 20 ns. Once the
 // guest has run for a whole tick the thread's own clock is worth its system call.
 int sv_poll(sv_inst *in) {
-	if (in->v.trap_code) return SV_FAILED;
+	if (in->failed) return SV_FAILED;
 	int clock = in->yielded ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;
 	uint64_t from = sv_clock(clock);
 	sv_current = in;

@@ -150,7 +150,7 @@ struct sv_inst {
 	wasm_trap_t *trap;
 	wasmtime_error_t *error;
 	size_t step; // 0: instantiate; then one for each entry
-	bool has_body, no_calls, yielded;
+	bool has_body, no_calls, yielded, failed;
 	uint32_t own_code; // set by sv_die
 	uint64_t memory_limit;
 	uint32_t head_limit, log_limit, log_used, log_cap;
