@@ -130,12 +130,10 @@ void sv_close(void) {
 	sv_engine = NULL;
 }
 
-// Memory maps, estimated from above: a running instance has its image, what it
-// grew, the rest of the reservation, a stack and its guard.
 int64_t sv_maps(void) {
-	return sv_cfg.base_maps + 5 * atomic_load(&sv_count.instances) + 3 * atomic_load(&sv_count.free_slots) +
-		2 * atomic_load(&sv_count.free_stacks) + atomic_load(&sv_count.images) + 3 * atomic_load(&sv_count.codes) +
-		3 * atomic_load(&sv_count.retired_slots);
+	return sv_cfg.base_maps + SV_MAPS_INSTANCE * atomic_load(&sv_count.instances) +
+		SV_MAPS_SLOT * (atomic_load(&sv_count.free_slots) + atomic_load(&sv_count.retired_slots)) +
+		SV_MAPS_STACK * atomic_load(&sv_count.free_stacks) + atomic_load(&sv_count.images) + 3 * atomic_load(&sv_count.codes);
 }
 
 void sv_read_stats(sv_stats *out) {

@@ -46,12 +46,15 @@ static void inst_give(sv_inst *in) {
 // ---- start
 
 // Whether another instance fits below the limit on memory maps, after giving
-// back cold slots if need be.
+// back cold slots if need be. A free slot or stack that it will reuse is
+// already counted.
 static bool has_room(sv_image *image) {
-	if (sv_maps() + 5 <= sv_cfg.max_maps) return true;
-	if (sv_image_has_free(image) && sv_maps() + 2 <= sv_cfg.max_maps) return true;
-	sv_slots_evict(16);
-	return sv_maps() + 5 <= sv_cfg.max_maps;
+	int64_t more = SV_MAPS_INSTANCE;
+	if (sv_maps() + more <= sv_cfg.max_maps) return true;
+	if (sv_image_has_free(image)) more -= SV_MAPS_SLOT;
+	if (atomic_load(&sv_count.free_stacks) > 0) more -= SV_MAPS_STACK;
+	if (sv_maps() + more <= sv_cfg.max_maps) return true;
+	return sv_slots_evict(16) > 0 && sv_maps() + SV_MAPS_INSTANCE <= sv_cfg.max_maps;
 }
 
 static bool request_copy(sv_inst *in, const uint8_t *head, size_t n) {

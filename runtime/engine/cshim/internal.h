@@ -36,6 +36,9 @@ extern struct sv_counters {
 } sv_count;
 char *sv_error_take(wasmtime_error_t *error); // frees the error
 char *sv_errno(const char *what);
+// Memory maps, estimated from above: a slot is its image, what was grown and the rest of the
+// reservation; a stack has its guard.
+enum { SV_MAPS_SLOT = 3, SV_MAPS_STACK = 2, SV_MAPS_INSTANCE = SV_MAPS_SLOT + SV_MAPS_STACK };
 int64_t sv_maps(void);
 uint64_t sv_clock(int clock);
 uint64_t sv_monotonic(void);
