@@ -139,7 +139,7 @@ const (
 )
 
 func (d *demo) askAll(ctx context.Context) error {
-	if _, err := d.fleet.Run(ctx, "kv", "put", "links", "docs", firstLink, "--json"); err != nil {
+	if _, err := d.fleet.Run(ctx, "kv", "put", "redirects", "link:docs", firstLink, "--json"); err != nil {
 		return err
 	}
 	for host, probes := range d.probes() {
@@ -177,7 +177,7 @@ func (d *demo) askHost(ctx context.Context, n up.Node, v request.Version, host s
 // kv changes a value that every PoP has in its cache and times how long each serves the old one.
 func (d *demo) kv(ctx context.Context) error {
 	start := time.Now()
-	if _, err := d.fleet.Run(ctx, "kv", "put", "links", "docs", secondLink, "--json"); err != nil {
+	if _, err := d.fleet.Run(ctx, "kv", "put", "redirects", "link:docs", secondLink, "--json"); err != nil {
 		return err
 	}
 	written := time.Now()

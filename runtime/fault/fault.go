@@ -72,6 +72,14 @@ func (k Kind) String() string {
 	return kinds[k].name
 }
 
+// Text says what the function did, to follow "the function": "used its processor time".
+func (k Kind) Text() string {
+	if k == 0 || int(k) >= len(kinds) {
+		return "failed"
+	}
+	return kinds[k].text
+}
+
 // Status is the HTTP status a client sees when nothing was sent yet.
 func (k Kind) Status() int {
 	if k == 0 || int(k) >= len(kinds) {

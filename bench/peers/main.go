@@ -1,0 +1,90 @@
+// Command peers measures speed as ratios: the same work done here, by
+// wasmtime-go's own calls and by wazero, and requests against a bare Go handler
+// behind the same listener, side by side in one run.
+package main
+
+import (
+	"context"
+	_ "embed"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+	"time"
+
+	wasmtime "github.com/bytecodealliance/wasmtime-go/v39"
+
+	"github.com/selvage-edge/selvage/runtime/compile"
+	"github.com/selvage-edge/selvage/runtime/jail"
+)
+
+//go:embed hello.wat
+var helloText string
+
+// runLimit bounds the whole run.
+const runLimit = 10 * time.Minute
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == "helper" {
+		os.Exit(jail.Main(os.Args[2:], compile.Work))
+	}
+	jsonFile := flag.String("json", "", "also write each row to this file, as JSON lines")
+	quick := flag.Bool("quick", false, "short rounds: to see that it works, not for figures")
+	serve := flag.Bool("serve", false, "be the server of the HTTP rows (started by the command itself)")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, cancel := context.WithTimeout(ctx, runLimit)
+	var err error
+	if *serve {
+		err = runServer(ctx)
+	} else {
+		err = run(ctx, *jsonFile, *quick)
+	}
+	cancel()
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "peers:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, jsonFile string, quick bool) error {
+	hello, err := wasmtime.Wat2Wasm(helloText)
+	if err != nil {
+		return fmt.Errorf("hello.wat: %w", err)
+	}
+	template, err := buildTemplate(ctx)
+	if err != nil {
+		return err
+	}
+	s := full
+	if quick {
+		s = short
+	}
+	fmt.Printf("%s, %d processors, %s\n\n", runtime.Version(), runtime.NumCPU(), time.Now().UTC().Format(time.DateOnly))
+	rows, err := startRows(ctx, s, hello, template)
+	if err != nil {
+		return err
+	}
+	more, err := httpRows(ctx, s, template)
+	rows = append(rows, more...)
+	table(os.Stdout, rows)
+	if err == nil && jsonFile != "" {
+		err = writeJSON(jsonFile, rows)
+	}
+	return err
+}
+
+// size is how long the measuring goes on.
+type size struct {
+	rounds int // of each side, in turn
+	starts int // instances in a round
+	load   time.Duration
+}
+
+var (
+	full  = size{rounds: 9, starts: 5000, load: 1500 * time.Millisecond}
+	short = size{rounds: 3, starts: 200, load: 200 * time.Millisecond}
+)

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/gob"
+	"fmt"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	wasmtime "github.com/bytecodealliance/wasmtime-go/v39"
+
+	"github.com/selvage-edge/selvage/edge/invoke"
+	"github.com/selvage-edge/selvage/edge/limit"
+	"github.com/selvage-edge/selvage/edge/listen"
+	"github.com/selvage-edge/selvage/edge/route"
+	"github.com/selvage-edge/selvage/edge/serve"
+	"github.com/selvage-edge/selvage/edge/telemetry"
+	"github.com/selvage-edge/selvage/runtime/engine"
+	"github.com/selvage-edge/selvage/runtime/function"
+	"github.com/selvage-edge/selvage/runtime/guest"
+	"github.com/selvage-edge/selvage/runtime/image"
+	"github.com/selvage-edge/selvage/runtime/pool"
+)
+
+// wire is a prepared module between the two processes.
+type wire struct {
+	Code, Image []byte
+	Started     bool
+}
+
+func encodePrepared(p *prepared) ([]byte, error) {
+	var b bytes.Buffer
+	err := gob.NewEncoder(&b).Encode(wire{p.code, p.encoded, p.started})
+	return b.Bytes(), err
+}
+
+// compiler compiles in this process: the bench has no hostile modules.
+type compiler struct{ engine *engine.Engine }
+
+func (c compiler) Artifact(_ context.Context, _ function.Digest, code []byte) ([]byte, bool, time.Duration, error) {
+	begin := time.Now()
+	a, err := c.engine.Compile(code)
+	return a, false, time.Since(begin), err
+}
+
+// runServer serves the sites until it is killed: the whole stack of a node's data path, and beside it a bare handler.
+func runServer(ctx context.Context) error {
+	var template wire
+	if err := gob.NewDecoder(os.Stdin).Decode(&template); err != nil {
+		return err
+	}
+	e, err := engine.Open(engine.Config{})
+	if err != nil {
+		return err
+	}
+	p, err := pool.Open(pool.Config{Engine: e, Compiler: compiler{e}})
+	if err != nil {
+		return err
+	}
+	hello, err := helloWire()
+	if err != nil {
+		return err
+	}
+	var entries []serve.Entry
+	for host, w := range map[string]wire{helloHost: hello, goHost: template} {
+		target, err := load1(ctx, p, host, w)
+		if err != nil {
+			return err
+		}
+		entries = append(entries, serve.Entry{Pattern: host + "/*", Owner: host, Target: target})
+	}
+	table, err := route.Build(entries)
+	if err != nil {
+		return err
+	}
+	h, err := serve.New(serve.Config{Limiter: limit.New(limit.Config{}), Telemetry: telemetry.New(telemetry.Config{Place: telemetry.Place{PoP: "bench"}})})
+	if err != nil {
+		return err
+	}
+	h.SetRoutes(table)
+	return listenAndServe(ctx, h)
+}
+
+func helloWire() (wire, error) {
+	module, err := wasmtime.Wat2Wasm(helloText)
+	if err != nil {
+		return wire{}, err
+	}
+	code, img, err := image.Split(module)
+	if err != nil {
+		return wire{}, err
+	}
+	return wire{Code: code, Image: img.Encode()}, nil
+}
+
+func load1(ctx context.Context, p *pool.Pool, name string, w wire) (*serve.Target, error) {
+	v := function.Version{
+		ID: function.ID{Project: "bench", Name: name}, Digest: function.DigestOf([]byte(name)),
+		Code: function.DigestOf(w.Code), Image: function.DigestOf(w.Image), Started: w.Started, Limits: function.Default,
+	}
+	f, _, err := p.Prepare(ctx, v, w.Code, w.Image)
+	if err != nil {
+		return nil, err
+	}
+	return &serve.Target{Version: f.Version(), Invoker: invoke.New(f, guest.Ports{})}, nil
+}
+
+// listenAndServe puts the bare handler and h behind one listener, by host, and prints its address.
+func listenAndServe(ctx context.Context, h http.Handler) error {
+	cert, err := throwawayCertificate()
+	if err != nil {
+		return err
+	}
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(tcp.Addr().(*net.TCPAddr).AddrPort()))
+	if err != nil {
+		return err
+	}
+	body := []byte("hello, world\n")
+	s, err := listen.New(listen.Config{TCP: tcp, UDP: udp,
+		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert, nil },
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if host, _, _ := net.SplitHostPort(r.Host); host == bareHost || r.Host == bareHost {
+				w.Header().Set("Content-Type", "text/plain")
+				_, _ = w.Write(body)
+				return
+			}
+			h.ServeHTTP(w, r)
+		})})
+	if err != nil {
+		return err
+	}
+	fmt.Println(tcp.Addr())
+	stop := context.AfterFunc(ctx, func() { _ = s.Close() }) // the run is over
+	defer stop()
+	return s.Serve()
+}
+
+func throwawayCertificate() (*tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	t := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"*.edge.localhost"}}
+	der, err := x509.CreateCertificate(rand.Reader, t, t, key.Public(), key)
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, err
+}

@@ -1,0 +1,179 @@
+// Package client speaks the control API for the commands: pinned to the fleet's
+// root key, with one error type that carries the fleet's own hint.
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/selvage-edge/selvage/cmd/selvage/target"
+	"github.com/selvage-edge/selvage/control/api"
+	"github.com/selvage-edge/selvage/control/identity"
+)
+
+// maxAnswer bounds an answer that is read into memory.
+const maxAnswer = 64 << 20
+
+// Client speaks to one fleet. Close it.
+type Client struct {
+	target    target.Target
+	transport *http.Transport
+	http      *http.Client
+}
+
+// New returns a client for t; it connects when first used.
+func New(t target.Target) (*Client, error) {
+	root, err := identity.ParseKeyID(t.Root)
+	if err != nil {
+		return nil, fmt.Errorf("target %s: root: %w", t.Path, err)
+	}
+	tr := identity.ClientTransport(root, nil)
+	tr.ResponseHeaderTimeout = 3 * time.Minute // a deploy answers after the module was prepared
+	return &Client{target: t, transport: tr, http: &http.Client{Transport: tr}}, nil
+}
+
+// Close drops the connections.
+func (c *Client) Close() { c.transport.CloseIdleConnections() }
+
+// Refusal is the fleet's no.
+type Refusal struct{ api.Problem }
+
+func (r *Refusal) Error() string {
+	s := r.Problem.Error()
+	for _, f := range r.Faults {
+		s += fmt.Sprintf("\n  line %d: %s: %s", f.Line, f.Key, f.Message)
+	}
+	if r.Hint != "" {
+		s += "\n" + r.Hint
+	}
+	if r.Status >= 500 && r.Instance != "" {
+		s += " (request " + r.Instance + ")"
+	}
+	return s
+}
+
+// Refused reports whether it was the input or the right that was missing, not the fleet that failed.
+func (r *Refusal) Refused() bool { return r.Status < 500 }
+
+// call is one request.
+type call struct {
+	method, path string
+	query        url.Values
+	header       http.Header
+	body         []byte
+	reader       func() io.Reader // in place of body, for progress
+	size         int64
+}
+
+// projectPath returns /v1/projects/PROJECT and the parts, each escaped.
+func projectPath(project string, parts ...string) string {
+	p := "/v1/projects/" + url.PathEscape(project)
+	for _, part := range parts {
+		p += "/" + escape(part)
+	}
+	return p
+}
+
+// escape is url.PathEscape, also for "." and "..", which a path would lose.
+func escape(s string) string {
+	if strings.Trim(s, ".") == "" {
+		return strings.ReplaceAll(s, ".", "%2E")
+	}
+	return url.PathEscape(s)
+}
+
+// do sends k to the control nodes in turn until one answers. The caller closes the body.
+func (c *Client) do(ctx context.Context, k call) (*http.Response, error) {
+	var errs []error
+	for _, base := range c.target.Control {
+		resp, err := c.try(ctx, base, k)
+		if err == nil {
+			return resp, nil
+		}
+		var refusal *Refusal
+		if errors.As(err, &refusal) || ctx.Err() != nil {
+			return nil, err
+		}
+		errs = append(errs, err)
+	}
+	return nil, fmt.Errorf("the fleet's control node cannot be reached; is it running? %w", errors.Join(errs...))
+}
+
+func (c *Client) try(ctx context.Context, base string, k call) (*http.Response, error) {
+	var body io.Reader
+	switch {
+	case k.reader != nil:
+		body = k.reader()
+	case k.body != nil:
+		body = bytes.NewReader(k.body)
+	}
+	r, err := http.NewRequestWithContext(ctx, k.method, strings.TrimSuffix(base, "/")+k.path, body)
+	if err != nil {
+		return nil, err
+	}
+	r.URL.RawQuery = k.query.Encode()
+	if k.reader != nil {
+		r.ContentLength = k.size
+	}
+	for name, v := range k.header {
+		r.Header[name] = v
+	}
+	r.Header.Set("Authorization", "Bearer "+c.target.Token)
+	resp, err := c.http.Do(r)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode < 300 {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	return nil, refusal(resp)
+}
+
+func refusal(resp *http.Response) error {
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return fmt.Errorf("read the answer: %w", err)
+	}
+	var p api.Problem
+	if json.Unmarshal(text, &p) != nil || p.Title == "" {
+		p = api.Problem{Title: http.StatusText(resp.StatusCode), Detail: strings.TrimSpace(string(text))}
+	}
+	p.Status = resp.StatusCode
+	return &Refusal{p}
+}
+
+// json sends k and decodes the answer into out; nil drops it.
+func (c *Client) json(ctx context.Context, k call, out any) error {
+	resp, err := c.do(ctx, k)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if out == nil {
+		_, err = io.Copy(io.Discard, io.LimitReader(resp.Body, maxAnswer))
+		return err
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(out); err != nil {
+		return fmt.Errorf("%s %s: the answer is not what was expected: %w", k.method, k.path, err)
+	}
+	return nil
+}
+
+// jsonBody is k with v as its body.
+func (k call) jsonBody(v any) call {
+	k.body, _ = json.Marshal(v) // plain structs of this program: they marshal
+	if k.header == nil {
+		k.header = http.Header{}
+	}
+	k.header.Set("Content-Type", "application/json")
+	return k
+}

@@ -1,0 +1,242 @@
+// Package controlnode wires a control node: API, store, change streams, the
+// fleet's own listener, membership.
+package controlnode
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/selvage-edge/selvage/cmd/selvage/config"
+	"github.com/selvage-edge/selvage/control/api"
+	"github.com/selvage-edge/selvage/control/fleet"
+	"github.com/selvage-edge/selvage/control/identity"
+	"github.com/selvage-edge/selvage/control/peer"
+	"github.com/selvage-edge/selvage/control/store"
+	"github.com/selvage-edge/selvage/runtime/compile"
+	"github.com/selvage-edge/selvage/runtime/jail"
+)
+
+// IdentityDir is where a control node's keys are, below its state folder.
+const IdentityDir = "identity"
+
+// drainLimit is how long requests under way may take to end.
+const drainLimit = 10 * time.Second
+
+// control is one running control node.
+type control struct {
+	cfg     config.Control
+	build   string
+	log     *slog.Logger
+	id      *identity.Control
+	store   *store.Store
+	helpers *jail.Local
+	api     *api.API
+	gossip  *fleet.Fleet
+	public  *http.Server
+	admin   *http.Server
+	peer    *peer.Server
+	serving sync.WaitGroup
+	failed  chan error
+}
+
+// Run serves until ctx ends. Build is the program's version.
+func Run(ctx context.Context, cfg config.Control, build string) (err error) {
+	c := &control{cfg: cfg, build: build, failed: make(chan error, 3)}
+	c.log = slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: config.Level(cfg.Log.Level)})).With("node", cfg.Control.Name)
+	defer c.close()
+	if err := c.open(ctx); err != nil {
+		return err
+	}
+	if err := c.listen(); err != nil {
+		return err
+	}
+	background, stop := context.WithCancel(ctx)
+	c.serving.Go(func() { c.announce(background) })
+	c.log.Info("serving", "api", cfg.Listen.API, "peer", cfg.Listen.Peer, "build", build)
+	select {
+	case <-ctx.Done():
+	case err = <-c.failed:
+	}
+	stop()
+	return errors.Join(err, c.drain())
+}
+
+// open builds the rooms from the ground up.
+func (c *control) open(ctx context.Context) (err error) {
+	state := c.cfg.Control.State
+	if c.id, err = identity.OpenControl(filepath.Join(state, IdentityDir), nil); err != nil {
+		return fmt.Errorf("%w; make it with 'selvage control init --config FILE'", err)
+	}
+	c.store, err = store.Open(ctx, store.Config{Dir: filepath.Join(state, "store"), URL: c.cfg.Store.URL,
+		MaxBytes: c.cfg.Store.MaxBytes, Reserve: c.cfg.Store.ReserveBytes, Log: c.log.With("room", "store")})
+	if err != nil {
+		return err
+	}
+	if c.helpers, err = jail.Open(jail.Config{}); err != nil {
+		return err
+	}
+	for _, m := range c.helpers.Missing() {
+		c.log.Warn("helpers run without a wall this machine does not give", "wall", m.What, "why", m.Why)
+	}
+	l := c.cfg.Listen
+	reach := func(addr string) []string { return []string{config.Reach(addr, l.Advertise)} }
+	c.api, err = api.Open(ctx, api.Config{Store: c.store, Identity: c.id, Prepare: c.prepare, Members: c.members,
+		Seeds: reach(l.Gossip), Control: reach(l.Peer), API: reach(l.API), Log: c.log.With("room", "api")})
+	if err != nil {
+		return err
+	}
+	c.gossip, err = fleet.Join(fleet.Config{
+		Fleet: c.id.Fleet, Name: c.cfg.Control.Name, Key: c.id.GossipKey,
+		Meta: fleet.Meta{Role: fleet.Control, Peer: config.Reach(l.Peer, l.Advertise), Version: c.build},
+		Bind: l.Gossip, Advertise: config.Reach(l.Gossip, l.Advertise), SeedsFile: filepath.Join(state, "seeds.json"),
+		Log: c.log.With("room", "fleet"),
+		OnEvent: func(e fleet.Event) {
+			c.log.Info("fleet: "+e.Kind.String(), "member", e.Member.Name, "pop", e.Member.Meta.PoP)
+		},
+	})
+	return err
+}
+
+// prepare has a helper scan, split and snapshot a module.
+func (c *control) prepare(ctx context.Context, module []byte) (api.Prepared, error) {
+	p, err := compile.Prepare(ctx, c.helpers, module)
+	if err != nil {
+		return api.Prepared{}, err
+	}
+	notes := p.Report.Snapshot.Notes
+	if why := p.Report.Snapshot.Why; why != "" {
+		notes = append(notes, "start-up runs again for each request: "+why)
+	}
+	return api.Prepared{Code: p.Code, Image: p.Image, Started: p.Started, Notes: notes}, nil
+}
+
+// members are the edge nodes membership knows.
+func (c *control) members() []api.Member {
+	var all []api.Member
+	for _, m := range c.gossip.Members() {
+		if m.Meta.Role == fleet.Node && m.Health != fleet.Left {
+			all = append(all, api.Member{Name: m.Name, PoP: m.Meta.PoP, Region: m.Meta.Region, Public: m.Meta.Public, Alive: m.Health == fleet.Alive})
+		}
+	}
+	return all
+}
+
+// announce tells the fleet of the catalog's head whenever it moves: a hint for
+// a node whose stream is down. It ends with ctx.
+func (c *control) announce(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		p := c.api.Head()
+		if err := c.gossip.Announce(fleet.Head{Log: "catalog", Epoch: p.Epoch, Sequence: p.Revision}); err != nil {
+			c.log.Debug("announce head", "err", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// listen opens the sockets and serves on them.
+func (c *control) listen() error {
+	l := c.cfg.Listen
+	host, _, err := net.SplitHostPort(config.Reach(l.API, l.Advertise))
+	if err != nil {
+		return err
+	}
+	conf, err := c.id.APITLS([]string{host, "localhost"})
+	if err != nil {
+		return err
+	}
+	member, err := c.id.Member()
+	if err != nil {
+		return err
+	}
+	if c.peer, err = peer.NewServer(peer.ServerConfig{Member: member, Handler: c.peerHandler()}); err != nil {
+		return err
+	}
+	c.public = api.NewServer(c.api.Handler())
+	c.public.TLSConfig = conf
+	c.public.ErrorLog = slog.NewLogLogger(c.log.With("room", "api").Handler(), slog.LevelDebug)
+	c.admin = &http.Server{Handler: c.adminHandler(), ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 16 << 10}
+	for _, s := range []struct {
+		name, addr string
+		serve      func(net.Listener) error
+	}{
+		{"api", l.API, func(l net.Listener) error { return c.public.ServeTLS(l, "", "") }},
+		{"peer", l.Peer, c.peer.Serve},
+		{"admin", l.Admin, c.admin.Serve},
+	} {
+		sock, err := net.Listen("tcp", s.addr)
+		if err != nil {
+			return fmt.Errorf("listen.%s: %w", s.name, err)
+		}
+		c.serving.Go(func() {
+			if err := s.serve(sock); err != nil && !errors.Is(err, http.ErrServerClosed) {
+				c.failed <- fmt.Errorf("%s listener: %w", s.name, err)
+			}
+		})
+	}
+	return nil
+}
+
+// peerHandler is what members may ask: the API's half for nodes, and fresh certificates and trust.
+func (c *control) peerHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/", c.api.PeerHandler())
+	mux.Handle("GET "+peer.TrustPath, peer.TrustHandler(c.id.Anchor))
+	mux.Handle("POST "+identity.RenewPath, peer.RenewHandler(c.id))
+	return mux
+}
+
+func (c *control) adminHandler() http.Handler {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	gauge := func(name, help string, f func() float64) {
+		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "selvage", Subsystem: "control", Name: name, Help: help}, f))
+	}
+	gauge("catalog_revision", "Revision of the catalog.", func() float64 { return float64(c.api.Head().Revision) })
+	gauge("streams", "Change streams open.", func() float64 { return float64(c.api.Changes().Stats().Streams) })
+	gauge("members_alive", "Members of the fleet that are alive.", func() float64 { return float64(c.gossip.Stats().Alive) })
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
+	return mux
+}
+
+// drain lets requests under way end; streams end at once, nodes follow again elsewhere or later.
+func (c *control) drain() error {
+	ctx, cancel := context.WithTimeout(context.Background(), drainLimit)
+	defer cancel()
+	err := errors.Join(c.public.Shutdown(ctx), c.peer.Close(ctx), c.admin.Shutdown(ctx), c.gossip.Leave(time.Second))
+	c.serving.Wait()
+	return err
+}
+
+// close gives everything back, in the reverse order.
+func (c *control) close() {
+	if c.gossip != nil {
+		_ = c.gossip.Close() // it has left, or never ran
+	}
+	if c.helpers != nil {
+		_ = c.helpers.Close() // helpers were killed
+	}
+	if c.store != nil {
+		c.store.Close()
+	}
+}

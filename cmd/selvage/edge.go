@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/selvage-edge/selvage/cmd/selvage/config"
+	"github.com/selvage-edge/selvage/cmd/selvage/node"
+	"github.com/selvage-edge/selvage/edge/keeper"
+	"github.com/selvage-edge/selvage/runtime/jail"
+)
+
+func edgeCommand(_ *options) *cobra.Command {
+	var file string
+	c := &cobra.Command{
+		Use:   "edge",
+		Short: "one node of a PoP",
+		Long: `Runs one node of a PoP: opens its sockets, and starts and replaces the server
+that serves on them. A node that is not yet part of a fleet joins with the
+one-time token in $SELVAGE_JOIN_TOKEN (made by 'selvage join-token').
+SIGTERM drains it.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return runKeeper(c.Context(), file) },
+	}
+	c.Flags().StringVar(&file, "config", "edge.toml", "configuration file")
+	return c
+}
+
+// runKeeper is the node's small parent.
+func runKeeper(ctx context.Context, file string) error {
+	cfg, err := config.LoadEdge(file)
+	if err != nil {
+		return usageError{err}
+	}
+	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: config.Level(cfg.Log.Level)})).With("node", cfg.Node.Name, "room", "keeper")
+	helpers, err := jail.Open(jail.Config{})
+	if err != nil {
+		return err
+	}
+	defer helpers.Close()
+	for _, m := range helpers.Missing() {
+		log.Warn("helpers run without a wall this machine does not give", "wall", m.What, "why", m.Why)
+	}
+	k, err := keeper.Open(ctx, keeper.Config{
+		Public:  cfg.Listen.Public,
+		Admin:   cfg.Listen.Admin,
+		Peer:    cfg.Listen.Peer,
+		Args:    []string{"server", "--config", file},
+		Helpers: helpers,
+		Event:   func(e keeper.Event) { logEvent(log, e) },
+	})
+	if err != nil {
+		return err
+	}
+	return k.Run(ctx)
+}
+
+func logEvent(log *slog.Logger, e keeper.Event) {
+	level := slog.LevelInfo
+	if e.Err != nil {
+		level = slog.LevelError
+	}
+	attrs := []slog.Attr{slog.Int("pid", e.PID)}
+	if e.Err != nil {
+		attrs = append(attrs, slog.String("err", e.Err.Error()))
+	}
+	if e.Wait > 0 {
+		attrs = append(attrs, slog.Duration("next_start_in", e.Wait))
+	}
+	log.LogAttrs(context.Background(), level, "server "+e.Kind.String(), attrs...)
+}
+
+// serverCommand is what a keeper starts; nobody else does.
+func serverCommand(_ *options) *cobra.Command {
+	var file string
+	c := &cobra.Command{
+		Use:    "server",
+		Short:  "the serving process of a node; started by 'selvage edge'",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := config.LoadEdge(file)
+			if err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(keeper.ExitConfig)
+			}
+			return node.Run(c.Context(), cfg, version)
+		},
+	}
+	c.Flags().StringVar(&file, "config", "edge.toml", "configuration file")
+	return c
+}

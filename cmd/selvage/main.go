@@ -1,0 +1,39 @@
+// Command selvage is the whole product: control node, edge node, and the tool of
+// those who write and run functions.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// version is set by the linker for releases.
+var version = "dev"
+
+// Exit codes, stable for scripts.
+const (
+	exitOK      = 0
+	exitFailed  = 1 // it was tried and failed
+	exitUsage   = 2 // the command's words are off
+	exitReach   = 3 // the fleet could not be reached
+	exitRefused = 4 // the fleet said no: the input or the right is missing
+)
+
+func main() {
+	if code, ok := runHelper(os.Args[1:]); ok {
+		os.Exit(code)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := newRoot().ExecuteContext(ctx)
+	if err != nil && !errors.Is(err, errSaid) {
+		fmt.Fprintln(os.Stderr, "selvage:", err)
+	}
+	code := exitCode(err)
+	stop()
+	os.Exit(code)
+}

@@ -1,0 +1,208 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/selvage-edge/selvage/cmd/selvage/config"
+	"github.com/selvage-edge/selvage/control/agent"
+	"github.com/selvage-edge/selvage/control/peer"
+	"github.com/selvage-edge/selvage/edge/certs"
+	"github.com/selvage-edge/selvage/edge/fetch"
+	"github.com/selvage-edge/selvage/edge/guard"
+	"github.com/selvage-edge/selvage/edge/invoke"
+	"github.com/selvage-edge/selvage/edge/keeper"
+	"github.com/selvage-edge/selvage/edge/kv"
+	"github.com/selvage-edge/selvage/edge/limit"
+	"github.com/selvage-edge/selvage/edge/listen"
+	"github.com/selvage-edge/selvage/edge/serve"
+	"github.com/selvage-edge/selvage/edge/telemetry"
+	"github.com/selvage-edge/selvage/runtime/artifact"
+	"github.com/selvage-edge/selvage/runtime/compile"
+	"github.com/selvage-edge/selvage/runtime/engine"
+	"github.com/selvage-edge/selvage/runtime/pool"
+)
+
+var _ serve.Invoker = (*invoke.Target)(nil)
+
+// headTimeout bounds the reading of one HTTP/1 head.
+const headTimeout = 5 * time.Second
+
+// dataPath is everything a request meets.
+type dataPath struct {
+	engine   *engine.Engine
+	compiler *compile.Compiler
+	pool     *pool.Pool
+	kv       *kv.Store
+	fetch    *fetch.Client
+	lines    *slog.Logger   // access records and functions' lines
+	access   *telemetry.Log // what writes them
+	metrics  *telemetry.Telemetry
+	limiter  *limit.Limiter
+	handler  *serve.Handler
+	public   *listen.Server
+	admin    *http.Server
+	peer     *peer.Server
+	sockets  struct{ admin, peer net.Listener }
+	serving  sync.WaitGroup
+	failed   chan error // what stopped serving by itself
+}
+
+// openDataPath builds the rooms from the ground up; nothing is served yet.
+func (n *node) openDataPath() (*dataPath, error) {
+	p := &dataPath{failed: make(chan error, 3)}
+	for _, step := range []func(*dataPath) error{n.openRuntime, n.openPorts, n.openServe, n.openListeners} {
+		if err := step(p); err != nil {
+			p.close(n.log)
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+func (n *node) openRuntime(p *dataPath) (err error) {
+	if p.engine, err = engine.Open(engine.Config{}); err != nil {
+		return err
+	}
+	store, err := artifact.Open(artifact.Config{Dir: filepath.Join(n.cfg.Node.State, "artifacts"), Key: derive(n.secret, "artifacts")})
+	if err != nil {
+		return err
+	}
+	p.compiler = compile.NewCompiler(compile.CompilerConfig{Runner: n.att, Store: store, Fingerprint: p.engine.Fingerprint(),
+		Notice: func(err error) { n.log.Warn("an artifact is compiled again", "err", err) }})
+	p.pool, err = pool.Open(pool.Config{Engine: p.engine, Compiler: p.compiler})
+	return err
+}
+
+func (n *node) openPorts(p *dataPath) (err error) {
+	if p.kv, err = kv.New(kv.Config{Origin: agent.NewOrigin(n.member.control), Bytes: int64(n.cfg.Limits.CacheBytes)}); err != nil {
+		return err
+	}
+	p.fetch, err = fetch.New(fetch.Config{Allow: n.cfg.Fetch.Prefixes(), Refuse: n.own()})
+	return err
+}
+
+// own lists the addresses of the fleet's own traffic, which no function may reach.
+func (n *node) own() []netip.AddrPort {
+	var own []netip.AddrPort
+	l := n.cfg.Listen
+	for _, a := range append([]string{l.Admin, config.Reach(l.Peer, l.Advertise), config.Reach(l.Gossip, l.Advertise)}, append(n.member.id.Control, n.member.id.API...)...) {
+		if ap, err := netip.ParseAddrPort(a); err == nil {
+			own = append(own, ap)
+		}
+	}
+	return own
+}
+
+func (n *node) openServe(p *dataPath) (err error) {
+	place := telemetry.Place{PoP: n.cfg.Node.PoP, Node: n.cfg.Node.Name, Region: n.cfg.Node.Region}
+	p.access = telemetry.NewLog(os.Stdout)
+	p.lines = p.access.Logger
+	tc := telemetry.Config{Place: place}
+	if n.cfg.Log.Access {
+		tc.Log = p.lines
+	}
+	p.metrics = telemetry.New(tc)
+	p.limiter = limit.New(limit.Config{Node: n.cfg.Limits.Concurrency})
+	return nil
+}
+
+func (n *node) openListeners(p *dataPath) error {
+	var pairs []certs.Pair
+	for _, c := range n.cfg.TLS.Certificates {
+		pairs = append(pairs, certs.Pair{Cert: c.Cert, Key: c.Key})
+	}
+	store, err := certs.Load(pairs)
+	if err != nil {
+		return err
+	}
+	p.handler, err = serve.New(serve.Config{Limiter: p.limiter, Telemetry: p.metrics, Covers: store.Covers,
+		Place: telemetry.Place{PoP: n.cfg.Node.PoP, Node: n.cfg.Node.Name, Region: n.cfg.Node.Region}})
+	if err != nil {
+		return err
+	}
+	tcp, err := n.att.Listener(keeper.PublicTCP)
+	if err != nil {
+		return err
+	}
+	udp, err := n.att.PacketConn(keeper.PublicUDP)
+	if err != nil {
+		return err
+	}
+	p.public, err = listen.New(listen.Config{TCP: tcp, UDP: udp, Certificate: store.Get, Handler: p.handler,
+		Guard:    func(c net.Conn) net.Conn { return guard.Wire(c, headTimeout) },
+		ResetKey: derive(n.secret, "quic reset"), TokenKey: derive(n.secret, "quic token"), Log: n.log.With("room", "listen")})
+	if err != nil {
+		return err
+	}
+	if p.sockets.admin, err = n.att.Listener(keeper.Admin); err != nil {
+		return err
+	}
+	p.sockets.peer, err = n.att.Listener(keeper.Peer)
+	p.admin = &http.Server{Handler: p.handler.Admin(), ReadHeaderTimeout: headTimeout, MaxHeaderBytes: 16 << 10}
+	return err
+}
+
+// start serves on all sockets.
+func (p *dataPath) start() error {
+	p.serve("public", p.public.Serve)
+	p.serve("admin", func() error { return p.admin.Serve(p.sockets.admin) })
+	p.serve("peer", func() error { return p.peer.Serve(p.sockets.peer) })
+	return nil
+}
+
+func (p *dataPath) serve(name string, run func() error) {
+	p.serving.Go(func() {
+		if err := run(); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			p.failed <- fmt.Errorf("%s listener: %w", name, err)
+		}
+	})
+}
+
+// drain lets requests under way end, then stops serving.
+func (p *dataPath) drain(log *slog.Logger) error {
+	begin := time.Now()
+	p.handler.SetDraining(true)
+	ctx, cancel := context.WithTimeout(context.Background(), drainLimit)
+	defer cancel()
+	err := p.public.Drain(ctx)
+	err = errors.Join(err, p.peer.Close(ctx), p.admin.Shutdown(ctx))
+	p.serving.Wait()
+	log.Info("drained", "took", time.Since(begin).Round(time.Millisecond))
+	return err
+}
+
+// close gives everything back, in the reverse order.
+func (p *dataPath) close(log *slog.Logger) {
+	var errs []error
+	if p.pool != nil {
+		errs = append(errs, p.pool.Close())
+	}
+	if p.compiler != nil {
+		errs = append(errs, p.compiler.Close())
+	}
+	if p.fetch != nil {
+		p.fetch.Close()
+	}
+	if p.kv != nil {
+		p.kv.Close()
+	}
+	if p.engine != nil {
+		errs = append(errs, p.engine.Close())
+	}
+	if p.access != nil {
+		errs = append(errs, p.access.Close())
+	}
+	if err := errors.Join(errs...); err != nil {
+		log.Warn("closing", "err", err)
+	}
+}

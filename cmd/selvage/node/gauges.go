@@ -1,0 +1,34 @@
+package node
+
+import (
+	"github.com/selvage-edge/selvage/control/agent"
+	"github.com/selvage-edge/selvage/runtime/pool"
+)
+
+// gauges turns the rooms' facts into metrics: the one place that does.
+func (n *node) gauges(a *agent.Agent[*pool.Function]) {
+	m, p := n.path.metrics, n.path
+	m.Gauge("engine_instances", "Instances alive.", func() float64 { return float64(p.engine.Stats().Instances) })
+	m.Gauge("engine_slots_free", "Memory slots waiting to be used again.", func() float64 { return float64(p.engine.Stats().SlotsFree) })
+	m.Gauge("engine_slots_retired", "Memory slots given up because a reset failed.", func() float64 { return float64(p.engine.Stats().SlotsRetired) })
+	m.Gauge("engine_resident_bytes", "Memory kept by free slots.", func() float64 { return float64(p.engine.Stats().ResidentBytes) })
+	m.Gauge("engine_maps", "Memory maps in use, estimated from above.", func() float64 { return float64(p.engine.Stats().Maps) })
+	m.Counter("engine_starts_total", "Instances started.", func() float64 { return float64(p.engine.Stats().Starts) })
+	m.Gauge("pool_functions", "Function versions loaded.", func() float64 { return float64(p.pool.Stats().Functions) })
+	m.Gauge("pool_codes", "Codes loaded; functions may share one.", func() float64 { return float64(p.pool.Stats().Codes) })
+	m.Gauge("limit_running", "Exchanges under way.", func() float64 { return float64(p.limiter.Stats().Running) })
+	m.Gauge("kv_entries_bytes", "Memory of cached KV entries.", func() float64 { return float64(p.kv.Stats().Bytes) })
+	m.Counter("kv_hits_total", "KV reads answered in this node.", func() float64 { return float64(p.kv.Stats().Hits) })
+	m.Counter("kv_misses_total", "KV reads that asked control.", func() float64 { return float64(p.kv.Stats().Misses) })
+	m.Gauge("catalog_revision", "Revision of the catalog applied here.", func() float64 { return float64(a.Stats().Revision) })
+	m.Gauge("catalog_connected", "1 while the catalog's stream from control is up.", func() float64 { return truth(a.Stats().Connected) })
+	m.Gauge("functions_live", "Functions whose newest release is served.", func() float64 { return float64(a.Stats().Live) })
+	m.Gauge("functions_failed", "Functions whose newest release cannot run here.", func() float64 { return float64(a.Stats().Failed) })
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

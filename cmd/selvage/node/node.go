@@ -1,0 +1,178 @@
+// Package node wires the serving process of an edge node: what it is made of,
+// in which order it starts, and in which it ends.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/selvage-edge/selvage/cmd/selvage/config"
+	"github.com/selvage-edge/selvage/control/agent"
+	"github.com/selvage-edge/selvage/control/catalog"
+	"github.com/selvage-edge/selvage/control/fleet"
+	"github.com/selvage-edge/selvage/control/report"
+	"github.com/selvage-edge/selvage/edge/invoke"
+	"github.com/selvage-edge/selvage/edge/keeper"
+	"github.com/selvage-edge/selvage/edge/serve"
+	"github.com/selvage-edge/selvage/runtime/guest"
+	"github.com/selvage-edge/selvage/runtime/pool"
+)
+
+// drainLimit is how long requests under way may take to end after SIGTERM. The
+// keeper waits a little longer before it kills.
+const drainLimit = 25 * time.Second
+
+// node is one running server.
+type node struct {
+	cfg   config.Edge
+	build string
+	log   *slog.Logger
+	att   *keeper.Attached
+
+	secret []byte
+	member *membership
+	path   *dataPath
+	agent  *agent.Agent[*pool.Function]
+}
+
+// Run serves until ctx ends, then drains; it is the whole life of the process
+// that a keeper starts. Build is the program's version.
+func Run(ctx context.Context, cfg config.Edge, build string) error {
+	n := &node{cfg: cfg, build: build}
+	n.log = slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: config.Level(cfg.Log.Level)})).With("node", cfg.Node.Name)
+	var err error
+	if n.att, err = keeper.Attach(); err != nil {
+		return err
+	}
+	defer n.att.Close()
+	if n.secret, err = openSecret(filepath.Join(cfg.Node.State, "secret", "node.key")); err != nil {
+		return err
+	}
+	if n.member, err = n.join(ctx); err != nil {
+		return err
+	}
+	defer n.member.close()
+	if n.path, err = n.openDataPath(); err != nil {
+		return err
+	}
+	defer n.path.close(n.log)
+	if n.agent, err = n.openAgent(); err != nil {
+		return err
+	}
+	if n.path.peer, err = n.peerServer(); err != nil {
+		return err
+	}
+	return n.run(ctx)
+}
+
+// run starts everything that goes on, and ends it in the reverse order.
+func (n *node) run(ctx context.Context) error {
+	// What keeps the node up to date goes on while requests drain.
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var parts sync.WaitGroup
+	defer parts.Wait()
+	defer stop()
+	parts.Go(func() { n.member.keepFresh(background, n.log) })
+	parts.Go(func() { _ = n.agent.Run(background) }) // returns the context's error only
+	gossip, err := n.gossip()
+	if err != nil {
+		return err
+	}
+	defer gossip.Close()
+	n.member.fleet.Store(gossip)
+	if err := n.path.start(); err != nil {
+		return err
+	}
+	if err := n.att.Ready(); err != nil {
+		return err
+	}
+	n.log.Info("serving", "public", n.cfg.Listen.Public, "pop", n.cfg.Node.PoP, "build", n.build)
+	select {
+	case <-ctx.Done():
+	case err = <-n.path.failed:
+	case <-n.att.Lost():
+		err = errors.New("the keeper is gone")
+	}
+	_ = gossip.Leave(time.Second) // others notice all the same, a little later
+	return errors.Join(err, n.path.drain(n.log))
+}
+
+func (n *node) openAgent() (*agent.Agent[*pool.Function], error) {
+	a, err := agent.Open(agent.Config[*pool.Function]{
+		Self: report.Report{Node: n.cfg.Node.Name, PoP: n.cfg.Node.PoP, Region: n.cfg.Node.Region,
+			Public: config.Reach(n.cfg.Listen.Public, n.cfg.Listen.Advertise), Build: n.build, Started: time.Now()},
+		Dir:     filepath.Join(n.cfg.Node.State, "agent"),
+		Control: n.member.control,
+		Trust:   n.member.id.Member.Anchor(),
+		Prepare: n.path.pool.Prepare,
+		Target: func(f *pool.Function, _ catalog.Release) *serve.Target {
+			return &serve.Target{Version: f.Version(), Invoker: invoke.New(f, n.ports())}
+		},
+		Swap:     n.path.handler.SetRoutes,
+		KV:       n.path.kv,
+		Announce: n.member.announce,
+		OnEvent:  n.told,
+	})
+	if err != nil {
+		return nil, err
+	}
+	n.gauges(a)
+	return a, nil
+}
+
+// ports are what functions' host calls reach.
+func (n *node) ports() guest.Ports {
+	return guest.Ports{KV: n.path.kv, Fetch: n.path.fetch, Log: functionLog{n.path.lines}}
+}
+
+// told logs what the agent tells of.
+func (n *node) told(e agent.Event) {
+	level := slog.LevelInfo
+	if e.Err != nil {
+		level = slog.LevelWarn
+	}
+	var attrs []slog.Attr
+	if e.Function.Name != "" {
+		attrs = append(attrs, slog.String("project", e.Function.Project), slog.String("function", e.Function.Name),
+			slog.Uint64("release", e.Release), slog.String("digest", e.Digest.Short()))
+	}
+	if e.Took > 0 {
+		attrs = append(attrs, slog.Float64("took_ms", float64(e.Took.Microseconds())/1000))
+	}
+	if e.Kind == agent.Swapped {
+		attrs = append(attrs, slog.Int("routes", e.Routes))
+	}
+	if e.Log != "" {
+		attrs = append(attrs, slog.String("log", e.Log), slog.String("what", e.What))
+	}
+	if e.Err != nil {
+		attrs = append(attrs, slog.String("err", e.Err.Error()))
+	}
+	n.log.LogAttrs(context.Background(), level, "agent: "+string(e.Kind), attrs...)
+}
+
+func (n *node) gossip() (*fleet.Fleet, error) {
+	listen := n.cfg.Listen
+	g, err := fleet.Join(fleet.Config{
+		Fleet: n.member.id.Member.Peer().Fleet, Name: n.cfg.Node.Name, Key: n.member.id.GossipKey,
+		Meta: fleet.Meta{Role: fleet.Node, PoP: n.cfg.Node.PoP, Region: n.cfg.Node.Region,
+			Public: config.Reach(listen.Public, listen.Advertise), Peer: config.Reach(listen.Peer, listen.Advertise), Version: n.build},
+		Bind: listen.Gossip, Advertise: config.Reach(listen.Gossip, listen.Advertise),
+		Seeds: n.member.id.Seeds, SeedsFile: filepath.Join(n.cfg.Node.State, "seeds.json"),
+		OnHead: n.agent.Hear, OnEvent: n.heard, Log: n.log.With("room", "fleet"),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("membership: %w", err)
+	}
+	return g, nil
+}
+
+func (n *node) heard(e fleet.Event) {
+	n.log.Info("fleet: "+e.Kind.String(), "member", e.Member.Name, "pop", e.Member.Meta.PoP)
+}

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/selvage-edge/selvage/cmd/selvage/config"
+	"github.com/selvage-edge/selvage/control/api"
+	"github.com/selvage-edge/selvage/control/bundle"
+	"github.com/selvage-edge/selvage/runtime/fault"
+)
+
+func referenceCommand(_ *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "reference",
+		Short: "print the reference: commands, manifest, configuration, limits, API",
+		Args:  cobra.NoArgs,
+		RunE:  func(c *cobra.Command, _ []string) error { return writeReference(os.Stdout, c.Root()) },
+	}
+}
+
+// writeReference writes everything there is to look up, read from the code itself.
+func writeReference(w io.Writer, root *cobra.Command) error {
+	fmt.Fprint(w, "# Reference\n\nWritten by `selvage reference` (`make reference`); a test keeps it true.\n\n## Commands\n")
+	writeCommands(w, root)
+	fmt.Fprint(w, "\n## Manifest: selvage.toml\n\n")
+	bundle.WriteReference(w)
+	fmt.Fprint(w, "\n## Limits\n\n")
+	bundle.WriteLimits(w)
+	fmt.Fprint(w, "\n## Faults\n\nWhat a function can fail with; the log and the metric name it.\n\n| fault | status | meaning |\n|---|---|---|\n")
+	for _, k := range fault.Kinds() {
+		fmt.Fprintf(w, "| `%s` | %d | the function %s |\n", k, k.Status(), k.Text())
+	}
+	fmt.Fprint(w, "\n## Configuration of an edge node: selvage edge --config FILE\n\n")
+	config.WriteReference(w, config.DefaultEdge())
+	fmt.Fprint(w, "\n## Configuration of a control node: selvage control --config FILE\n\n")
+	config.WriteReference(w, config.DefaultControl())
+	fmt.Fprint(w, "\n## HTTP API\n\nServed by the control node; the OpenAPI document is at /v1/openapi.json.\n\n")
+	api.WriteReference(w)
+	return nil
+}
+
+func writeCommands(w io.Writer, c *cobra.Command) {
+	for _, sub := range c.Commands() {
+		if sub.Hidden || !sub.IsAvailableCommand() || sub.Name() == "help" || sub.Name() == "completion" {
+			continue
+		}
+		fmt.Fprintf(w, "\n### %s\n\n%s\n", sub.CommandPath(), strings.TrimSpace(firstOf(sub.Long, sub.Short)))
+		var flags []string
+		sub.LocalFlags().VisitAll(func(f *pflag.Flag) {
+			if f.Name == "help" {
+				return
+			}
+			def := ""
+			if f.DefValue != "" && f.DefValue != "false" && f.DefValue != "[]" {
+				def = " (default " + f.DefValue + ")"
+			}
+			flags = append(flags, fmt.Sprintf("- `--%s`: %s%s", f.Name, f.Usage, def))
+		})
+		fmt.Fprintf(w, "\n    %s\n", sub.UseLine())
+		if len(flags) > 0 {
+			fmt.Fprintf(w, "\n%s\n", strings.Join(flags, "\n"))
+		}
+		writeCommands(w, sub)
+	}
+}
+
+func firstOf(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}

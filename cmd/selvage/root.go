@@ -1,0 +1,101 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/spf13/cobra"
+
+	"github.com/selvage-edge/selvage/cmd/selvage/target"
+	"github.com/selvage-edge/selvage/cmd/selvage/term"
+)
+
+// errSaid is a failure that was already told in the command's own output.
+var errSaid = errors.New("failed")
+
+// usageError is a call whose words are off.
+type usageError struct{ err error }
+
+func (e usageError) Error() string { return e.err.Error() }
+func (e usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// options are the flags every command has.
+type options struct {
+	json   bool
+	target string
+}
+
+func (o *options) out() *term.Out               { return term.New(o.json) }
+func (o *options) find() (target.Target, error) { return target.Find(o.target) }
+
+func newRoot() *cobra.Command {
+	var o options
+	root := &cobra.Command{
+		Use:   "selvage",
+		Short: "WebAssembly functions on the nodes of a CDN",
+		Long: `Selvage runs WebAssembly functions on the nodes of a CDN: deploy a bundle once,
+and every point of presence fetches, verifies, compiles and serves it.
+
+Try it on this machine:
+  selvage up                     a control node and three PoPs on loopback
+  selvage init hello             a function to begin with
+  selvage deploy --wait hello    live on every PoP, a line for each
+  selvage request --pop lon https://hello.edge.localhost:8443/
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the fleet cannot be reached, 4 the fleet refused.`,
+		Version:       version,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.PersistentFlags().BoolVar(&o.json, "json", false, "print results as JSON")
+	root.PersistentFlags().StringVar(&o.target, "target", "", "file that names the fleet (default: "+target.Where+")")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.AddGroup(&cobra.Group{ID: "dev", Title: "For those who write functions:"}, &cobra.Group{ID: "ops", Title: "For those who run the fleet:"})
+	for _, c := range []*cobra.Command{initCommand(&o), buildCommand(&o), deployCommand(&o), statusCommand(&o), kvCommand(&o), requestCommand(&o)} {
+		c.GroupID = "dev"
+		root.AddCommand(c)
+	}
+	for _, c := range []*cobra.Command{upCommand(&o), controlCommand(&o), edgeCommand(&o), joinTokenCommand(&o), referenceCommand(&o)} {
+		c.GroupID = "ops"
+		root.AddCommand(c)
+	}
+	root.AddCommand(serverCommand(&o))
+	usageArgs(root)
+	return root
+}
+
+// usageArgs makes wrong arguments exit with exitUsage, on every command.
+func usageArgs(c *cobra.Command) {
+	if check := c.Args; check != nil {
+		c.Args = func(c *cobra.Command, args []string) error {
+			if err := check(c, args); err != nil {
+				return usagef("%w; see '%s --help'", err, c.CommandPath())
+			}
+			return nil
+		}
+	}
+	for _, sub := range c.Commands() {
+		usageArgs(sub)
+	}
+}
+
+func exitCode(err error) int {
+	var usage usageError
+	var refused interface{ Refused() bool }
+	var network net.Error
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.As(err, &refused) && refused.Refused():
+		return exitRefused
+	case errors.As(err, &network), errors.Is(err, target.ErrNone):
+		return exitReach
+	default:
+		return exitFailed
+	}
+}

@@ -1,0 +1,62 @@
+package bundle
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/selvage-edge/selvage/runtime/function"
+)
+
+// key documents one key of the manifest.
+type key struct{ name, def, meaning string }
+
+var manifestKeys = []key{
+	{"project", "`default`", "The project (tenant) the function belongs to."},
+	{"name", "(required)", "The function's name within the project."},
+	{"routes", "none", "Where it answers: `host/path`. A host may be `*` or begin with `*.`; a path may end in `/*`. The most specific wins."},
+	{"build.command", "nothing to run", "Run by the shell in the function's folder."},
+	{"build.output", "`NAME.wasm`", "The module that it makes."},
+	{"limits", "see Limits", "What one request may use."},
+	{"kv.name", "(required)", "What the code calls the namespace: `edge.KV(NAME)`. One `[[kv]]` table for each."},
+	{"kv.namespace", "the name", "The namespace, within the project; made on deploy if it is not there."},
+	{"kv.access", "`read`", "`read` or `write`."},
+	{"backends.name", "(required)", "A name for the origin. One `[[backends]]` table for each."},
+	{"backends.url", "(required)", "Scheme, host and optional port that the function may send requests to."},
+	{"variables", "none", "Names and values given to the function; also its environment."},
+}
+
+// WriteReference writes a table of the manifest's keys.
+func WriteReference(w io.Writer) {
+	fmt.Fprintf(w, "| key | default | meaning |\n|---|---|---|\n")
+	for _, k := range manifestKeys {
+		fmt.Fprintf(w, "| `%s` | %s | %s |\n", k.name, k.def, k.meaning)
+	}
+}
+
+// limitKey documents one key below [limits].
+type limitKey struct {
+	name, meaning, over string
+	value               func(l function.Limits) string
+}
+
+var limitKeys = []limitKey{
+	{"cpu", "Processor time of one request.", "504", func(l function.Limits) string { return l.CPU.String() }},
+	{"wall", "Time from the first byte in to the last byte out.", "504, or the response breaks off", func(l function.Limits) string { return l.Wall.String() }},
+	{"memory", "Linear memory.", "`memory.grow` is refused; 500 if the guest traps on it", func(l function.Limits) string { return formatSize(l.MemoryBytes) }},
+	{"request_body", "Body the client sends.", "413", func(l function.Limits) string { return formatSize(l.RequestBody) }},
+	{"response_head", "Headers of the answer.", "500", func(l function.Limits) string { return formatSize(int64(l.ResponseHead)) }},
+	{"log", "Log lines of one request.", "dropped and counted", func(l function.Limits) string { return formatSize(int64(l.LogBytes)) }},
+	{"subrequests", "Outbound requests.", "refused to the function", func(l function.Limits) string { return strconv.Itoa(l.Subrequests) }},
+	{"subrequests_now", "Outbound requests at once.", "refused to the function", func(l function.Limits) string { return strconv.Itoa(l.SubrequestsNow) }},
+	{"kv_operations", "KV calls.", "refused to the function", func(l function.Limits) string { return strconv.Itoa(l.KVOperations) }},
+	{"concurrency", "Requests of the function at once on a node.", "503 with Retry-After", func(l function.Limits) string { return strconv.Itoa(l.Concurrency) }},
+}
+
+// WriteLimits writes a table of the limits: default, ceiling, and what happens over them.
+func WriteLimits(w io.Writer) {
+	fmt.Fprintf(w, "| `[limits]` key | default | ceiling | what it bounds | over it |\n|---|---|---|---|---|\n")
+	for _, k := range limitKeys {
+		fmt.Fprintf(w, "| `%s` | %s | %s | %s | %s |\n", k.name, k.value(function.Default), k.value(function.Ceiling), k.meaning, k.over)
+	}
+}
