@@ -50,9 +50,11 @@ func TestBorrowBounds(t *testing.T) {
 	p, _ := build(t, waitWAT, ProgramConfig{})
 	in := start(t, p, StartConfig{})
 	defer in.Close()
-	if _, ok := in.Borrow(0, 0); !ok { // before the first poll there is no memory: nothing of nothing
+	none, ok := in.Borrow(0, 0) // before the first poll there is no memory: nothing of nothing
+	if !ok {
 		t.Error("an empty loan is refused")
 	}
+	none.Release()
 	if _, ok := in.Borrow(0, 1); ok {
 		t.Error("memory is lent before there is any")
 	}

@@ -46,7 +46,7 @@ const hostileWAT = `(module
 
 // hostileRuns uses slots in every way and then compares them with their image.
 func hostileRuns(p *Program, img *Image) error {
-	for round := range 20 {
+	for round := range 8 {
 		var together []*Instance
 		for _, verb := range "dfgtwo" {
 			in, err := p.Start(StartConfig{Head: []byte(string(verb)), MemoryLimit: memoryLimit})
