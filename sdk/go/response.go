@@ -78,15 +78,7 @@ func (w *response) inform(status int) {
 // setHeader fixes the final status and the headers as they are now.
 func (w *response) setHeader(status int) {
 	w.status = status
-	if declared := w.header.Get("Content-Length"); declared != "" {
-		n, err := strconv.ParseInt(declared, 10, 64)
-		if err != nil || n < 0 {
-			log.Printf("http: invalid Content-Length of %q", declared)
-			w.header.Del("Content-Length")
-		} else {
-			w.length = n
-		}
-	}
+	w.length = w.declared()
 	w.noCount = !bodyAllowed(status)
 	w.noSniff = w.noCount
 	w.frozen.reset()
@@ -95,6 +87,22 @@ func (w *response) setHeader(status int) {
 			w.freeze(name, values)
 		}
 	}
+}
+
+// declared returns the handler's Content-Length, -1 if it gave none. One that is
+// no length is dropped.
+func (w *response) declared() int64 {
+	s := w.header.Get("Content-Length")
+	if s == "" {
+		return -1
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n < 0 {
+		log.Printf("http: invalid Content-Length of %q", s)
+		w.header.Del("Content-Length")
+		return -1
+	}
+	return n
 }
 
 // keep reports whether a header goes out, and notes what it decides for others.
@@ -226,6 +234,10 @@ func (w *response) FlushError() error {
 }
 
 func (w *response) Flush() { _ = w.FlushError() }
+
+// EnableFullDuplex is there for http.ResponseController: on the edge a request's
+// body can always be read on while the response is written.
+func (w *response) EnableFullDuplex() error { return nil }
 
 // finish completes the answer after the handler returned.
 func (w *response) finish() {

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	edge "github.com/selvage-edge/selvage/sdk/go"
+)
+
+// store is a package variable on purpose: its handle must not outlive a request.
+var store = edge.KV("store")
+
+// offers use what the edge has beyond HTTP.
+var offers = map[string]http.HandlerFunc{
+	"/info": func(w http.ResponseWriter, r *http.Request) {
+		_ = json.NewEncoder(w).Encode(map[string]any{"info": edge.Info(r.Context()), "remote": r.RemoteAddr, "tls": r.TLS, "warmed": warmed})
+	},
+	"/variable": func(w http.ResponseWriter, r *http.Request) {
+		_, ok := edge.LookupVar("MISSING")
+		fmt.Fprint(w, edge.Var("GREETING"), " ", ok)
+	},
+	"/log": func(w http.ResponseWriter, r *http.Request) {
+		edge.LogLevel.Set(slog.LevelDebug)
+		slog.Debug("a detail")
+		slog.Info("an event", "user", 7, "level", "gold")
+		slog.With("a", 1).WithGroup("g").Warn("a warning", "b", "two words")
+		slog.Error("a failure", "error", io.ErrUnexpectedEOF)
+		log.Printf("from package %s", "log")
+		fmt.Println("on stdout")
+		fmt.Fprintln(os.Stderr, "on stderr")
+	},
+	"/hijack": func(w http.ResponseWriter, r *http.Request) {
+		_, _, err := http.NewResponseController(w).Hijack()
+		fmt.Fprint(w, errors.Is(err, http.ErrNotSupported))
+	},
+	"/random": func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, rand.Uint64()) },
+
+	"GET /kv/{key}":    kvGet,
+	"PUT /kv/{key}":    kvPut,
+	"DELETE /kv/{key}": kvDelete,
+	"GET /kv":          kvList,
+	"/unbound": func(w http.ResponseWriter, r *http.Request) {
+		_, err := edge.KV("other").Get(r.Context(), "k")
+		kvFail(w, err)
+	},
+
+	"/fetch":       fetch,
+	"/fetch/many":  fetchMany,
+	"/fetch/proxy": fetchProxy,
+}
+
+func kvGet(w http.ResponseWriter, r *http.Request) {
+	e, err := store.GetEntry(r.Context(), r.PathValue("key"))
+	if err != nil {
+		kvFail(w, err)
+		return
+	}
+	w.Header().Set("X-Revision", fmt.Sprint(e.Revision))
+	w.Header().Set("X-Expires", fmt.Sprint(!e.Expires.IsZero() && time.Until(e.Expires) < time.Hour))
+	w.Write(e.Value)
+}
+
+func kvPut(w http.ResponseWriter, r *http.Request) {
+	var opts []edge.WriteOption
+	if d, err := time.ParseDuration(r.URL.Query().Get("ttl")); err == nil {
+		opts = append(opts, edge.TTL(d))
+	}
+	opts = append(opts, condition(r)...)
+	value, _ := io.ReadAll(r.Body)
+	revision, err := store.Put(r.Context(), r.PathValue("key"), value, opts...)
+	if err != nil {
+		kvFail(w, err)
+		return
+	}
+	fmt.Fprint(w, revision)
+}
+
+func kvDelete(w http.ResponseWriter, r *http.Request) {
+	revision, err := store.Delete(r.Context(), r.PathValue("key"), condition(r)...)
+	if err != nil {
+		kvFail(w, err)
+		return
+	}
+	fmt.Fprint(w, revision > 0)
+}
+
+func condition(r *http.Request) []edge.WriteOption {
+	switch s := r.URL.Query().Get("if"); s {
+	case "":
+		return nil
+	case "absent":
+		return []edge.WriteOption{edge.IfAbsent()}
+	default:
+		var n uint64
+		fmt.Sscan(s, &n)
+		return []edge.WriteOption{edge.IfRevision(n)}
+	}
+}
+
+func kvList(w http.ResponseWriter, r *http.Request) {
+	for k, err := range store.List(r.Context(), r.URL.Query().Get("prefix")) {
+		if err != nil {
+			kvFail(w, err)
+			return
+		}
+		fmt.Fprintln(w, k.Key)
+	}
+}
+
+func kvFail(w http.ResponseWriter, err error) {
+	var status edge.Status
+	errors.As(err, &status)
+	w.Header().Set("X-Status", fmt.Sprint(int32(status)))
+	http.Error(w, fmt.Sprint(err), http.StatusConflict)
+}
+
+func fetch(w http.ResponseWriter, r *http.Request) {
+	resp, err := http.Get(r.URL.Query().Get("url"))
+	if err != nil {
+		kvFail(w, err)
+		return
+	}
+	defer resp.Body.Close()
+	w.Header().Set("X-Origin", resp.Header.Get("X-Origin"))
+	w.WriteHeader(resp.StatusCode)
+	io.Copy(w, resp.Body)
+}
+
+// fetchMany makes several requests at once.
+func fetchMany(w http.ResponseWriter, r *http.Request) {
+	var group sync.WaitGroup
+	var mu sync.Mutex
+	begin := time.Now()
+	for _, u := range r.URL.Query()["url"] {
+		group.Go(func() {
+			resp, err := http.Get(u)
+			if err == nil {
+				resp.Body.Close()
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			fmt.Fprintln(w, err)
+		})
+	}
+	group.Wait()
+	fmt.Fprintln(w, time.Since(begin).Milliseconds())
+}
+
+// fetchProxy passes the request on and the answer back, both streaming.
+func fetchProxy(w http.ResponseWriter, r *http.Request) {
+	out, err := http.NewRequestWithContext(r.Context(), r.Method, r.URL.Query().Get("url"), r.Body)
+	if err != nil {
+		kvFail(w, err)
+		return
+	}
+	out.ContentLength = r.ContentLength
+	for name, values := range r.Header {
+		if strings.HasPrefix(name, "X-") {
+			out.Header[name] = values
+		}
+	}
+	resp, err := edge.Fetch(out)
+	if err != nil {
+		kvFail(w, err)
+		return
+	}
+	defer resp.Body.Close()
+	w.WriteHeader(resp.StatusCode)
+	io.Copy(w, resp.Body)
+}

@@ -1,0 +1,96 @@
+package sdktest
+
+import (
+	"bytes"
+	"context"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/selvage-edge/selvage/runtime/hostcall"
+)
+
+// memoryKV is KV without a network, for one process.
+type memoryKV struct {
+	mu struct {
+		sync.Mutex
+		revision uint64
+		entries  map[hostcall.Namespace]map[string]hostcall.Entry
+	}
+}
+
+var _ hostcall.KV = (*memoryKV)(nil)
+
+func newMemoryKV() *memoryKV {
+	k := new(memoryKV)
+	k.mu.entries = map[hostcall.Namespace]map[string]hostcall.Entry{}
+	return k
+}
+
+func (k *memoryKV) Get(_ context.Context, ns hostcall.Namespace, key string) (hostcall.Entry, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.current(ns, key)
+}
+
+// current returns the entry that has not expired. The lock is held.
+func (k *memoryKV) current(ns hostcall.Namespace, key string) (hostcall.Entry, error) {
+	e, ok := k.mu.entries[ns][key]
+	if !ok || !e.Expires.IsZero() && !time.Now().Before(e.Expires) {
+		return hostcall.Entry{}, hostcall.ErrNotFound
+	}
+	return e, nil
+}
+
+func (k *memoryKV) Put(_ context.Context, ns hostcall.Namespace, key string, value []byte, o hostcall.PutOptions) (uint64, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	e, _ := k.current(ns, key)
+	if o.IfRevision >= 0 && e.Revision != uint64(o.IfRevision) {
+		return 0, hostcall.ErrConflict
+	}
+	if k.mu.entries[ns] == nil {
+		k.mu.entries[ns] = map[string]hostcall.Entry{}
+	}
+	k.mu.revision++
+	e = hostcall.Entry{Value: bytes.Clone(value), Revision: k.mu.revision}
+	if o.TTL > 0 {
+		e.Expires = time.Now().Add(o.TTL)
+	}
+	k.mu.entries[ns][key] = e
+	return e.Revision, nil
+}
+
+func (k *memoryKV) Delete(_ context.Context, ns hostcall.Namespace, key string, ifRevision int64) (uint64, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	e, err := k.current(ns, key)
+	if ifRevision >= 0 && err != nil {
+		return 0, err
+	}
+	if ifRevision >= 0 && e.Revision != uint64(ifRevision) {
+		return 0, hostcall.ErrConflict
+	}
+	delete(k.mu.entries[ns], key)
+	k.mu.revision++
+	return k.mu.revision, nil
+}
+
+func (k *memoryKV) List(_ context.Context, ns hostcall.Namespace, prefix, cursor string, limit int) ([]hostcall.KeyInfo, string, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var keys []hostcall.KeyInfo
+	for _, key := range slices.Sorted(maps.Keys(k.mu.entries[ns])) {
+		e, err := k.current(ns, key)
+		if err != nil || !strings.HasPrefix(key, prefix) || key <= cursor {
+			continue
+		}
+		if len(keys) == limit {
+			return keys, keys[limit-1].Key, nil
+		}
+		keys = append(keys, hostcall.KeyInfo{Key: key, Revision: e.Revision, Expires: e.Expires})
+	}
+	return keys, "", nil
+}
