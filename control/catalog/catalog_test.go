@@ -342,9 +342,6 @@ func TestRebuild(t *testing.T) {
 	c, _ := newControl(t)
 	s := NewState(c.Anchor)
 	apply(t, s, c, release("a/f", 1), release("a/lost", 2))
-	if _, err := s.Rebuild(1); !errors.Is(err, ErrStale) {
-		t.Errorf("the same epoch: %v", err)
-	}
 	b, err := s.Rebuild(2)
 	if err != nil {
 		t.Fatal(err)
@@ -365,14 +362,42 @@ func TestRebuild(t *testing.T) {
 	if err := b.Commit(); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Commit(); !errors.Is(err, ErrStale) {
-		t.Errorf("twice: %v", err)
+	if _, err := s.Rebuild(1); !errors.Is(err, ErrStale) {
+		t.Errorf("back to the old epoch: %v", err)
 	}
 	if _, ok := s.Snapshot().Release(function.ID{Project: "a", Name: "lost"}); ok || s.Snapshot().Position() != (Position{2, 2}) {
 		t.Errorf("at %s", s.Snapshot().Position())
 	}
 	if err := s.Apply(Position{1, 9}, sign(t, c, release("a/x", 9))...); !errors.Is(err, ErrStale) {
 		t.Errorf("the old epoch: %v", err)
+	}
+}
+
+func TestRebuildInTheSameEpoch(t *testing.T) {
+	c, _ := newControl(t)
+	for name, try := range map[string]struct {
+		to      uint64
+		records []*Record
+		ok      bool
+	}{
+		"all of it, and more":      {9, []*Record{release("a/f", 3), release("a/g", 4), release("a/h", 9)}, true},
+		"a newer record of a key":  {9, []*Record{release("a/g", 4), number(release("a/f", 5), 2)}, true},
+		"not as far":               {3, []*Record{release("a/f", 3)}, false},
+		"as far, but a key lost":   {9, []*Record{release("a/f", 3)}, false},
+		"as far, but a key before": {9, []*Record{release("a/f", 2), release("a/g", 4)}, false},
+	} {
+		s := NewState(c.Anchor)
+		apply(t, s, c, release("a/f", 3), release("a/g", 4))
+		b, err := s.Rebuild(1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Apply(Position{1, try.to}, sign(t, c, try.records...)...); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Commit(); (err == nil) != try.ok || err != nil && !errors.Is(err, ErrStale) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -45,10 +45,11 @@ func (s *State) Apply(to Position, records ...[]byte) error {
 	return nil
 }
 
-// Rebuild starts an empty catalog of a newer epoch beside the present one, which
-// keeps serving until Commit.
+// Rebuild starts an empty catalog beside the present one, which keeps serving
+// until Commit. epoch is a newer one, or the present one if the log cannot be
+// followed from where the state is; an older one is ErrStale.
 func (s *State) Rebuild(epoch uint64) (*Rebuild, error) {
-	if held := s.Snapshot().pos.Epoch; epoch <= held {
+	if held := s.Snapshot().pos.Epoch; epoch < held {
 		return nil, fmt.Errorf("%w: epoch %d, held is %d", ErrStale, epoch, held)
 	}
 	return &Rebuild{state: s, epoch: epoch, next: empty()}, nil
@@ -78,14 +79,32 @@ func (r *Rebuild) Apply(to Position, records ...[]byte) error {
 // Snapshot returns what was read so far.
 func (r *Rebuild) Snapshot() *Snapshot { return r.next }
 
-// Commit makes it the state's catalog.
+// Commit makes it the state's catalog. In the epoch that is held it must have
+// come at least as far, for every key (ErrStale): a store that lost its newest
+// records has to begin a new epoch before anyone follows it back.
 func (r *Rebuild) Commit() error {
 	r.state.mu.Lock()
 	defer r.state.mu.Unlock()
-	if held := r.state.cur.Load().pos; r.next.pos.Epoch <= held.Epoch {
-		return fmt.Errorf("%w: rebuilt %s, held is %s", ErrStale, r.next.pos, held)
+	held := r.state.cur.Load()
+	if r.next.pos.Compare(held.pos) < 0 {
+		return fmt.Errorf("%w: rebuilt to %s, held is %s", ErrStale, r.next.pos, held.pos)
+	}
+	if r.epoch == held.pos.Epoch {
+		if err := r.next.holdsAll(held); err != nil {
+			return err
+		}
 	}
 	r.state.cur.Store(r.next)
+	return nil
+}
+
+// holdsAll checks that no key's record is older than in held.
+func (s *Snapshot) holdsAll(held *Snapshot) error {
+	for key, e := range held.entries {
+		if mine, ok := s.entries[key]; !ok || mine.record.Revision < e.record.Revision {
+			return fmt.Errorf("%w: the log no longer has record %s of %s; does control need a new epoch?", ErrStale, e.record.Position, key)
+		}
+	}
 	return nil
 }
 

@@ -143,9 +143,10 @@ func (c *Client) prefer(addr string) {
 
 // Do sends r, whose URL needs only path and query (http.NewRequest with
 // "/peer/v1/..." will do). Where an address cannot be reached, or is not whom
-// it should be, the next is tried; so it is where a GET or HEAD fails on the
-// way. Other requests are not sent twice. There is no overall timeout: bound it
-// by r's context, which also ends the response's body. Close the body.
+// it should be, the next is tried (unless r's body cannot be had again: no
+// GetBody); so it is where a GET or HEAD fails on the way. Other requests are not
+// sent twice. There is no overall timeout: bound it by r's context, which also
+// ends the response's body. Close the body.
 func (c *Client) Do(r *http.Request) (*http.Response, error) {
 	addresses := c.Addresses()
 	if len(addresses) == 0 {
