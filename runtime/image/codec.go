@@ -46,7 +46,7 @@ func (m *Image) Encode() []byte {
 
 // encoder is single-threaded so that the same image gives the same bytes.
 func encoder() *zstd.Encoder {
-	e, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(true), zstd.WithEncoderLevel(zstd.SpeedDefault))
+	e, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(true), zstd.WithSingleSegment(true), zstd.WithEncoderLevel(zstd.SpeedDefault))
 	if err != nil {
 		panic(err) // the options are constants
 	}
@@ -94,7 +94,7 @@ func decompress(b []byte, length uint64) ([]byte, error) {
 	if !h.HasFCS || h.FrameContentSize != length {
 		return nil, errors.New("the compressed length is not the one announced")
 	}
-	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(max(length, 1)), zstd.WithDecoderLowmem(true))
+	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(max(length, 64<<10)), zstd.WithDecoderLowmem(true))
 	if err != nil {
 		return nil, err
 	}
