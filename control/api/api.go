@@ -49,7 +49,7 @@ type Config struct {
 	Bundle        bundle.Limits // of uploads
 	PrepareAtOnce int           // modules prepared at once; default 2
 	BodyBytes     int64         // bytes of request bodies held at once; default 512 MiB
-	AwayAfter     time.Duration // a node silent for so long is not waited for; default 45 s
+	AwayAfter     time.Duration // a node silent for so long is not waited for; default 75 s
 	Log           *slog.Logger  // default: none
 	Now           func() time.Time
 }
@@ -77,7 +77,7 @@ func (c *Config) defaults() {
 		c.BodyBytes = 512 << 20
 	}
 	if c.AwayAfter <= 0 {
-		c.AwayAfter = 45 * time.Second
+		c.AwayAfter = 75 * time.Second
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

@@ -127,8 +127,13 @@ func (c *call) again(ctx context.Context, key, request string) (*reply, error) {
 // remember keeps the answer under the key.
 func (c *call) remember(ctx context.Context, key string, rev uint64, m remembered, status int, out *reply, p *Problem) error {
 	m.Done, m.Status, m.Header = true, status, make(http.Header)
-	var v any = p
 	m.Header.Set("Content-Type", problemMedia)
+	var v any
+	if p != nil {
+		q := *p
+		q.Instance = c.id
+		v = q
+	}
 	if out != nil {
 		v = out.json
 		m.Header.Set("Content-Type", "application/json")

@@ -20,10 +20,10 @@ func openAPI(routes []*route) ([]byte, error) {
 	s := schemas{known: object{}}
 	paths := object{}
 	for _, rt := range routes {
-		item, _ := paths[rt.pattern].(object)
+		item, _ := paths[rt.path()].(object)
 		if item == nil {
 			item = object{}
-			paths[rt.pattern] = item
+			paths[rt.path()] = item
 		}
 		item[strings.ToLower(rt.method)] = s.operation(rt)
 	}

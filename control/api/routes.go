@@ -91,13 +91,16 @@ func (a *API) publicRoutes() []*route {
 		{name: "listNamespaces", method: "GET", pattern: "/v1/projects/{project}/kv", summary: "KV namespaces", scope: read, status: 200, out: NamespaceList{}, do: a.listNamespaces},
 		{name: "putNamespace", method: "PUT", pattern: "/v1/projects/{project}/kv/{namespace}", summary: "Make a KV namespace; done already is done", scope: deploy, mutates: true, limit: jsonLimit, status: 200, in: NamespaceRequest{}, out: Namespace{}, do: a.putNamespace},
 		{name: "listKeys", method: "GET", pattern: kvPath, summary: "Keys in byte order", scope: read, status: 200, query: pageQuery, out: KeyList{}, do: a.listKeys},
-		{name: "getKey", method: "GET", pattern: kvPath + "/{key}", summary: "A value; the key is percent-encoded, any bytes", scope: read, status: 200, rawOut: "the value", do: a.getKey},
-		{name: "putKey", method: "PUT", pattern: kvPath + "/{key}", summary: "Write a value; answered when it is durable", scope: deploy, mutates: true, limit: hostcall.MaxValueBytes, status: 200, query: []param{ttlQuery, ifQuery}, header: ifHeaders, raw: "the value", out: Written{}, do: a.putKey},
-		{name: "deleteKey", method: "DELETE", pattern: kvPath + "/{key}", summary: "Delete a value", scope: deploy, mutates: true, status: 200, query: []param{ifQuery}, header: ifHeaders[:1], out: Written{}, do: a.deleteKey},
+		{name: "getKey", method: "GET", pattern: kvPath + "/{key...}", summary: "A value; the key is the rest of the path, percent-encoded, any bytes", scope: read, status: 200, rawOut: "the value", do: a.getKey},
+		{name: "putKey", method: "PUT", pattern: kvPath + "/{key...}", summary: "Write a value; answered when it is durable", scope: deploy, mutates: true, limit: hostcall.MaxValueBytes, status: 200, query: []param{ttlQuery, ifQuery}, header: ifHeaders, raw: "the value", out: Written{}, do: a.putKey},
+		{name: "deleteKey", method: "DELETE", pattern: kvPath + "/{key...}", summary: "Delete a value", scope: deploy, mutates: true, status: 200, query: []param{ifQuery}, header: ifHeaders[:1], out: Written{}, do: a.deleteKey},
 	}
 }
 
 var auditQuery = []param{{"after", "entries after this sequence"}, {"limit", "entries in the page, 1 to 500; default 100"}}
+
+// path is the pattern as the OpenAPI document writes it.
+func (rt *route) path() string { return strings.ReplaceAll(rt.pattern, "...}", "}") }
 
 // hasWildcard reports whether pattern has the path parameter name.
 func hasWildcard(pattern, name string) bool { return strings.Contains(pattern, "{"+name+"}") }
@@ -106,7 +109,7 @@ func hasWildcard(pattern, name string) bool { return strings.Contains(pattern, "
 func wildcards(pattern string) (names []string) {
 	for _, seg := range strings.Split(pattern, "/") {
 		if strings.HasPrefix(seg, "{") {
-			names = append(names, strings.Trim(seg, "{}"))
+			names = append(names, strings.Trim(seg, "{}."))
 		}
 	}
 	return names

@@ -86,16 +86,14 @@ func auditSubject(project string) (string, error) {
 }
 
 // Audit appends an entry about project ("" for what belongs to the fleet) and
-// returns once it is durable. It may use half of the disk's reserve: what other
+// returns once it is durable. It may use half of what is kept free: what other
 // writes are refused for can still be recorded.
 func (s *Store) Audit(ctx context.Context, project string, value []byte) error {
 	subj, err := auditSubject(project)
 	if err != nil {
 		return err
 	}
-	d := s.disk
-	d.reserve /= 2
-	if err := d.room(int64(len(value))); err != nil {
+	if err := s.disk.roomForAudit(int64(len(value))); err != nil {
 		return err
 	}
 	a := s.audit

@@ -102,6 +102,9 @@ var (
 	ErrAhead = errors.New("store: the position is above the head of the log: the store was rolled back, give it a new epoch")
 )
 
+// answerTimeout bounds the wait for the store where the caller's context does not.
+const answerTimeout = 30 * time.Second
+
 // maxPayload holds the largest value, its headers and subject.
 const maxPayload = hostcall.MaxValueBytes + 1<<20
 
@@ -138,7 +141,8 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if err := s.connect(); err != nil {
 		return nil, err
 	}
-	if s.js, err = jetstream.New(s.nc); err != nil {
+	// A slow disk is waited for: an answer in time is the caller's concern.
+	if s.js, err = jetstream.New(s.nc, jetstream.WithDefaultTimeout(answerTimeout)); err != nil {
 		return nil, fmt.Errorf("store: open jetstream: %w", err)
 	}
 	if err := s.openStreams(ctx); err != nil {
@@ -228,6 +232,8 @@ func (s *Store) startServer() error {
 	if !srv.ReadyForConnections(30 * time.Second) {
 		return fmt.Errorf("store: the embedded server in %s did not start within 30 s: see its warnings in the log", s.cfg.Dir)
 	}
+	s.disk.most = s.cfg.MaxBytes
+	s.disk.used = func() int64 { return int64(srv.GlobalAccount().JetStreamUsage().Store) }
 	return nil
 }
 

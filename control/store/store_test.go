@@ -131,6 +131,9 @@ func TestBoundOfTheStore(t *testing.T) {
 	if !errors.Is(err, ErrFull) {
 		t.Fatalf("writing past the bound: %v", err)
 	}
+	if err := s.Audit(t.Context(), "p", []byte("it was refused")); err != nil {
+		t.Fatalf("recording that: %v", err)
+	}
 	if _, err := s.KV().Get(t.Context(), ns, "a"); err != nil {
 		t.Fatalf("reading at the bound: %v", err)
 	}
