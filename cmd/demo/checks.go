@@ -24,10 +24,22 @@ func (c *checks) add(name string, err error, format string, args ...any) {
 	k := check{Check: name, OK: err == nil, Detail: fmt.Sprintf(format, args...)}
 	mark := "ok"
 	if err != nil {
-		k.Detail, mark = strings.ReplaceAll(err.Error(), "\n", "; "), "FAILED"
+		k.Detail, mark = firstFailure(err), "FAILED"
 	}
 	fmt.Printf("  %-6s %s: %s\n", mark, k.Check, k.Detail)
 	*c = append(*c, k)
+}
+
+// firstFailure is the first of what may be many, cut to a line for the table.
+func firstFailure(err error) string {
+	text, more, _ := strings.Cut(err.Error(), "\n")
+	if len(text) > 300 {
+		text = text[:300] + "..."
+	}
+	if more != "" {
+		text += fmt.Sprintf(" (and %d more)", strings.Count(more, "\n")+1)
+	}
+	return text
 }
 
 func (c checks) allHold() bool {

@@ -92,8 +92,12 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// withoutControl stops control, asks every PoP, restarts every PoP, and asks again.
+// withoutControl has every PoP read the link once more (the one whose server was
+// killed began with an empty cache), stops control, asks every PoP, restarts every PoP, and asks again.
 func (d *demo) withoutControl(ctx context.Context) error {
+	if err := d.askEveryPoP(ctx); err != nil {
+		return fmt.Errorf("before control was stopped: %w", err)
+	}
 	d.fleet.Control.Stop(15 * time.Second)
 	d.checks.add("control away: PoPs serve", d.askEveryPoP(ctx), "every function in %d PoPs, KV from their caches", len(d.fleet.Layout.Edges))
 	start := time.Now()
