@@ -75,8 +75,12 @@ func TestEveryWayToFail(t *testing.T) {
 		{"fetch_read", handle(`(drop (call $fetch_read (i32.const 1) ` + far + ` (i32.const 10)))`), fault.Pointer, "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			bounds := short
+			if c.want == fault.CPU {
+				bounds.Wall = 0 // a busy machine may take long over 10 ms of processor time
+			}
 			log := &lines{}
-			x, u, f := run(t, c.body, limits(short), func(_ *function.Version, p *guest.Ports, _ *exchange) { p.Log = log })
+			x, u, f := run(t, c.body, limits(bounds), func(_ *function.Version, p *guest.Ports, _ *exchange) { p.Log = log })
 			if c.name == "loops over sleeps of nothing" { // either budget may be the first to be used up
 				if f == nil || f.Kind != fault.CPU && f.Kind != fault.Wall {
 					t.Fatalf("got %v", f)
@@ -107,7 +111,7 @@ func TestEveryWayToFail(t *testing.T) {
 
 func TestCPUIsChargedCloseToTheBudget(t *testing.T) {
 	_, u, f := run(t, handle(`(loop $l (br $l))`), limits(function.Limits{CPU: 30 * time.Millisecond}))
-	if f == nil || f.Kind != fault.CPU || u.CPU < 30*time.Millisecond || u.CPU > 50*time.Millisecond {
+	if f == nil || f.Kind != fault.CPU || u.CPU < 30*time.Millisecond || u.CPU > 60*time.Millisecond {
 		t.Errorf("got %v after %v", f, u.CPU)
 	}
 }
