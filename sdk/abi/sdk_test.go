@@ -79,7 +79,7 @@ func TestGoSDKCallsAsDeclared(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, params := range sdkCalls(t, "../go/imports_wasip1.go") {
-		signature := regexp.MustCompile(`// `+name+`\(([^)]*)\)`).FindSubmatch(source)
+		signature := regexp.MustCompile(`// ` + name + `\(([^)]*)\)`).FindSubmatch(source)
 		if signature == nil {
 			t.Errorf("%s: no signature in abi.go", name)
 			continue

@@ -1,8 +1,10 @@
 package edge
 
 import (
+	"fmt"
 	"net/http"
 	"runtime"
+	"runtime/debug"
 	_ "unsafe" // for linkname
 )
 
@@ -27,14 +29,29 @@ func start() {
 	case <-ended:
 		die("main returned without calling edge.Serve: end func main() with edge.Serve(handler)")
 	}
+	warmUp()
+}
+
+// runMain runs main as the runtime would.
+func runMain() {
+	defer explain()
+	mainMain()
+	close(ended)
+}
+
+// warmUp ends start-up.
+func warmUp() {
+	defer explain()
 	runWarmUps()
 	rehearse()
 }
 
-// runMain runs main as the runtime would. A panic ends the guest with its trace.
-func runMain() {
-	mainMain()
-	close(ended)
+// explain ends a guest that panics, with the panic on stderr. The runtime would
+// do so too, but it sleeps first, and at start-up nothing may wait.
+func explain() {
+	if v := recover(); v != nil {
+		die(fmt.Sprintf("panic at start-up: %v\n\n%s", v, debug.Stack()))
+	}
 }
 
 // serve hands h over and parks: start-up ends here.

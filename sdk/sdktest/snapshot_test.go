@@ -13,7 +13,7 @@ import (
 
 // start runs the guest's start-up once, as a deployment does, and returns the
 // image it leaves behind.
-func start(t testing.TB, code []byte, img *image.Image) (*image.Image, error) {
+func start(t testing.TB, code []byte, img *image.Image, environ ...string) (*image.Image, error) {
 	t.Helper()
 	if err := image.CheckSnapshot(code); err != nil {
 		return nil, err
@@ -39,7 +39,7 @@ func start(t testing.TB, code []byte, img *image.Image) (*image.Image, error) {
 	}
 	defer linker.Close()
 	p, err := e.Program(engine.ProgramConfig{
-		Code: loaded, Image: mapped, Linker: linker, Entries: []string{abi.ExportInitialize, abi.ExportStart}, Args: []string{"guest"},
+		Code: loaded, Image: mapped, Linker: linker, Entries: []string{abi.ExportInitialize, abi.ExportStart}, Args: []string{"guest"}, Environ: environ,
 	})
 	if err != nil {
 		return nil, err
@@ -60,7 +60,7 @@ func run(p *engine.Program) (*image.Image, error) {
 			return instance.Snapshot()
 		case engine.Yield:
 		default:
-			return nil, fmt.Errorf("start-up: %+v %s", ev.Trap, text(instance))
+			return nil, fmt.Errorf("start-up: %s, exit status %d\n%s", ev.Trap.Message, ev.Trap.ExitStatus, text(instance))
 		}
 	}
 }

@@ -108,6 +108,11 @@ func condition(r *http.Request) []edge.WriteOption {
 }
 
 func kvList(w http.ResponseWriter, r *http.Request) {
+	var size int
+	if _, err := fmt.Sscan(r.URL.Query().Get("page"), &size); err == nil {
+		kvPages(w, r, size)
+		return
+	}
 	for k, err := range store.List(r.Context(), r.URL.Query().Get("prefix")) {
 		if err != nil {
 			kvFail(w, err)
@@ -177,4 +182,21 @@ func fetchProxy(w http.ResponseWriter, r *http.Request) {
 	defer resp.Body.Close()
 	w.WriteHeader(resp.StatusCode)
 	io.Copy(w, resp.Body)
+}
+
+// kvPages lists page by page, with cursors.
+func kvPages(w http.ResponseWriter, r *http.Request, size int) {
+	for cursor := ""; ; {
+		page, err := store.ListPage(r.Context(), r.URL.Query().Get("prefix"), cursor, size)
+		if err != nil || len(page.Keys) > size {
+			kvFail(w, err)
+			return
+		}
+		for _, k := range page.Keys {
+			fmt.Fprintln(w, k.Key)
+		}
+		if cursor = page.Cursor; cursor == "" {
+			return
+		}
+	}
 }
