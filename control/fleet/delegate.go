@@ -3,6 +3,7 @@ package fleet
 import (
 	"fmt"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -12,7 +13,7 @@ import (
 // returns: some run under memberlist's lock, so none may call back into it.
 type delegate struct {
 	fleet *Fleet
-	meta  []byte
+	meta  atomic.Pointer[[]byte]
 }
 
 var (
@@ -24,7 +25,16 @@ var (
 	_ memberlist.PingDelegate     = (*delegate)(nil)
 )
 
-func (d *delegate) NodeMeta(int) []byte { return d.meta }
+// say sets what this node says of itself from now on.
+func (d *delegate) say(m Meta) error {
+	b, err := m.Encode()
+	if err == nil {
+		d.meta.Store(&b)
+	}
+	return err
+}
+
+func (d *delegate) NodeMeta(int) []byte { return *d.meta.Load() }
 
 func (d *delegate) NotifyMsg(b []byte) { d.fleet.events.news(d.fleet.heads.learn(b)) }
 
@@ -47,9 +57,11 @@ func (d *delegate) NotifyUpdate(n *memberlist.Node) {
 	d.fleet.events.event(Event{Kind: Changed, Member: m})
 }
 
+// NotifyLeave cannot tell by n who left from who failed; the metadata of one
+// that leaves says so beforehand.
 func (d *delegate) NotifyLeave(n *memberlist.Node) {
 	h := Failed
-	if n.State == memberlist.StateLeft {
+	if member(n).Meta.Leaving {
 		h = Left
 		d.fleet.seeds.forget(n.Name)
 	}

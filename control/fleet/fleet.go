@@ -20,6 +20,7 @@ import (
 type Fleet struct {
 	config Config
 	list   *memberlist.Memberlist
+	self   *delegate
 	view   *view
 	heads  *heads
 	seeds  *seeds
@@ -56,15 +57,15 @@ func Join(c Config) (*Fleet, error) {
 }
 
 func (f *Fleet) listen() error {
-	meta, err := f.config.Meta.Encode()
-	if err != nil {
+	f.self = &delegate{fleet: f}
+	if err := f.self.say(f.config.Meta); err != nil {
 		return err
 	}
 	t, err := openTransport(f.ctx, f.config)
 	if err != nil {
 		return err
 	}
-	list, err := memberlist.Create(f.gossip(t, &delegate{fleet: f, meta: meta}))
+	list, err := memberlist.Create(f.gossip(t))
 	if err != nil {
 		return errors.Join(fmt.Errorf("start gossip on %s: %w", f.config.Bind, err), t.Shutdown())
 	}
@@ -74,14 +75,13 @@ func (f *Fleet) listen() error {
 
 // gossip is memberlist's configuration: patient with a slow link between
 // PoPs, quick to exchange whole states.
-func (f *Fleet) gossip(t memberlist.NodeAwareTransport, d *delegate) *memberlist.Config {
-	m := memberlist.DefaultLANConfig()
+func (f *Fleet) gossip(t memberlist.NodeAwareTransport) *memberlist.Config {
+	m, d := memberlist.DefaultLANConfig(), f.self
 	m.Name, m.Label, m.SecretKey = f.config.Name, f.config.Fleet, f.config.Key
 	m.Transport = t
 	at := f.config.advertised()
 	m.AdvertiseAddr, m.AdvertisePort = at.Addr().String(), cmp.Or(int(at.Port()), boundPort(t))
 	m.EnableCompression = false // decompressing foreign bytes is surface nobody needs here
-	m.RequireNodeNames = true
 	m.Delegate, m.Events, m.Conflict, m.Merge, m.Alive, m.Ping = d, d, d, d, d, d
 	m.LogOutput, m.Logger = nil, gossipLog(f.config.Log)
 
@@ -139,7 +139,14 @@ func (f *Fleet) Heads() []Head { return f.heads.snapshot() }
 // word to be on its way: members then see Left, not Failed. Close follows.
 func (f *Fleet) Leave(within time.Duration) error {
 	f.stop() // the rejoin loop must not bring the node back
-	if err := f.list.Leave(within); err != nil {
+	meta := f.config.Meta
+	meta.Leaving = true
+	if err := f.self.say(meta); err != nil {
+		return fmt.Errorf("leave the fleet: %w", err)
+	}
+	// Who does not hear the first part sees a failure: nothing worse.
+	err := f.list.UpdateNode(within / 2)
+	if err = errors.Join(err, f.list.Leave(within/2)); err != nil {
 		return fmt.Errorf("leave the fleet: %w", err)
 	}
 	return nil

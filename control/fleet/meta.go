@@ -37,18 +37,25 @@ type Meta struct {
 	Public  string // host:port for clients; may be empty
 	Peer    string // host:port for mTLS between members; may be empty
 	Version string // of the software, up to 32 printable bytes
+	Leaving bool   // it is about to go: send it nothing new; set by Leave
 }
 
-// metaVersion starts the encoding: then the role, then five strings, each with
-// its length in a uvarint. Bytes after them are a newer version's and ignored.
+// metaVersion starts the encoding: then the role, a byte of flags, and five
+// strings, each with its length in a uvarint. Other flags, and bytes after the
+// strings, are a newer version's and ignored.
 const metaVersion = 1
+
+const flagLeaving = 1
 
 // Encode returns at most 512 bytes.
 func (m Meta) Encode() ([]byte, error) {
 	if err := m.validate(); err != nil {
 		return nil, fmt.Errorf("node metadata: %w", err)
 	}
-	b := []byte{metaVersion, byte(m.Role)}
+	b := []byte{metaVersion, byte(m.Role), 0}
+	if m.Leaving {
+		b[2] |= flagLeaving
+	}
 	for _, s := range m.strings() {
 		b = binary.AppendUvarint(b, uint64(len(*s)))
 		b = append(b, *s...)
@@ -64,11 +71,11 @@ func DecodeMeta(b []byte) (Meta, error) {
 	if len(b) > memberlist.MetaMaxSize {
 		return Meta{}, fmt.Errorf("node metadata: %d bytes, at most %d", len(b), memberlist.MetaMaxSize)
 	}
-	if len(b) < 2 || b[0] != metaVersion {
+	if len(b) < 3 || b[0] != metaVersion {
 		return Meta{}, errors.New("node metadata: not of a known version")
 	}
-	m := Meta{Role: Role(b[1])}
-	b = b[2:]
+	m := Meta{Role: Role(b[1]), Leaving: b[2]&flagLeaving != 0}
+	b = b[3:]
 	for _, s := range m.strings() {
 		n, used := binary.Uvarint(b)
 		if used <= 0 || n > uint64(len(b)-used) {

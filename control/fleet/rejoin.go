@@ -39,11 +39,13 @@ func (f *Fleet) seek() {
 		if f.ctx.Err() != nil {
 			return
 		}
-		if n, _ := f.list.Join([]string{a.String()}); n > 0 {
+		n, err := f.list.Join([]string{a.String()})
+		if n > 0 {
 			f.seeds.rejoins.Add(1)
 			return
 		}
 		f.seeds.failures.Add(1)
+		f.config.Log.Debug("a member that should be there does not answer; it is tried again", "address", a, "err", err)
 	}
 }
 
