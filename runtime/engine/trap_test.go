@@ -264,3 +264,23 @@ func ExampleTrap() {
 	fmt.Println(&Trap{Code: TrapStack})
 	// Output: stack overflow
 }
+
+// A guest whose work hides in instructions that never look at the tick, and
+// that suspends after each, is charged for it all the same.
+func TestLongInstructionsAreCharged(t *testing.T) {
+	const rounds = 8
+	p, _ := build(t, `(module (import "test" "wait" (func $wait (param i32) (result i32))) (memory (export "memory") 1600)
+	  (func (export "handle") `+strings.Repeat("(memory.fill (i32.const 0) (i32.const 1) (i32.const 104857600)) (drop (call $wait (i32.const 0)))", rounds)+`))`, ProgramConfig{})
+	in := start(t, p, StartConfig{})
+	defer in.Close()
+	for e := run(in); e.Kind != Done; e = run(in) {
+		if e.Kind != Call {
+			t.Fatalf("event %d, trap %v", e.Kind, e.Trap)
+		}
+		in.Resume(0)
+	}
+	// 100 MiB take a few milliseconds on any machine.
+	if cpu := in.Usage().CPU; cpu < rounds*time.Millisecond {
+		t.Errorf("%d fills of 100 MiB are charged as %v", rounds, cpu)
+	}
+}

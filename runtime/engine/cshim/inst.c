@@ -7,7 +7,7 @@
 #define MAX_SPARE 256
 #define KEEP_BUFFER ((size_t)64 << 10) // larger ones are not kept with a spare instance
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; // of spare
+static pthread_mutex_t lock = PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP; // of spare
 static sv_inst *spare;
 static int nspare;
 
@@ -173,19 +173,19 @@ static int advance(sv_inst *in) {
 #define SHORT_POLL 2000000
 
 // A short poll is charged by the monotonic clock, which costs 20 ns where the
-// thread's own clock costs most of a microsecond. Once the guest has run for a
-// whole tick that is worth its system call.
+// thread's own clock costs most of a microsecond. From the first poll on that
+// was not short, that is worth its system call: so what is forgiven is once.
 int sv_poll(sv_inst *in) {
 	if (in->failed) return SV_FAILED;
-	int clock = in->yielded ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;
+	int clock = in->timed ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;
 	uint64_t from = sv_clock(clock);
 	sv_current = in;
 	int event = advance(in);
 	sv_current = NULL;
 	uint64_t spent = sv_clock(clock) - from;
-	if (!in->yielded && spent > SHORT_POLL) spent = SHORT_POLL;
-	in->v.cpu_ns += spent;
-	if (event == SV_YIELD) in->yielded = true;
+	bool capped = !in->timed && spent > SHORT_POLL;
+	in->v.cpu_ns += capped ? SHORT_POLL : spent;
+	if (capped || event == SV_YIELD) in->timed = true;
 	return event;
 }
 

@@ -153,7 +153,8 @@ struct sv_inst {
 	wasm_trap_t *trap;
 	wasmtime_error_t *error;
 	size_t step; // 0: instantiate; then one for each entry
-	bool has_body, no_calls, yielded, failed;
+	bool has_body, no_calls, failed;
+	bool timed; // polls are charged by the thread's own clock
 	uint32_t own_code; // set by sv_die
 	uint64_t memory_limit;
 	uint32_t head_limit, log_limit, log_used, log_cap;

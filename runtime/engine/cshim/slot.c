@@ -31,7 +31,7 @@ static int pagemap = -1;
 static atomic_bool scanning;
 static bool proven;
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; // of the free lists
+static pthread_mutex_t lock = PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP; // of the free lists
 static sv_slot *lru, *lru_last;
 
 // ---- free lists (lock held)

@@ -19,7 +19,7 @@ typedef struct stack {
 	unsigned frees;
 } stack;
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; // of spare
+static pthread_mutex_t lock = PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP; // of spare
 static stack *spare;
 
 // The page below what is kept holds a pattern. A stack that grew past it has
