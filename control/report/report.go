@@ -5,6 +5,7 @@ package report
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/selvage-edge/selvage/runtime/function"
@@ -63,7 +64,7 @@ type Function struct {
 	ReadyMS   float64         `json:"ready_ms,omitempty"`   // from seeing the release to this state
 }
 
-// Validate refuses what no honest node sends.
+// Validate refuses what no honest node sends; of an endless Why it keeps the beginning.
 func (r *Report) Validate() error {
 	if r.Node == "" || len(r.Node) > 128 || r.PoP == "" || len(r.PoP) > 128 {
 		return errors.New("report: node and pop must be named, in at most 128 bytes")
@@ -77,7 +78,7 @@ func (r *Report) Validate() error {
 			return fmt.Errorf("report: %s/%s: state %.40q is unknown", f.Project, f.Function, f.State)
 		}
 		if len(f.Why) > 4096 {
-			f.Why = f.Why[:4096]
+			f.Why = strings.ToValidUTF8(f.Why[:4096], "")
 		}
 	}
 	return nil
