@@ -29,11 +29,10 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err := newRoot().ExecuteContext(ctx)
+	code, err := run(ctx)
 	if err != nil && !errors.Is(err, errSaid) {
 		fmt.Fprintln(os.Stderr, "selvage:", err)
 	}
-	code := exitCode(err)
 	stop()
 	os.Exit(code)
 }

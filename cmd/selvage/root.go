@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -26,13 +27,23 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 type options struct {
 	json   bool
 	target string
+	ran    bool // a command's own work began: the words were understood
 }
 
 func (o *options) out() *term.Out               { return term.New(o.json) }
 func (o *options) find() (target.Target, error) { return target.Find(o.target) }
 
-func newRoot() *cobra.Command {
+// run is the whole program: it returns its exit code and what is left to say.
+func run(ctx context.Context) (int, error) {
 	var o options
+	err := newRoot(&o).ExecuteContext(ctx)
+	if err != nil && !o.ran {
+		err = usageError{err}
+	}
+	return exitCode(err), err
+}
+
+func newRoot(o *options) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "selvage",
 		Short: "WebAssembly functions on the nodes of a CDN",
@@ -52,40 +63,46 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the fleet cannot be reached, 4 th
 	}
 	root.PersistentFlags().BoolVar(&o.json, "json", false, "print results as JSON")
 	root.PersistentFlags().StringVar(&o.target, "target", "", "file that names the fleet (default: "+target.Where+")")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddGroup(&cobra.Group{ID: "dev", Title: "For those who write functions:"}, &cobra.Group{ID: "ops", Title: "For those who run the fleet:"})
-	for _, c := range []*cobra.Command{initCommand(&o), buildCommand(&o), deployCommand(&o), statusCommand(&o), kvCommand(&o), requestCommand(&o)} {
+	for _, c := range []*cobra.Command{initCommand(o), buildCommand(o), deployCommand(o), statusCommand(o), kvCommand(o), requestCommand(o)} {
 		c.GroupID = "dev"
 		root.AddCommand(c)
 	}
-	for _, c := range []*cobra.Command{upCommand(&o), controlCommand(&o), edgeCommand(&o), joinTokenCommand(&o), referenceCommand(&o)} {
+	for _, c := range []*cobra.Command{upCommand(o), controlCommand(o), edgeCommand(o), joinTokenCommand(o), referenceCommand(o)} {
 		c.GroupID = "ops"
 		root.AddCommand(c)
 	}
-	root.AddCommand(serverCommand(&o))
-	usageArgs(root)
+	root.AddCommand(serverCommand(o))
+	o.watch(root)
 	return root
 }
 
-// usageArgs makes wrong arguments exit with exitUsage, on every command.
-func usageArgs(c *cobra.Command) {
+// watch notes when a command's own work begins, and makes wrong arguments say
+// where to look, on c and every command below it.
+func (o *options) watch(c *cobra.Command) {
 	if check := c.Args; check != nil {
 		c.Args = func(c *cobra.Command, args []string) error {
 			if err := check(c, args); err != nil {
-				return usagef("%w; see '%s --help'", err, c.CommandPath())
+				return fmt.Errorf("%w; see '%s --help'", err, c.CommandPath())
 			}
 			return nil
 		}
 	}
+	if work := c.RunE; work != nil {
+		c.RunE = func(c *cobra.Command, args []string) error {
+			o.ran = true
+			return work(c, args)
+		}
+	}
 	for _, sub := range c.Commands() {
-		usageArgs(sub)
+		o.watch(sub)
 	}
 }
 
 func exitCode(err error) int {
 	var usage usageError
 	var refused interface{ Refused() bool }
-	var network net.Error
+	var network *net.OpError
 	switch {
 	case err == nil:
 		return exitOK
