@@ -25,6 +25,7 @@ const (
 	exitDeclined = 10
 	exitMemory   = 11
 	exitConfine  = 12
+	exitAborted  = 13 // also in abort_amd64.s
 	exitUsage    = 64
 )
 
@@ -140,7 +141,7 @@ func (c *child) outcome(o order, took time.Duration, timedOut bool) (Outcome, er
 	ps := c.cmd.ProcessState
 	out := Outcome{Wall: took, CPU: ps.UserTime() + ps.SystemTime()}
 	said := c.said()
-	out.Status = classify(ps.Sys().(syscall.WaitStatus), said, timedOut, out.CPU >= table[o.verb].cpu)
+	out.Status = classify(ps.Sys().(syscall.WaitStatus), said, timedOut, cpuGone(out.CPU, table[o.verb]))
 	switch out.Status {
 	case Done, Declined:
 		return c.handOver(o.verb, out)
@@ -153,9 +154,13 @@ func (c *child) outcome(o order, took time.Duration, timedOut bool) (Outcome, er
 	return withText(out, said)
 }
 
+// cpuGone allows for the kernel, which counts towards the limit more finely than
+// it reports.
+func cpuGone(used time.Duration, l limits) bool { return used >= l.cpu*9/10 }
+
 // classify says how a helper ended. A kill that is neither the wall's nor the
 // processor limit's is the kernel's, out of memory.
-func classify(ws syscall.WaitStatus, said string, timedOut, cpuGone bool) Status {
+func classify(ws syscall.WaitStatus, said string, timedOut, noTime bool) Status {
 	killed := ws.Signaled() && (ws.Signal() == syscall.SIGKILL || ws.Signal() == syscall.SIGXCPU)
 	switch {
 	case ws.Exited() && ws.ExitStatus() == exitDone:
@@ -164,7 +169,7 @@ func classify(ws syscall.WaitStatus, said string, timedOut, cpuGone bool) Status
 		return Declined
 	case ws.Exited() && ws.ExitStatus() == exitMemory:
 		return OutOfMemory
-	case timedOut, killed && cpuGone:
+	case timedOut, killed && noTime:
 		return TimedOut
 	case killed, noMemory(said):
 		return OutOfMemory
@@ -175,7 +180,7 @@ func classify(ws syscall.WaitStatus, said string, timedOut, cpuGone bool) Status
 
 // noMemory knows the last words of an allocator: Go's, Rust's, the kernel's.
 func noMemory(said string) bool {
-	for _, s := range []string{"out of memory", "cannot allocate", "Cannot allocate", "memory allocation of"} {
+	for _, s := range []string{"out of memory", "cannot allocate", "Cannot allocate", "failed to allocate", "memory allocation of"} {
 		if strings.Contains(said, s) {
 			return true
 		}

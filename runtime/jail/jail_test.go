@@ -62,6 +62,10 @@ func hostileWork(_ Verb, in []byte) ([]byte, error) {
 		panic("lost its way\x1b[31m")
 	case "exit":
 		os.Exit(0)
+	case "abort": // as a library does it that found no memory, on a thread of its own
+		fmt.Fprintln(os.Stderr, "memory allocation of 4096 bytes failed")
+		_ = unix.Tgkill(unix.Getpid(), unix.Gettid(), unix.SIGABRT)
+		time.Sleep(time.Hour)
 	case "kill":
 		_ = unix.Kill(unix.Getpid(), unix.SIGSEGV)
 		time.Sleep(time.Hour)
@@ -226,6 +230,7 @@ func TestOutcomes(t *testing.T) {
 		{"spin", ErrTime, "limits are 1s of processor time"},
 		{"eat", ErrMemory, "limit is 512 MiB"},
 		{"enomem", ErrMemory, ""},
+		{"abort", ErrMemory, ""},
 		{"panic", ErrCrash, "lost its way[31m"},
 		{"kill", ErrCrash, ""},
 		{"exit", ErrCrash, "can still change"},

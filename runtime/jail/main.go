@@ -32,6 +32,10 @@ func Main(args []string, work func(Verb, []byte) ([]byte, error)) int {
 	if verb == probe {
 		return exitDone
 	}
+	if err := endOnAbort(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return exitConfine
+	}
 	return serve(verb, work)
 }
 
