@@ -87,20 +87,20 @@ func linker(t testing.TB) *Linker {
 // build makes a program of a module in the text format; its image comes back for audits.
 func build(t testing.TB, wat string, c ProgramConfig) (*Program, *Image) {
 	t.Helper()
-	wasm, err := wasmtime.Wat2Wasm(wat)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return buildWasm(t, wasm, c)
-}
-
-func buildWasm(t testing.TB, wasm []byte, c ProgramConfig) (*Program, *Image) {
-	t.Helper()
-	code, img, err := image.Split(wasm)
+	code, img, err := image.Split(mustWasm(t, wat))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return buildSplit(t, code, img, c)
+}
+
+func mustWasm(t testing.TB, wat string) []byte {
+	t.Helper()
+	wasm, err := wasmtime.Wat2Wasm(wat)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return wasm
 }
 
 func buildSplit(t testing.TB, code []byte, img *image.Image, c ProgramConfig) (*Program, *Image) {
@@ -225,7 +225,7 @@ func BenchmarkStart(b *testing.B) {
 
 // runChild is the test binary run again: what needs a process of its own.
 func runChild(name string) int {
-	children := map[string]func(testing.TB) error{"mlockall": mlockallChild, "capacity": capacityChild, "budget": budgetChild}
+	children := map[string]func(testing.TB) error{"mlockall": mlockallChild, "capacity": capacityChild, "budget": budgetChild, "blind": blindChild, "nomap": nomapChild}
 	configs := map[string]Config{"budget": {ResidentBytes: 1 << 20}}
 	m, err := readMaps()
 	if err == nil && name == "capacity" {

@@ -284,3 +284,20 @@ func TestLongInstructionsAreCharged(t *testing.T) {
 		t.Errorf("%d fills of 100 MiB are charged as %v", rounds, cpu)
 	}
 }
+
+// wasmtime keeps externref values in a memory of its own, which it asks our
+// creator for: a guest never gets one, with or without a memory of its own.
+func TestNoSecondMemory(t *testing.T) {
+	for _, memory := range []string{"", "(memory 1)"} {
+		p, img := build(t, `(module (table 4 externref) `+memory+` (global (mut externref) (ref.null extern))
+		  (func (export "handle") (global.set 0 (table.get 0 (i32.const 1)))))`, ProgramConfig{})
+		in := start(t, p, StartConfig{})
+		if e := run(in); e.Kind != Failed || !strings.Contains(e.Trap.Message, "selvage:") {
+			t.Errorf("%s: event %d, trap %v", memory, e.Kind, e.Trap)
+		}
+		in.Close()
+		if _, err := img.Audit(); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -258,7 +258,8 @@ wasmtime_error_t *sv_memory_new(void *env, const wasm_memorytype_t *ty, size_t m
 	wasmtime_linear_memory_t *out) {
 	(void)env, (void)ty;
 	sv_inst *in = sv_current;
-	if (!in || in->step != 0 || in->slot) return wasmtime_error_new("selvage: a memory outside of an instance's start");
+	// A second one would be the heap that wasmtime keeps externref values in.
+	if (!in || in->step != 0 || in->slot) return wasmtime_error_new("selvage: an instance has one memory, from its start (externref values are not supported)");
 	sv_prog *prog = in->prog;
 	if (minimum != prog->memory_min || maximum != prog->memory_max || minimum > prog->image->size || prog->image->size > maximum ||
 		reserved != SV_RESERVATION || guard != SV_GUARD)
