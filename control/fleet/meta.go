@@ -36,7 +36,7 @@ type Meta struct {
 	Region  string // may be empty
 	Public  string // host:port for clients; may be empty
 	Peer    string // host:port for mTLS between members; may be empty
-	Version string // of the software, up to 32 printable bytes
+	Version string // of the software, up to 64 printable bytes
 	Leaving bool   // it is about to go: send it nothing new; set by Leave
 }
 
@@ -107,8 +107,8 @@ func (m Meta) validate() error {
 		faults = append(faults, wrap("region", ValidName(m.Region)))
 	}
 	faults = append(faults, wrap("public address", validAddress(m.Public)), wrap("peer address", validAddress(m.Peer)))
-	if len(m.Version) > 32 || !printable(m.Version) {
-		faults = append(faults, fmt.Errorf("version %.40q: want up to 32 printable bytes", m.Version))
+	if len(m.Version) > 64 || !printable(m.Version) {
+		faults = append(faults, fmt.Errorf("version %.40q: want up to 64 printable bytes", m.Version))
 	}
 	return errors.Join(faults...)
 }

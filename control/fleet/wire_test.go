@@ -28,7 +28,7 @@ func TestMetaRoundTrip(t *testing.T) {
 	}
 	for _, m := range []Meta{
 		{}, {Role: 9, PoP: "lon"}, {Role: Node}, {Role: Node, PoP: "Lon"}, {Role: Node, PoP: "lon", Region: "-"},
-		{Role: Node, PoP: "lon", Public: "nowhere"}, {Role: Node, PoP: "lon", Peer: ":1"}, {Role: Node, PoP: "lon", Version: "a b"},
+		{Role: Node, PoP: "lon", Public: "nowhere"}, {Role: Node, PoP: "lon", Peer: ":1"}, {Role: Node, PoP: "lon", Version: "a b"}, {Role: Node, PoP: "lon", Version: strings.Repeat("v", 65)},
 		{Role: Node, PoP: "lon", Public: strings.Repeat("a", 200) + ":1"},
 	} {
 		if _, err := m.Encode(); err == nil {

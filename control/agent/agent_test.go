@@ -1,0 +1,502 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/selvage-edge/selvage/control/catalog"
+	"github.com/selvage-edge/selvage/control/fleet"
+	"github.com/selvage-edge/selvage/control/identity"
+	"github.com/selvage-edge/selvage/control/report"
+	"github.com/selvage-edge/selvage/edge/kv"
+	"github.com/selvage-edge/selvage/edge/serve"
+	"github.com/selvage-edge/selvage/runtime/function"
+	"github.com/selvage-edge/selvage/runtime/hostcall"
+	"github.com/selvage-edge/selvage/runtime/jail"
+	"github.com/selvage-edge/selvage/runtime/pool"
+)
+
+// node is an agent with everything it is wired to but the engine: a version
+// here is its code's text, which says what becomes of it.
+type node struct {
+	t       *testing.T
+	control *control
+	id      *identity.Node
+	dir     string
+	link    Doer
+	kv      *kv.Store
+	agent   *Agent[*version]
+	table   atomic.Pointer[serve.Routes]
+	swaps   atomic.Int32
+	held    chan struct{} // closed to let code "hang" go on
+	stop    func()
+	mu      sync.Mutex
+	events  []Event
+	live    map[*version]bool
+	heads   []fleet.Head
+}
+
+// version is a function made ready.
+type version struct {
+	node *node
+	v    function.Version
+	code string
+}
+
+func (v *version) Version() *function.Version { return &v.v }
+
+func (v *version) Release() {
+	v.node.mu.Lock()
+	defer v.node.mu.Unlock()
+	if !v.node.live[v] {
+		v.node.t.Errorf("%s %q was released twice", v.v.ID, v.code)
+	}
+	delete(v.node.live, v)
+}
+
+func newNode(t *testing.T, c *control) *node {
+	t.Helper()
+	n := &node{t: t, control: c, id: c.join("n1"), dir: t.TempDir(), held: make(chan struct{}), live: map[*version]bool{}}
+	n.link = c.peerClient(n.id)
+	t.Cleanup(func() { n.end() })
+	return n
+}
+
+// run starts the agent; the state is what is in the node's folder.
+func (n *node) run(change ...func(*Config[*version])) *node {
+	n.t.Helper()
+	n.table.Store(nil)
+	var err error
+	if n.kv, err = kv.New(kv.Config{Origin: NewOrigin(n.link), Timeout: 2 * time.Second}); err != nil {
+		n.t.Fatal(err)
+	}
+	cfg := Config[*version]{
+		Self: report.Report{Node: "n1", PoP: "lon", Public: "192.0.2.1:443", Build: "test", Started: time.Now()},
+		Dir:  n.dir, Control: n.link, Trust: n.id.Member.Anchor(), Prepare: n.prepare, KV: n.kv,
+		Target:   func(v *version, _ catalog.Release) *serve.Target { return &serve.Target{Version: v.Version()} },
+		Swap:     func(t *serve.Routes) { n.table.Store(t); n.swaps.Add(1) },
+		OnEvent:  func(e Event) { n.mu.Lock(); defer n.mu.Unlock(); n.events = append(n.events, e) },
+		Announce: func(h fleet.Head) error { n.mu.Lock(); defer n.mu.Unlock(); n.heads = append(n.heads, h); return nil },
+	}
+	for _, f := range change {
+		f(&cfg)
+	}
+	if n.agent, err = Open(cfg); err != nil {
+		n.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = n.agent.Run(ctx) })
+	n.stop = func() { cancel(); running.Wait(); n.kv.Close() }
+	return n
+}
+
+func (n *node) end() {
+	if n.stop != nil {
+		n.stop()
+	}
+	n.stop = nil
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.live = map[*version]bool{}
+}
+
+func (n *node) prepare(ctx context.Context, v function.Version, code, image []byte) (*version, pool.Prepared, error) {
+	text := strings.TrimPrefix(string(code), "\x00asm\x01\x00\x00\x00")
+	if function.DigestOf(code) != v.Code || function.DigestOf(image) != v.Image {
+		n.t.Errorf("%s was given other bytes than its digests name", v.ID)
+	}
+	switch {
+	case strings.HasPrefix(text, "refused"):
+		return nil, pool.Prepared{}, &jail.Refused{Reason: "the module imports what nobody has"}
+	case strings.HasPrefix(text, "hang"):
+		select {
+		case <-n.held:
+		case <-ctx.Done():
+			return nil, pool.Prepared{}, ctx.Err()
+		}
+	}
+	out := &version{node: n, v: v, code: text}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.live[out] = true
+	return out, pool.Prepared{CompileTime: 7 * time.Millisecond}, nil
+}
+
+// served is the code that answers for host, "" if none does.
+func (n *node) served(host string) string {
+	t := n.table.Load()
+	if t == nil {
+		return ""
+	}
+	target, ok := t.Lookup(host, "/")
+	if !ok {
+		return ""
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for v := range n.live {
+		if v.Version() == target.Version {
+			return v.code
+		}
+	}
+	n.t.Errorf("%s leads to a version that was released", host)
+	return "released"
+}
+
+func (n *node) until(what string, ok func() bool) {
+	n.t.Helper()
+	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			n.t.Fatalf("never: %s; events: %v", what, n.events)
+		}
+	}
+}
+
+func (n *node) serves(host, code string) {
+	n.t.Helper()
+	n.until(fmt.Sprintf("%s serves %q", host, code), func() bool { return n.served(host) == code })
+}
+
+func TestDeploymentsGoLive(t *testing.T) {
+	c := newControl(t)
+	n := newNode(t, c).run()
+	r := c.deploy("hello", routeOf("hello.example"), "one")
+	n.serves("hello.example", "one")
+	n.until("control knows", func() bool { return c.status(r).State == report.Live })
+	s := c.status(r)
+	if s.Digest != r.Bundle || s.CompileMS != 7 || s.ReadyMS <= 0 || s.Node != "n1" {
+		t.Errorf("status: %+v", s)
+	}
+	r = c.deploy("hello", routeOf("hello.example", "also.example"), "two")
+	n.serves("hello.example", "two")
+	n.serves("also.example", "two")
+	n.until("control knows the second", func() bool { return c.status(r).State == report.Live })
+	n.until("the first is given back", func() bool { n.mu.Lock(); defer n.mu.Unlock(); return len(n.live) == 1 })
+
+	c.call("DELETE", "/v1/projects/default/functions/hello", nil, 200, nil)
+	n.serves("hello.example", "")
+	n.until("all is given back", func() bool { n.mu.Lock(); defer n.mu.Unlock(); return len(n.live) == 0 })
+	st := n.agent.Stats()
+	if !st.Connected || st.Behind || st.Functions != 0 || st.Revision == 0 {
+		t.Errorf("stats: %+v", st)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if last := n.heads[len(n.heads)-1]; last != (fleet.Head{Log: "catalog", Epoch: st.Epoch, Sequence: st.Revision}) {
+		t.Errorf("last head told: %+v", last)
+	}
+}
+
+func TestOneFailureHoldsUpNobody(t *testing.T) {
+	c := newControl(t)
+	n := newNode(t, c).run(func(c *Config[*version]) { c.Workers = 2 })
+	c.deploy("good", routeOf("good.example"), "good 1")
+	n.serves("good.example", "good 1")
+
+	hung := c.deploy("hung", routeOf("hung.example"), "hang")
+	bad := c.deploy("bad", routeOf("bad.example"), "refused")
+	c.deploy("good", routeOf("good.example"), "good 2")
+	n.serves("good.example", "good 2")
+	n.until("control knows what failed and why", func() bool {
+		s := c.status(bad)
+		return s.State == report.Failed && strings.Contains(s.Why, "imports what nobody has")
+	})
+	if s := c.status(hung); s.State != report.Compiling {
+		t.Errorf("the one that hangs: %+v", s)
+	}
+	// A version that cannot run leaves the one before in place.
+	failed := c.deploy("good", routeOf("good.example"), "refused too")
+	n.until("it failed", func() bool { return c.status(failed).State == report.Failed })
+	n.serves("good.example", "good 2")
+
+	c.deploy("bad", routeOf("bad.example"), "repaired")
+	n.serves("bad.example", "repaired")
+	close(n.held)
+	n.serves("hung.example", "hang")
+	if st := n.agent.Stats(); st.Live != 2 || st.Failed != 1 || st.Functions != 3 {
+		t.Errorf("stats: %+v", st)
+	}
+}
+
+func TestAReleaseOvertakesAnother(t *testing.T) {
+	c := newControl(t)
+	n := newNode(t, c).run()
+	for i := range 5 {
+		c.deploy("f", routeOf("f.example"), fmt.Sprint("hang ", i))
+	}
+	c.deploy("f", routeOf("f.example"), "last")
+	n.serves("f.example", "last")
+	n.until("nothing else is held", func() bool { n.mu.Lock(); defer n.mu.Unlock(); return len(n.live) == 1 })
+}
+
+func TestServesWithoutControl(t *testing.T) {
+	c := newControl(t)
+	n := newNode(t, c).run()
+	for i := range 5 {
+		c.deploy(fmt.Sprint("f", i), routeOf(fmt.Sprintf("f%d.example", i)), fmt.Sprint("code ", i))
+	}
+	for i := range 5 {
+		n.serves(fmt.Sprintf("f%d.example", i), fmt.Sprint("code ", i))
+	}
+	n.end()
+	c.stop()
+
+	// One blob rotted on disk: that function has to wait for control, no other does.
+	if err := os.WriteFile(filepath.Join(n.dir, "blobs", codeOf("code 3").Hex()), []byte("rot"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.run()
+	for i := range 5 {
+		if i != 3 {
+			n.serves(fmt.Sprintf("f%d.example", i), fmt.Sprint("code ", i))
+		}
+	}
+	if n.served("f3.example") != "" || n.swaps.Load() < 1 {
+		t.Errorf("what is not there is served: %q", n.served("f3.example"))
+	}
+	if st := n.agent.Stats(); st.Connected || st.Functions != 5 {
+		t.Errorf("stats: %+v", st)
+	}
+
+	c.start()
+	n.serves("f3.example", "code 3")
+	r := c.deploy("f0", routeOf("f0.example"), "after")
+	n.serves("f0.example", "after")
+	n.until("control knows", func() bool { return c.status(r).State == report.Live })
+}
+
+func TestAHintEndsTheWait(t *testing.T) {
+	c := newControl(t)
+	n := newNode(t, c).run()
+	c.deploy("f", routeOf("f.example"), "one")
+	n.serves("f.example", "one")
+	c.stop()
+	n.until("the stream is down", func() bool { return !n.agent.Stats().Connected })
+	time.Sleep(2 * time.Second) // long enough for the follower to wait longer and longer
+	c.start()
+	r := c.deploy("f", routeOf("f.example"), "two")
+	start := time.Now()
+	n.agent.Hear(fleet.Head{Log: "catalog", Epoch: r.Epoch, Sequence: r.Revision})
+	n.serves("f.example", "two")
+	t.Logf("served %v after the hint", time.Since(start))
+	n.agent.Hear(fleet.Head{Log: "catalog", Epoch: r.Epoch, Sequence: r.Revision + 100})
+	if !n.agent.Stats().Behind {
+		t.Error("a newer head does not show")
+	}
+	n.agent.Hear(fleet.Head{Log: "kv/p/n", Epoch: r.Epoch + 9})
+}
+
+// liar is a control that answers for some blobs with other bytes.
+type liar struct {
+	Doer
+	lies atomic.Bool
+}
+
+func (l *liar) Do(r *http.Request) (*http.Response, error) {
+	resp, err := l.Doer.Do(r)
+	if err == nil && l.lies.Load() && strings.Contains(r.URL.Path, "/blobs/") {
+		b, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		resp.Body = io.NopCloser(bytes.NewReader(append(b, '!')))
+	}
+	return resp, err
+}
+
+func TestFalseBytesAreNotTaken(t *testing.T) {
+	c := newControl(t)
+	n := newNode(t, c)
+	l := &liar{Doer: n.link}
+	l.lies.Store(true)
+	n.link = l
+	n.run()
+	r := c.deploy("f", routeOf("f.example"), "code")
+	n.until("control knows why it waits", func() bool {
+		s := c.status(r)
+		return s.State == report.Fetching && strings.Contains(s.Why, errBlob.Error())
+	})
+	files, err := os.ReadDir(filepath.Join(n.dir, "blobs"))
+	if err != nil || len(files) != 0 {
+		t.Errorf("kept: %v, %v", files, err)
+	}
+	l.lies.Store(false)
+	n.serves("f.example", "code")
+}
+
+func TestRoutesChangeHands(t *testing.T) {
+	c := newControl(t)
+	n := newNode(t, c).run()
+	c.deploy("old", routeOf("shop.example", "old.example"), "old")
+	n.serves("shop.example", "old")
+	c.deploy("old", routeOf("old.example"), "hang old 2") // gives it up, but is not ready
+	c.deploy("new", routeOf("shop.example"), "new")
+	n.serves("shop.example", "new")
+	n.serves("old.example", "old")
+	close(n.held)
+	n.serves("old.example", "hang old 2")
+	n.serves("shop.example", "new")
+}
+
+func TestAnotherEpoch(t *testing.T) {
+	c := newControl(t)
+	n := newNode(t, c).run()
+	c.deploy("f", routeOf("f.example"), "one")
+	n.serves("f.example", "one")
+	before := n.agent.Stats().Epoch
+	swaps := n.swaps.Load()
+	if _, err := c.store.NewEpoch(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	c.stop()
+	c.start() // as after a restore
+	n.until("the new epoch", func() bool { return n.agent.Stats().Epoch > before })
+	n.serves("f.example", "one")
+	if n.swaps.Load() != swaps {
+		t.Errorf("%d tables for a catalog that says the same", n.swaps.Load()-swaps)
+	}
+	c.deploy("f", routeOf("f.example"), "two")
+	n.serves("f.example", "two")
+	n.end()
+	c.stop()
+	n.run()
+	n.serves("f.example", "two")
+}
+
+func TestKVIsKeptFresh(t *testing.T) {
+	c := newControl(t)
+	n := newNode(t, c).run()
+	ctx := context.Background()
+	links := hostcall.Namespace{Project: "default", Name: "links"}
+	if _, err := n.kv.Get(ctx, links, "k"); !errors.Is(err, hostcall.ErrDenied) {
+		t.Errorf("a namespace no release binds: %v", err)
+	}
+	c.deploy("f", routeOf("f.example")+"[[kv]]\nname = \"links\"\naccess = \"write\"\n", "code")
+	n.serves("f.example", "code")
+	n.until("the namespace is followed", func() bool { return len(n.kv.Kept()) == 1 })
+
+	put := func(key, value string) {
+		c.call("PUT", "/v1/projects/default/kv/links/keys/"+key, []byte(value), 200, nil)
+	}
+	read := func(key string) string {
+		e, err := n.kv.Get(ctx, links, key)
+		if err != nil && !errors.Is(err, hostcall.ErrNotFound) {
+			t.Fatal(err)
+		}
+		return string(e.Value)
+	}
+	if read("k") != "" {
+		t.Error("there is a value")
+	}
+	put("k", "one")
+	n.until("a write elsewhere is seen", func() bool { return read("k") == "one" })
+	large := strings.Repeat("x", 100<<10) // too large to travel in its change
+	put("k", large)
+	n.until("a large write is seen", func() bool { return read("k") == large })
+	misses := n.kv.Stats().Misses
+	for range 10 {
+		read("k")
+	}
+	if m := n.kv.Stats().Misses - misses; m > 1 {
+		t.Errorf("ten reads asked control %d times", m)
+	}
+	rev, err := n.kv.Put(ctx, links, "mine", []byte("own"), hostcall.PutOptions{IfRevision: hostcall.AbsentRevision})
+	if err != nil || read("mine") != "own" {
+		t.Errorf("own write: %v, %q", err, read("mine"))
+	}
+	c.call("DELETE", "/v1/projects/default/kv/links/keys/k", nil, 200, nil)
+	n.until("a deletion is seen", func() bool { return read("k") == "" })
+
+	c.stop()
+	if got := read("mine"); got != "own" {
+		t.Errorf("with control away: %q", got)
+	}
+	if _, err := n.kv.Get(ctx, links, "never read"); !errors.Is(err, hostcall.ErrUnavailable) {
+		t.Errorf("what is not here, with control away: %v", err)
+	}
+	if _, err := n.kv.Put(ctx, links, "mine", nil, hostcall.PutOptions{IfRevision: int64(rev)}); !errors.Is(err, hostcall.ErrUnavailable) {
+		t.Errorf("a write with control away: %v", err)
+	}
+	c.start()
+	put("mine", "theirs")
+	n.until("the stream goes on", func() bool { e, err := n.kv.Get(ctx, links, "mine"); return err == nil && string(e.Value) == "theirs" })
+
+	c.deploy("f", routeOf("f.example"), "without")
+	n.until("an unbound namespace is let go", func() bool { return len(n.kv.Kept()) == 0 && n.agent.Stats().Followed == 0 })
+}
+
+func TestOriginSpeaksAsTheStoreDoes(t *testing.T) {
+	c := newControl(t)
+	c.deploy("f", routeOf("f.example")+"[[kv]]\nname = \"links\"\naccess = \"write\"\n[[kv]]\nname = \"ro\"\naccess = \"read\"\n", "code")
+	o := NewOrigin(c.peerClient(c.join("n1")))
+	ctx := context.Background()
+	links := hostcall.Namespace{Project: "default", Name: "links"}
+	wild := "a/b\x00\xff.*> ?#%"
+	rev, err := o.Put(ctx, links, wild, []byte("v"), hostcall.PutOptions{IfRevision: hostcall.AbsentRevision, TTL: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := o.Get(ctx, links, wild)
+	if err != nil || string(e.Value) != "v" || e.Revision != rev || time.Until(e.Expires) < 50*time.Minute {
+		t.Errorf("%+v, %v", e, err)
+	}
+	if _, err := o.Put(ctx, links, wild, nil, hostcall.PutOptions{IfRevision: hostcall.AbsentRevision}); !errors.Is(err, hostcall.ErrConflict) {
+		t.Errorf("absent: %v", err)
+	}
+	if _, err := o.Put(ctx, links, "empty", nil, hostcall.PutOptions{IfRevision: hostcall.AnyRevision}); err != nil {
+		t.Fatal(err)
+	}
+	if e, err := o.Get(ctx, links, "empty"); err != nil || len(e.Value) != 0 || !e.Expires.IsZero() {
+		t.Errorf("empty: %+v, %v", e, err)
+	}
+	big := bytes.Repeat([]byte("x"), 3<<20)
+	if _, err := o.Put(ctx, links, "big", big, hostcall.PutOptions{IfRevision: hostcall.AnyRevision}); err != nil {
+		t.Fatal(err)
+	}
+	if e, err := o.Get(ctx, links, "big"); err != nil || !bytes.Equal(e.Value, big) {
+		t.Errorf("big: %d bytes, %v", len(e.Value), err)
+	}
+	keys, next, err := o.List(ctx, links, "", "", 2)
+	if err != nil || len(keys) != 2 || keys[0].Key != wild || keys[0].Expires.IsZero() || keys[1].Key != "big" || next == "" {
+		t.Errorf("first page: %+v, %q, %v", keys, next, err)
+	}
+	keys, next, err = o.List(ctx, links, "", next, 2)
+	if err != nil || len(keys) != 1 || keys[0].Key != "empty" || !keys[0].Expires.IsZero() || next != "" {
+		t.Errorf("second page: %+v, %q, %v", keys, next, err)
+	}
+	if _, err := o.Delete(ctx, links, wild, int64(rev)); err != nil {
+		t.Error(err)
+	}
+	if _, err := o.Delete(ctx, links, wild, int64(rev)); !errors.Is(err, hostcall.ErrNotFound) && !errors.Is(err, hostcall.ErrConflict) {
+		t.Errorf("deleted twice: %v", err)
+	}
+	if _, err := o.Get(ctx, links, wild); !errors.Is(err, hostcall.ErrNotFound) {
+		t.Errorf("deleted: %v", err)
+	}
+	for name, ns := range map[string]hostcall.Namespace{
+		"unbound":   {Project: "default", Name: "other"},
+		"read only": {Project: "default", Name: "ro"},
+		"another's": {Project: "other", Name: "links"},
+	} {
+		if _, err := o.Put(ctx, ns, "k", nil, hostcall.PutOptions{IfRevision: -1}); !errors.Is(err, hostcall.ErrDenied) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, ns := range []hostcall.Namespace{{Project: "../..", Name: "x"}, {Project: "default", Name: ""}, {}} {
+		if _, err := o.Get(ctx, ns, "k"); err == nil {
+			t.Errorf("%v was answered", ns)
+		}
+	}
+}
