@@ -2,7 +2,6 @@ package api
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"strings"
 	"sync"
@@ -117,25 +116,6 @@ func TestAuditTrail(t *testing.T) {
 	if _, err := f.store.VerifyAudit(t.Context()); err != nil {
 		t.Error(err)
 	}
-}
-
-// What is remembered of a request can be read again as it was written.
-func FuzzRemembered(f *testing.F) {
-	f.Add([]byte(`{"request":"x","done":true,"status":200,"body":"e30="}`))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		var m remembered
-		if json.Unmarshal(b, &m) != nil {
-			return
-		}
-		again, err := json.Marshal(m)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var n remembered
-		if err := json.Unmarshal(again, &n); err != nil || n.Status != m.Status || !bytes.Equal(n.Body, m.Body) {
-			t.Fatalf("%s became %s: %v", b, again, err)
-		}
-	})
 }
 
 func TestFullStoreIs507(t *testing.T) {

@@ -250,10 +250,18 @@ func (st *stream) advance(ctx context.Context, log string, mark bool) error {
 	return st.write(frameBatch, e.sealed)
 }
 
-// watermarks says of every log how far it is complete.
+// watermarks says of every log how far it is complete, and ends those that the
+// follower may no longer have.
 func (st *stream) watermarks(ctx context.Context) error {
 	for log := range st.at {
-		if err := st.advance(ctx, log, true); err != nil {
+		err := st.s.cfg.Allow(ctx, log)
+		if err != nil {
+			delete(st.at, log)
+			err = st.notify(notice{Log: log, Code: noticeRefused, Detail: err.Error()})
+		} else {
+			err = st.advance(ctx, log, true)
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -355,6 +355,36 @@ func TestServerRefuses(t *testing.T) {
 	}
 }
 
+// Who may no longer have a log is told so, and gets no more of it.
+func TestAllowanceEnds(t *testing.T) {
+	var denied atomic.Bool
+	s := serve(t, func(c *ServerConfig) {
+		c.Watermark = 10 * time.Millisecond
+		c.Allow = func(context.Context, string) error {
+			if denied.Load() {
+				return errors.New("no longer bound")
+			}
+			return nil
+		}
+	})
+	body, err := s.stream(t.Context(), Request{Logs: []Want{{Log: store.KVLog(links)}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer body.Close()
+	s.put("a", "1")
+	for kind := frameKind(0); kind != frameNotice; {
+		var payload []byte
+		if kind, payload, err = readFrame(body); err != nil {
+			t.Fatal(err)
+		}
+		denied.Store(true)
+		if kind == frameNotice && !bytes.Contains(payload, []byte("no longer bound")) {
+			t.Errorf("notice %s", payload)
+		}
+	}
+}
+
 // A follower that does not read is cut off; the others notice nothing.
 func TestSlowFollowerIsCutOff(t *testing.T) {
 	s := serve(t, func(c *ServerConfig) { c.WriteLimit = 200 * time.Millisecond })

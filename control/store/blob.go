@@ -16,16 +16,48 @@ import (
 	"github.com/selvage-edge/selvage/runtime/hostcall"
 )
 
+const blobBucket = "blobs"
+
 // blobChunk is the size of a stored piece: each is one fsync.
 const blobChunk = 512 << 10
 
 func (s *Store) openBlobs(ctx context.Context) (err error) {
 	s.blobs, err = s.js.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{
-		Bucket: "blobs", Description: "bundles, code and images by digest",
+		Bucket: blobBucket, Description: "bundles, code and images by digest",
 		Storage: jetstream.FileStorage, Replicas: s.cfg.Replicas, MaxBytes: -1,
 	})
+	if err == nil && s.srv != nil {
+		err = s.sweepBlobs(ctx)
+	}
 	if err != nil {
 		return fmt.Errorf("store: open blobs: %w", err)
+	}
+	return nil
+}
+
+// sweepBlobs removes the pieces of blobs that a crash broke off. Only the
+// embedded server's one user can know that nobody is writing them.
+func (s *Store) sweepBlobs(ctx context.Context) error {
+	stream, err := s.js.Stream(ctx, "OBJ_"+blobBucket)
+	if err != nil {
+		return err
+	}
+	const pieces = "$O." + blobBucket + ".C."
+	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(pieces+">"))
+	if err != nil || len(info.State.Subjects) == 0 {
+		return err
+	}
+	whole, err := s.blobs.List(ctx)
+	if err != nil && !errors.Is(err, jetstream.ErrNoObjectsFound) {
+		return err
+	}
+	for _, o := range whole {
+		delete(info.State.Subjects, pieces+o.NUID)
+	}
+	for subj := range info.State.Subjects {
+		if err := stream.Purge(ctx, jetstream.WithPurgeSubject(subj)); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -76,6 +76,38 @@ func TestBlobIsVerifiedOnTheWayOut(t *testing.T) {
 	}
 }
 
+// What a crash in the middle of an upload leaves is gone after the next start; whole blobs are not.
+func TestBrokenOffUploadsAreSwept(t *testing.T) {
+	s := open(t)
+	ctx := t.Context()
+	d, err := s.PutBlobBytes(ctx, make([]byte, 3*blobChunk))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const orphan = "$O." + blobBucket + ".C.brokenoff"
+	if _, err := s.js.Publish(ctx, orphan, []byte("a piece")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Open(ctx, s.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	stream, err := again.js.Stream(ctx, "OBJ_"+blobBucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.GetLastMsgForSubject(ctx, orphan); !errors.Is(err, jetstream.ErrMsgNotFound) {
+		t.Errorf("the piece is there still: %v", err)
+	}
+	if b, err := again.BlobBytes(ctx, d, 1<<30); err != nil || len(b) != 3*blobChunk {
+		t.Errorf("the whole blob: %d bytes, %v", len(b), err)
+	}
+}
+
 func TestEveryConsumerHasMaxDeliver(t *testing.T) {
 	s := open(t)
 	seen := 0

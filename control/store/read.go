@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -18,10 +19,14 @@ func message(subject string, value []byte) *nats.Msg {
 	return m
 }
 
+// readerLife is how long the server keeps a reader that no longer asks.
+const readerLife = 10 * time.Second
+
 // each calls do for the messages of stream on subject from sequence from, oldest first, up to limit, until it fails or there are no more.
 func (s *Store) each(ctx context.Context, stream jetstream.Stream, subject string, from uint64, limit int, do func(jetstream.Msg, *jetstream.MsgMetadata) error) error {
 	c, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
 		FilterSubjects: []string{subject}, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: max(1, from),
+		InactiveThreshold: readerLife,
 	})
 	if err != nil {
 		return readFailed("read stream", err)

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"sync"
@@ -74,6 +75,9 @@ func (e *epoch) open(ctx context.Context, s *Store) error {
 	}
 	if err != nil {
 		_, err := s.nextEpoch(ctx, 0, hostcall.AbsentRevision)
+		if errors.Is(err, hostcall.ErrConflict) {
+			return e.open(ctx, s) // another control node made the store at the same moment
+		}
 		return err
 	}
 	n, err := strconv.ParseUint(string(rec.Value), 10, 64)

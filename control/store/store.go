@@ -16,7 +16,7 @@
 // in subjects (subject.go), so a key cannot leave its namespace. KV keeps the
 // last value per subject. Values are one message each, up to 25 MiB: the
 // embedded server's payload limit is raised for that (an outside cluster needs
-// max_payload: 28MB), because one message is what makes a conditional write, an
+// max_payload: 28MB, and Open says so), because one message is what makes a conditional write, an
 // expiry and a compaction atomic; chunks would need each of them again.
 // A deletion is a tombstone and an expiry a marker; both are kept for
 // TombstoneLife so that who follows the log learns of them.
@@ -32,6 +32,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -189,6 +190,9 @@ func (s *Store) connect() (err error) {
 	if err != nil {
 		return fmt.Errorf("store: connect: %w", err)
 	}
+	if most := s.nc.MaxPayload(); most < maxPayload {
+		return fmt.Errorf("store: %s takes payloads of %d bytes: set max_payload to %d or more there", s.cfg.URL, most, maxPayload)
+	}
 	return nil
 }
 
@@ -314,6 +318,9 @@ func (l serverLog) Noticef(format string, v ...any) {}
 func (l serverLog) Debugf(format string, v ...any)  {}
 func (l serverLog) Tracef(format string, v ...any)  {}
 func (l serverLog) Warnf(format string, v ...any) {
+	if strings.HasPrefix(format, "Maximum payloads over") {
+		return // decided; see the package's text
+	}
 	l.log.Warn("store server", "message", fmt.Sprintf(format, v...))
 }
 func (l serverLog) Errorf(format string, v ...any) {

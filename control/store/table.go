@@ -243,7 +243,7 @@ func (t *table) reached(ctx context.Context) error {
 	t.acked.Lock()
 	seq := t.acked.seq
 	t.acked.Unlock()
-	for {
+	for t.applied() < seq {
 		t.mu.Lock()
 		applied, moved := t.mu.applied, t.waitLocked()
 		t.mu.Unlock()
@@ -256,6 +256,7 @@ func (t *table) reached(ctx context.Context) error {
 			return fmt.Errorf("store: wait for revision %d: %w: %w", seq, hostcall.ErrUnavailable, ctx.Err())
 		}
 	}
+	return nil
 }
 
 // applied returns the sequence that the index reflects.
