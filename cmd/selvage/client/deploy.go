@@ -72,3 +72,14 @@ func (c *Client) JoinToken(ctx context.Context, r api.JoinTokenRequest) (api.Joi
 	k := call{method: http.MethodPost, path: "/v1/join-tokens", header: http.Header{api.HeaderIdempotency: {rand.Text()}}}
 	return t, c.json(ctx, k.jsonBody(r), &t)
 }
+
+// Trust returns the fleet's public trust material.
+func (c *Client) Trust(ctx context.Context) (identity.Bundle, error) {
+	var b identity.Bundle
+	return b, c.json(ctx, call{method: http.MethodGet, path: identity.TrustPath}, &b)
+}
+
+// PutTrust adds what the root key signed.
+func (c *Client) PutTrust(ctx context.Context, b identity.Bundle) error {
+	return c.json(ctx, call{method: http.MethodPut, path: identity.TrustPath}.jsonBody(b), nil)
+}
