@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -41,6 +42,17 @@ type node struct {
 	aborted chan bool
 }
 
+// noPanic fails the test when net/http reports that it lost track of a
+// connection, which it does by a panic of its own.
+type noPanic struct{ t *testing.T }
+
+func (l noPanic) Write(p []byte) (int, error) {
+	if strings.Contains(string(p), "panic serving") {
+		l.t.Errorf("net/http: %s", p)
+	}
+	return len(p), nil
+}
+
 // counting remembers whether a head was sent.
 type counting struct {
 	http.ResponseWriter
@@ -72,6 +84,7 @@ func serve(t *testing.T, h2 bool, s *script) *node {
 			w.WriteHeader(fault.Of(err).Kind.Status())
 		}
 	}))
+	n.Config.ErrorLog = log.New(noPanic{t}, "", 0)
 	n.EnableHTTP2 = h2
 	if h2 {
 		n.StartTLS()
@@ -260,12 +273,15 @@ func TestBodyLimit(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		body io.Reader
+		runs bool
 	}{
-		{"declared", strings.NewReader(strings.Repeat("x", 1001))},
-		{"streamed", io.MultiReader(strings.NewReader(strings.Repeat("x", 1001)))},
+		{"declared", strings.NewReader(strings.Repeat("x", 1001)), false},
+		{"streamed", io.MultiReader(strings.NewReader(strings.Repeat("x", 1001))), true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			ran := false
 			s.run = func(ctx context.Context, x guest.Exchange) error { // reads all, then answers
+				ran = true
 				p := make([]byte, 100)
 				for {
 					if _, err := x.ReadBody(p); err == io.EOF {
@@ -284,7 +300,11 @@ func TestBodyLimit(t *testing.T) {
 			if res.StatusCode != 413 {
 				t.Errorf("got %d, want 413", res.StatusCode)
 			}
-			if err := <-n.errs; fault.Of(err).Kind != fault.BodyTooLarge || !strings.Contains(err.Error(), "limits.request_body") {
+			err = <-n.errs
+			if ran != c.runs {
+				t.Errorf("the guest ran: %t, want %t", ran, c.runs)
+			}
+			if fault.Of(err).Kind != fault.BodyTooLarge || !strings.Contains(err.Error(), "limits.request_body") {
 				t.Errorf("got %v", err)
 			}
 		})
@@ -456,6 +476,9 @@ func TestAnswerBeforeTheBodyEndsClosesTheConnection(t *testing.T) {
 	}
 	if got := strings.Count(string(answers), "HTTP/1.1 200"); got != 1 {
 		t.Errorf("%d answers: %q", got, answers)
+	}
+	if !strings.Contains(string(answers), "\r\nConnection: close\r\n") {
+		t.Errorf("the client is not told that the connection ends: %q", answers)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -422,14 +423,66 @@ func TestFetchRefusals(t *testing.T) {
 	expect(t, x, f, abi.StatusInvalid, abi.StatusInvalid, abi.StatusDenied, abi.StatusClosed, abi.StatusDenied, abi.StatusLimit)
 }
 
+func TestSubrequestAllowance(t *testing.T) {
+	start := `(drop (call $fetch_close (local.tee $a (call $start)))) `
+	x, u, f := run(t, fetchText(start+start+`(call $keep (i32.const 0) (call $start))`),
+		limits(function.Limits{Subrequests: 2}),
+		fetches(func(context.Context, *http.Request) (*http.Response, error) {
+			return respond(strings.NewReader("")), nil
+		}))
+	expect(t, x, f, abi.StatusLimit)
+	if u.Subrequests != 2 {
+		t.Errorf("usage %+v", u)
+	}
+}
+
+// TestNothingOfAGuestOutlivesIt leaves one subrequest waiting for its backend
+// and one with its response half read.
+func TestNothingOfAGuestOutlivesIt(t *testing.T) {
+	body := &closing{Reader: strings.NewReader("hello")}
+	var calls, ended atomic.Int32
+	_, _, f := run(t, fetchText(`
+		(local.set $a (call $start))
+		(drop (call $fetch_read (local.get $a) (i32.const 3000) (i32.const 1)))
+		(local.set $b (call $start))`),
+		fetches(func(ctx context.Context, _ *http.Request) (*http.Response, error) {
+			defer ended.Add(1)
+			if calls.Add(1) == 1 {
+				r := respond(nil)
+				r.Body = body
+				return r, nil
+			}
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}))
+	if f != nil {
+		t.Fatal(f)
+	}
+	if calls.Load() != ended.Load() || !body.closed.Load() {
+		t.Errorf("%d of %d fetches ended, body closed: %t", ended.Load(), calls.Load(), body.closed.Load())
+	}
+}
+
+// closing is a body that remembers being closed.
+type closing struct {
+	io.Reader
+	closed atomic.Bool
+}
+
+func (c *closing) Close() error {
+	c.closed.Store(true)
+	return nil
+}
+
 func TestNoFetcherMeansDenied(t *testing.T) {
 	x, _, f := run(t, fetchText(`(call $keep (i32.const 0) (call $start))`))
 	expect(t, x, f, abi.StatusDenied)
 }
 
 // TestLentMemoryComesBackBeforeTheNextTenant ends invocations whose fetch is
-// writing into their memory, by a body that keeps writing for a while after its
-// context is over, and looks for what it writes in fresh instances.
+// writing into their memory, by a body that writes only a while after its
+// context is over. The next tenant, most likely in the same slot, sleeps until
+// well after that write and then looks for it.
 func TestLentMemoryComesBackBeforeTheNextTenant(t *testing.T) {
 	canary := func(ctx context.Context, _ *http.Request) (*http.Response, error) {
 		return respond(readerFunc(func(p []byte) (int, error) {
@@ -442,6 +495,7 @@ func TestLentMemoryComesBackBeforeTheNextTenant(t *testing.T) {
 		})), nil
 	}
 	victim := guesttest.Program(t, guesttest.Guest(t, fetchText(`(drop (call $fetch_read (call $start) (i32.const 8192) (i32.const 65536)))
+		(drop (call $sleep (i64.const 10000000)))
 		(local.set $a (i32.const 8192))
 		(loop $l (if (i32.load (local.get $a)) (then unreachable))
 			(br_if $l (i32.lt_u (local.tee $a (i32.add (local.get $a) (i32.const 4))) (i32.const 70000))))`)))
