@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"strconv"
+	"sync"
 	"syscall"
 	"testing"
 )
@@ -58,6 +60,21 @@ func overwritePagemap() error {
 	return errors.New("the engine has no page map open")
 }
 
+// spareThreads makes the runtime have n idle threads: it cannot make one while mmap fails.
+func spareThreads(n int) {
+	var all, done sync.WaitGroup
+	all.Add(n)
+	for range n {
+		done.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			all.Done()
+			all.Wait()
+		})
+	}
+	done.Wait()
+}
+
 func TestMapThatFails(t *testing.T) { child(t, "nomap") }
 
 // nomapChild lets every mmap fail for a while: a slot that cannot be reset is
@@ -69,6 +86,7 @@ func nomapChild(t testing.TB) error {
 		return e.Trap
 	}
 	debug.SetGCPercent(-1) // the Go runtime needs maps too
+	spareThreads(8)
 	var was syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_AS, &was); err != nil {
 		return err
