@@ -5,7 +5,6 @@
 GO      ?= go
 BIN     := bin
 PKGS    := ./...
-EXAMPLES := hello redirects httpbin
 FUZZTIME ?= 20s
 
 .DEFAULT_GOAL := help
@@ -18,7 +17,8 @@ build: ## build bin/selvage
 	$(GO) build -o $(BIN)/selvage ./cmd/selvage
 
 demo: build ## the main job, end to end, on this machine (DEMO_JSON=FILE also writes each check as JSON)
-	$(GO) run ./cmd/demo -selvage $(BIN)/selvage $(if $(DEMO_JSON),-json $(DEMO_JSON))
+	$(GO) build -o $(BIN)/demo ./cmd/demo
+	$(BIN)/demo -selvage $(BIN)/selvage $(if $(DEMO_JSON),-json $(DEMO_JSON))
 
 test: ## all tests, of every module in the tree
 	$(GO) test $(PKGS)
@@ -39,13 +39,14 @@ race: ## the tests that exercise concurrency, under the race detector
 	$(GO) test -race -short ./runtime/... ./edge/... ./control/...
 
 bench: build ## speed, as ratios measured side by side in one run (BENCH_JSON=FILE also writes JSON lines)
-	$(GO) run ./bench/peers $(if $(BENCH_JSON),-json $(BENCH_JSON))
+	$(GO) build -o $(BIN)/peers ./bench/peers
+	$(BIN)/peers $(if $(BENCH_JSON),-json $(BENCH_JSON))
 
 fuzz: ## every fuzz target for FUZZTIME (default 20s)
 	@for f in $$(git grep -hoE 'func (Fuzz[A-Za-z0-9_]+)' -- '*_test.go' | awk '{print $$2}' | sort -u); do \
 	  for p in $$(git grep -lE "func $$f\(" -- '*_test.go' | xargs -n1 dirname | sort -u); do \
 	    case $$p in sdk/go*|sdk/examples*) continue;; esac; \
-	    echo "== $$p $$f"; $(GO) test ./$$p -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) || exit 1; done; done
+	    echo "== $$p $$f"; $(GO) test ./$$p -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 5x || exit 1; done; done
 
 soak: ## long runs: the fuzz targets for five minutes each, the race tests ten times
 	$(MAKE) fuzz FUZZTIME=5m
