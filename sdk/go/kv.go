@@ -90,7 +90,11 @@ func (w write) milliseconds() (int64, error) {
 	if w.ttl < 0 {
 		return 0, fmt.Errorf("TTL %v: %w", w.ttl, ErrInvalid)
 	}
-	return int64((w.ttl + time.Millisecond - 1) / time.Millisecond), nil
+	ms := w.ttl / time.Millisecond
+	if w.ttl%time.Millisecond > 0 {
+		ms++
+	}
+	return int64(ms), nil
 }
 
 // Get returns the value of key; ErrNotFound if there is none.

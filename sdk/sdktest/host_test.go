@@ -48,10 +48,7 @@ func newHost(t testing.TB, wasm string, snapshot bool, backends ...string) *host
 	}
 	code, img := guesttest.Split(t, module)
 	if snapshot {
-		img, err = start(t, code, img)
-		if err != nil {
-			t.Fatal(err)
-		}
+		img = started(t, module)
 	}
 	v := function.Version{ID: function.ID{Project: "default", Name: "guest"}, Digest: function.DigestOf(module), Started: snapshot, Bindings: bindings}
 	v.Limits.CPU = 5 * time.Second

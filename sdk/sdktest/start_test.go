@@ -4,8 +4,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-
-	"github.com/selvage-edge/selvage/runtime/guesttest"
 )
 
 // TestStartUpThatFails has start-ups that must fail at deploy, and say why.
@@ -14,7 +12,7 @@ func TestStartUpThatFails(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	code, img := guesttest.Split(t, module)
+	s := source(t, module)
 	for mode, want := range map[string]string{
 		"no-serve": "main returned without calling edge.Serve",
 		"panic":    "a bug at start",
@@ -25,7 +23,7 @@ func TestStartUpThatFails(t *testing.T) {
 		"asleep":   "deadlock",
 	} {
 		t.Run(mode, func(t *testing.T) {
-			_, err := start(t, code, img, "START="+mode)
+			err := startWith(t, s, "START="+mode)
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("start-up: %v, want %q", err, want)
 			}
