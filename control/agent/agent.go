@@ -157,7 +157,7 @@ func Open[F Function](c Config[F]) (*Agent[F], error) {
 	a.stats.Store(&Stats{})
 	a.reporter = newReporter(c.Control, c.Self, c.Beat, c.OnEvent)
 	a.spaces = newSpaces(c)
-	a.sink = &catalogSink{state: a.catalog, changed: a.changed}
+	a.sink = &catalogSink{state: a.catalog, changed: a.changed, onEvent: c.OnEvent}
 	a.load()
 	a.follow()
 	return a, nil

@@ -9,10 +9,12 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/selvage-edge/selvage/control/catalog"
@@ -351,6 +353,7 @@ func TestRoutesChangeHands(t *testing.T) {
 }
 
 func TestAnotherEpoch(t *testing.T) {
+	t.Parallel()
 	c := newControl(t)
 	n := newNode(t, c).run()
 	c.deploy("f", routeOf("f.example"), "one")
@@ -373,6 +376,93 @@ func TestAnotherEpoch(t *testing.T) {
 	c.stop()
 	n.run()
 	n.serves("f.example", "two")
+}
+
+// TestControlThatLostItsStore gives a node a control node with the same keys
+// and nothing in its store.
+func TestControlThatLostItsStore(t *testing.T) {
+	t.Parallel()
+	c := newControl(t)
+	n := newNode(t, c).run()
+	c.deploy("f", routeOf("f.example"), "one")
+	n.serves("f.example", "one")
+	c.stop()
+	c.dir = t.TempDir()
+	c.start()
+	n.until("the node says so", func() bool {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return slices.ContainsFunc(n.events, func(e Event) bool { return e.Kind == CatalogEmpty })
+	})
+	n.serves("f.example", "one")
+	c.deploy("g", routeOf("g.example"), "two")
+	n.serves("g.example", "two")
+}
+
+func TestAStartDoesNotWaitForLong(t *testing.T) {
+	c := newControl(t)
+	n := newNode(t, c).run()
+	c.deploy("good", routeOf("good.example"), "good")
+	n.serves("good.example", "good")
+	c.deploy("hung", routeOf("hung.example"), "hang")
+	n.until("both are known", func() bool { return n.agent.Stats().Functions == 2 })
+	n.end()
+	n.swaps.Store(0)
+	n.run(func(c *Config[*version]) { c.Settle = 300 * time.Millisecond })
+	n.serves("good.example", "good")
+	close(n.held)
+	n.serves("hung.example", "hang")
+	if n.swaps.Load() != 2 {
+		t.Errorf("%d tables, want 2", n.swaps.Load())
+	}
+}
+
+func TestSweep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, ".new-1"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		b, err := openBlobs(dir, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var digests []function.Digest
+		for _, s := range []string{"used", "unused"} {
+			d := function.DigestOf([]byte(s))
+			if err := b.write(d, strings.NewReader(s)); err != nil {
+				t.Fatal(err)
+			}
+			digests = append(digests, d)
+		}
+		used := map[function.Digest]bool{digests[0]: true}
+		for _, want := range []int{2, 2, 1} {
+			kept, err := b.sweep(used, time.Minute)
+			if err != nil || kept != want {
+				t.Errorf("kept %d, want %d: %v", kept, want, err)
+			}
+			time.Sleep(31 * time.Second)
+		}
+		files, _ := os.ReadDir(dir)
+		if len(files) != 1 || files[0].Name() != digests[0].Hex() {
+			t.Errorf("left: %v", files)
+		}
+		if data, err := b.get(context.Background(), digests[0]); err != nil || string(data) != "used" {
+			t.Errorf("%q, %v", data, err)
+		}
+		if _, err := b.get(context.Background(), "sha256:../../etc/passwd"); err == nil {
+			t.Error("a path was taken for a digest")
+		}
+	})
+}
+
+func TestConfigReportsEveryFault(t *testing.T) {
+	_, err := Open(Config[*version]{})
+	for _, want := range []string{"dir", "control", "trust", "prepare", "target", "swap", "kv", "node and pop"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: does not name %q", err, want)
+		}
+	}
 }
 
 func TestKVIsKeptFresh(t *testing.T) {

@@ -19,6 +19,7 @@ const (
 	Stream        EventKind = "stream"         // What happened to the stream of Log
 	Unreported    EventKind = "unreported"     // control did not take a report; it is sent again
 	CatalogUnread EventKind = "catalog-unread" // the catalog on disk cannot be used; control has it
+	CatalogEmpty  EventKind = "catalog-empty"  // control lost its catalog; this node keeps its own
 	Unsaved       EventKind = "unsaved"        // the catalog could not be written to disk
 	Unswept       EventKind = "unswept"        // what no release names could not be removed
 )

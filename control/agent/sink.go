@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/selvage-edge/selvage/control/catalog"
@@ -17,6 +18,7 @@ type catalogSink struct {
 	state   *catalog.State
 	rebuild *catalog.Rebuild // nil unless the log started anew
 	changed func()
+	onEvent func(Event)
 }
 
 var _ changes.Sink = (*catalogSink)(nil)
@@ -52,12 +54,31 @@ func (s *catalogSink) Apply(_ context.Context, b *changes.Batch) error {
 	if len(b.Changes) > 0 {
 		return nil // there may be more of it; a batch without changes says that this is all
 	}
+	if s.lost() {
+		s.onEvent(Event{Kind: CatalogEmpty, Err: errEmptyCatalog})
+		return nil
+	}
 	if err := s.rebuild.Commit(); err != nil {
 		return err
 	}
 	s.rebuild = nil
 	s.changed()
 	return nil
+}
+
+var errEmptyCatalog = errors.New("control's catalog begins anew and knows none of the functions served here; " +
+	"they are served on: restore control's store from a backup, or deploy again")
+
+// lost reports whether the new catalog has not one record of what is live here:
+// that is a store that was lost, and no reason to take a whole fleet off the air.
+func (s *catalogSink) lost() bool {
+	live, next := s.state.Snapshot().Releases(), s.rebuild.Snapshot()
+	for _, r := range live {
+		if _, known := next.Release(r.ID()); known {
+			return false
+		}
+	}
+	return len(live) > 0 && len(next.Releases()) == 0
 }
 
 // recordsOf returns the signed records in b. The catalog deletes no key: what
