@@ -77,7 +77,7 @@ var guests = map[string]struct {
 			(local.set $n (call $request_read (i32.const 0) (i32.const 65536)))
 			(if (i32.gt_s (local.get $n) (i32.const 0)) (then
 				(drop (call $response_write (i32.const 0) (local.get $n)))
-				(br $l))))`), limits: function.Limits{CPU: 20 * time.Second}},
+				(br $l))))`), limits: function.Limits{CPU: 30 * time.Second, Wall: 5 * time.Minute}},
 	"/split":  {text: answer(200, "x", "X-A", "b\r\nSet-Cookie: c=d")},
 	"/short":  {text: answer(200, "x", "Content-Length", "10")},
 	"/status": {text: answer(700, "x")},
@@ -239,9 +239,13 @@ func TestGuestsStreamBothWays(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer res.Body.Close()
-		sum, err := io.Copy(&counter{}, res.Body)
+		got := counter{last: time.Now()}
+		sum, err := io.Copy(&got, res.Body)
 		if err != nil || sum != size {
 			t.Errorf("%d bytes came back, %v", sum, err)
+		}
+		if got.gap > 20*time.Second { // a slow machine is slow throughout; this is a stall
+			t.Errorf("nothing came for %v", got.gap)
 		}
 		runtime.ReadMemStats(&after)
 		if after.HeapSys > before.HeapSys+32<<20 {
@@ -262,13 +266,18 @@ func (ones) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// counter fails on any byte that is not 1.
-type counter struct{}
+// counter fails on any byte that is not 1, and notes the longest time without any.
+type counter struct {
+	last time.Time
+	gap  time.Duration
+}
 
-func (*counter) Write(p []byte) (int, error) {
-	for _, c := range p {
-		if c != 1 {
-			return 0, fmt.Errorf("byte %d came back", c)
+func (c *counter) Write(p []byte) (int, error) {
+	now := time.Now()
+	c.gap, c.last = max(c.gap, now.Sub(c.last)), now
+	for _, b := range p {
+		if b != 1 {
+			return 0, fmt.Errorf("byte %d came back", b)
 		}
 	}
 	return len(p), nil
