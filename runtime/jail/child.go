@@ -25,7 +25,6 @@ const (
 	exitDeclined = 10
 	exitMemory   = 11
 	exitConfine  = 12
-	exitAborted  = 13 // also in abort_amd64.s
 	exitUsage    = 64
 )
 
@@ -44,6 +43,7 @@ type child struct {
 	cmd    *exec.Cmd
 	output *os.File
 	prints *os.File
+	alive  *os.File // our end of the lifeline
 	guard  struct {
 		sync.Mutex
 		reaped bool // the process id may belong to somebody else from here on
@@ -60,8 +60,7 @@ func runChild(ctx context.Context, o order) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
-	defer c.prints.Close()
-	defer c.output.Close()
+	defer c.close()
 	begin := time.Now()
 	timed, cancel := context.WithTimeout(ctx, o.wall)
 	defer cancel()
@@ -74,34 +73,58 @@ func runChild(ctx context.Context, o order) (Outcome, error) {
 	return c.outcome(o, time.Since(begin), timed.Err() != nil)
 }
 
+// The files of a child beside the standard ones.
+const (
+	outputFD = 3
+	lifeline = 4 // the reading end of a pipe that the parent holds; only until the child is confined
+)
+
 func startChild(o order) (*child, error) {
-	output, err := sealed.Create("selvage-output")
+	c := &child{}
+	theirs, err := c.open()
 	if err != nil {
+		c.close()
 		return nil, err
 	}
-	prints, err := sealed.Bounded("selvage-prints", maxText)
-	if err != nil {
-		output.Close()
-		return nil, err
-	}
-	c := &child{output: output, prints: prints}
+	defer theirs.Close()
 	c.cmd = &exec.Cmd{
 		Path:        "/proc/self/exe",
 		Args:        []string{"selvage", "helper", o.verb.String()},
 		Env:         []string{},
 		Dir:         "/",
 		Stdin:       stdin(o.input),
-		Stdout:      prints,
-		Stderr:      prints,
-		ExtraFiles:  []*os.File{output}, // fd 3
+		Stdout:      c.prints,
+		Stderr:      c.prints,
+		ExtraFiles:  []*os.File{c.output, theirs},
 		SysProcAttr: o.means.attributes(o.uid),
 	}
 	if err := c.cmd.Start(); err != nil {
-		output.Close()
-		prints.Close()
+		c.close()
 		return nil, fmt.Errorf("jail: start a helper: %w", err)
 	}
 	return c, nil
+}
+
+// open makes the child's files; the child's end of the lifeline is returned.
+func (c *child) open() (theirs *os.File, err error) {
+	if c.output, err = sealed.Create("selvage-output"); err != nil {
+		return nil, err
+	}
+	if c.prints, err = sealed.Bounded("selvage-prints", maxText); err != nil {
+		return nil, err
+	}
+	if theirs, c.alive, err = os.Pipe(); err != nil {
+		return nil, fmt.Errorf("jail: %w", err)
+	}
+	return theirs, nil
+}
+
+func (c *child) close() {
+	for _, f := range []*os.File{c.output, c.prints, c.alive} {
+		if f != nil {
+			f.Close()
+		}
+	}
 }
 
 // stdin keeps a nil file from becoming a reader that is not nil.
@@ -141,7 +164,7 @@ func (c *child) outcome(o order, took time.Duration, timedOut bool) (Outcome, er
 	ps := c.cmd.ProcessState
 	out := Outcome{Wall: took, CPU: ps.UserTime() + ps.SystemTime()}
 	said := c.said()
-	out.Status = classify(ps.Sys().(syscall.WaitStatus), said, timedOut, cpuGone(out.CPU, table[o.verb]))
+	out.Status = classify(ps.Sys().(syscall.WaitStatus), said, timedOut)
 	switch out.Status {
 	case Done, Declined:
 		return c.handOver(o.verb, out)
@@ -154,24 +177,21 @@ func (c *child) outcome(o order, took time.Duration, timedOut bool) (Outcome, er
 	return withText(out, said)
 }
 
-// cpuGone allows for the kernel, which counts towards the limit more finely than
-// it reports.
-func cpuGone(used time.Duration, l limits) bool { return used >= l.cpu*9/10 }
-
-// classify says how a helper ended. A kill that is neither the wall's nor the
-// processor limit's is the kernel's, out of memory.
-func classify(ws syscall.WaitStatus, said string, timedOut, noTime bool) Status {
-	killed := ws.Signaled() && (ws.Signal() == syscall.SIGKILL || ws.Signal() == syscall.SIGXCPU)
+// classify says how a helper ended. A kill that is not the wall's is the kernel's,
+// out of memory.
+func classify(ws syscall.WaitStatus, said string, timedOut bool) Status {
+	status := -1
+	if ws.Exited() {
+		status = ws.ExitStatus()
+	}
 	switch {
-	case ws.Exited() && ws.ExitStatus() == exitDone:
+	case status == exitDone:
 		return Done
-	case ws.Exited() && ws.ExitStatus() == exitDeclined:
+	case status == exitDeclined:
 		return Declined
-	case ws.Exited() && ws.ExitStatus() == exitMemory:
-		return OutOfMemory
-	case timedOut, killed && noTime:
+	case timedOut, status == exitSignal+int(unix.SIGXCPU):
 		return TimedOut
-	case killed, noMemory(said):
+	case status == exitMemory, ws.Signaled() && ws.Signal() == unix.SIGKILL, noMemory(said):
 		return OutOfMemory
 	default:
 		return Crashed

@@ -23,6 +23,7 @@ func confine(l limits, verb string) error {
 		what string
 		do   func() error
 	}{
+		{"check the parent", checkParent},
 		{"close inherited files", closeInherited},
 		{"yield to the data path", yield},
 		{"be the first to die when memory is short", volunteer},
@@ -40,7 +41,7 @@ func confine(l limits, verb string) error {
 
 // closeInherited leaves 0 to 3. At the exec, not now: some are this process's own.
 func closeInherited() error {
-	return unix.CloseRange(4, ^uint(0)>>32, unix.CLOSE_RANGE_CLOEXEC)
+	return unix.CloseRange(outputFD+1, ^uint(0)>>32, unix.CLOSE_RANGE_CLOEXEC)
 }
 
 // yield lowers the priority: compiling may be late, requests may not.
@@ -57,34 +58,34 @@ func volunteer() error {
 func noNewPrivileges() error { return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }
 
 func (l limits) set() error {
+	cpu := uint64(l.cpu / time.Second)
 	for _, r := range []struct {
-		name     string
-		resource int
-		value    uint64
+		name       string
+		resource   int
+		soft, hard uint64
 	}{
-		{"CORE", unix.RLIMIT_CORE, 0},
-		{"CPU", unix.RLIMIT_CPU, uint64(l.cpu / time.Second)},
-		{"DATA", unix.RLIMIT_DATA, l.data},
-		{"AS", unix.RLIMIT_AS, l.space},
-		{"FSIZE", unix.RLIMIT_FSIZE, l.file},
-		{"NOFILE", unix.RLIMIT_NOFILE, openFiles},
-		{"MEMLOCK", unix.RLIMIT_MEMLOCK, 0},
-		{"MSGQUEUE", unix.RLIMIT_MSGQUEUE, 0},
+		{"CORE", unix.RLIMIT_CORE, 0, 0},
+		{"CPU", unix.RLIMIT_CPU, cpu, cpu + 1}, // a signal, which says why (dieAtOnce); then the kernel's kill
+		{"DATA", unix.RLIMIT_DATA, l.data, l.data},
+		{"AS", unix.RLIMIT_AS, l.space, l.space},
+		{"FSIZE", unix.RLIMIT_FSIZE, l.file, l.file},
+		{"NOFILE", unix.RLIMIT_NOFILE, openFiles, openFiles},
+		{"MEMLOCK", unix.RLIMIT_MEMLOCK, 0, 0},
+		{"MSGQUEUE", unix.RLIMIT_MSGQUEUE, 0, 0},
 	} {
-		if err := lower(r.resource, r.value); err != nil {
+		if err := lower(r.resource, r.soft, r.hard); err != nil {
 			return fmt.Errorf("RLIMIT_%s: %w", r.name, err)
 		}
 	}
 	return nil
 }
 
-// lower sets a limit for good, but never above what is already allowed. It is
-// syscall's call, not unix's: Go puts its own NOFILE back at an exec otherwise.
-func lower(resource int, value uint64) error {
+// lower sets a limit, but never above what is already allowed. It is syscall's
+// call, not unix's: Go puts its own NOFILE back at an exec otherwise.
+func lower(resource int, soft, hard uint64) error {
 	var now syscall.Rlimit
 	if err := syscall.Getrlimit(resource, &now); err != nil {
 		return err
 	}
-	v := min(value, now.Max)
-	return syscall.Setrlimit(resource, &syscall.Rlimit{Cur: v, Max: v})
+	return syscall.Setrlimit(resource, &syscall.Rlimit{Cur: min(soft, now.Max), Max: min(hard, now.Max)})
 }

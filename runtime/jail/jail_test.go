@@ -106,7 +106,7 @@ func eat() ([]byte, error) {
 // flood writes an output past its bound, up to where the kernel stops it, and
 // says that all is well.
 func flood() {
-	f := os.NewFile(3, "output")
+	f := os.NewFile(outputFD, "output")
 	for {
 		if _, err := f.Write(make([]byte, 1<<20)); err != nil {
 			_ = sealed.Seal(f)
@@ -323,7 +323,7 @@ func checkConfined(t *testing.T, v view, l *Local) {
 	if v.NoNewPrivs != "1" || strings.Trim(v.CapEff+v.CapPrm, "0") != "" {
 		t.Errorf("no_new_privs %s, capabilities %s %s", v.NoNewPrivs, v.CapEff, v.CapPrm)
 	}
-	want := map[string]uint64{"core": 0, "cpu": 1, "data": 512 << 20, "as": 16 << 30, "fsize": 4 << 20, "nofile": 64}
+	want := map[string]uint64{"core": 0, "cpu": 2, "data": 512 << 20, "as": 16 << 30, "fsize": 4 << 20, "nofile": 64}
 	for k, max := range want {
 		if v.Limits[k] > max {
 			t.Errorf("limit %s is %d, want at most %d", k, v.Limits[k], max)

@@ -32,7 +32,7 @@ func Main(args []string, work func(Verb, []byte) ([]byte, error)) int {
 	if verb == probe {
 		return exitDone
 	}
-	if err := endOnAbort(); err != nil {
+	if err := dieAtOnce(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return exitConfine
 	}
@@ -74,7 +74,7 @@ func answer(l limits, out []byte, err error) int {
 	case int64(len(out)) > l.output:
 		code, out = exitDeclined, fmt.Appendf(nil, "the result has %d bytes; the limit is %d", len(out), l.output)
 	}
-	if err := sealed.Fill(os.NewFile(3, "output"), out); err != nil {
+	if err := sealed.Fill(os.NewFile(outputFD, "output"), out); err != nil {
 		fmt.Fprintln(os.Stderr, "output:", err)
 		return 1
 	}
