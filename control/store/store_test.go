@@ -151,3 +151,15 @@ func TestCloseEndsWhatWaits(t *testing.T) {
 		t.Fatalf("list that cannot be current: %v", err)
 	}
 }
+
+// What the promises rest on cannot be seen from outside: a killed process loses
+// nothing even without it, a machine that loses power does.
+func TestEmbeddedServerSyncsAndListensNowhere(t *testing.T) {
+	s := open(t)
+	if c := s.srv.JetStreamConfig(); !c.SyncAlways || c.MaxStore != s.cfg.MaxBytes {
+		t.Errorf("jetstream runs with %+v", c)
+	}
+	if a := s.srv.Addr(); a != nil {
+		t.Errorf("it listens on %v", a)
+	}
+}
