@@ -169,7 +169,7 @@ func (n *space) order(key string, e *entry) {
 		return
 	}
 	n.supersede(key)
-	n.void(key, nil)
+	n.void(key)
 }
 
 // supersede lets nobody join the questions under way. n.mu is held.
@@ -180,10 +180,10 @@ func (n *space) supersede(key string) {
 }
 
 // void makes the answers under way count for nothing. n.mu is held.
-func (n *space) void(key string, except *flight) {
+func (n *space) void(key string) {
 	if k := n.mu.flights[key]; k != nil {
 		for _, f := range k.all {
-			f.voided = f.voided || f != except
+			f.voided = true
 		}
 	}
 }

@@ -282,6 +282,56 @@ func (h *holding) Get(ctx context.Context, ns hostcall.Namespace, key string) (e
 	return e, err
 }
 
+// asked is an origin whose answers the test gives, one for each question.
+type asked struct {
+	*truth
+	questions chan chan hostcall.Entry
+}
+
+func (a *asked) Get(context.Context, hostcall.Namespace, string) (hostcall.Entry, error) {
+	answer := make(chan hostcall.Entry)
+	a.questions <- answer
+	if e := <-answer; e.Revision > 0 {
+		return e, nil
+	}
+	return hostcall.Entry{}, hostcall.ErrNotFound
+}
+
+// TestAnswersThatCross has two questions for a key under way, since a change
+// came between them; the first to have been asked is answered last, with what
+// was true before the other's answer.
+func TestAnswersThatCross(t *testing.T) {
+	for name, second := range map[string]uint64{"a newer value": 9, "not found": 0} {
+		synctest.Test(t, func(t *testing.T) {
+			a := &asked{newTruth(), make(chan chan hostcall.Entry, 10)}
+			s := open(t, a, Config{})
+			got := make(chan uint64, 2)
+			get := func() {
+				e, err := s.Get(ctx, ns, "k")
+				if err != nil && !errors.Is(err, hostcall.ErrNotFound) {
+					t.Error(err)
+				}
+				got <- e.Revision
+			}
+			go get()
+			synctest.Wait()
+			s.Apply(ns, Changes{Epoch: 1, From: 0, To: 7, List: []Change{{Key: "k", Revision: 7}}})
+			go get()
+			synctest.Wait()
+			first, next := <-a.questions, <-a.questions
+			next <- hostcall.Entry{Revision: second}
+			if rev := <-got; rev != second {
+				t.Errorf("%s: the second reader was served %d", name, rev)
+			}
+			synctest.Wait()
+			first <- hostcall.Entry{Revision: 8}
+			if rev := <-got; rev != second {
+				t.Errorf("%s: the first reader was served %d after it", name, rev)
+			}
+		})
+	}
+}
+
 func TestOneQuestionForAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newTruth()

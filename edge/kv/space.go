@@ -175,7 +175,7 @@ func (s *Store) restart(n *space) {
 	n.mu.fences = newFences(s.config.Fences)
 	for key := range n.mu.flights {
 		n.supersede(key)
-		n.void(key, nil)
+		n.void(key)
 	}
 }
 
