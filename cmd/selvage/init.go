@@ -37,7 +37,11 @@ builds as it is: 'selvage build DIR', or 'selvage deploy --wait DIR'.`,
 }
 
 func runInit(o *options, dir, name, sdk string) error {
-	files, err := template.Write(dir, name, findSDK(sdk))
+	local := findSDK(sdk)
+	if local == "" {
+		return usagef("the Go SDK is not published as a module yet: name its folder (sdk/go of the source tree) with --sdk or $SELVAGE_SDK")
+	}
+	files, err := template.Write(dir, name, local)
 	if errors.Is(err, template.ErrExists) {
 		return usageError{err}
 	}

@@ -2,13 +2,13 @@ package bundle
 
 import (
 	"fmt"
-	"net/url"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/selvage-edge/selvage/control/identity"
+	"github.com/selvage-edge/selvage/edge/fetch"
 	"github.com/selvage-edge/selvage/edge/route"
 	"github.com/selvage-edge/selvage/runtime/function"
 )
@@ -265,34 +265,16 @@ func readBackends(root *table, b *function.Bindings) {
 	for _, t := range list {
 		backend := function.Backend{Name: t.bindingName(names, "api")}
 		if s := t.required("url", "https://api.example.com"); s != "" {
-			var err error
-			if backend.URL, err = parseBackend(s); err != nil {
-				t.fault("url", "%v", err)
+			parsed, err := fetch.ParseBackend(s)
+			if err != nil {
+				t.fault("url", "%s", strings.TrimPrefix(err.Error(), "backend "))
+			} else {
+				backend.URL = parsed.String()
 			}
 		}
 		t.done()
 		b.Backends = append(b.Backends, backend)
 	}
-}
-
-// parseBackend returns the canonical form of scheme, host and optional port.
-func parseBackend(s string) (string, error) {
-	u, err := url.Parse(s)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return "", fmt.Errorf("%q: want scheme and host: \"https://api.example.com\" or \"http://10.0.0.1:8080\"", s)
-	}
-	if u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || u.Path != "" && u.Path != "/" {
-		return "", fmt.Errorf("%q: scheme, host and port only; the function adds path and query", s)
-	}
-	if p := u.Port(); p != "" {
-		if n, err := strconv.Atoi(p); err != nil || n < 1 || n > 65535 {
-			return "", fmt.Errorf("%q: port %q is not one from 1 to 65535", s, p)
-		}
-	}
-	if u.Hostname() == "" || strings.ContainsAny(u.Hostname(), "*%_ ") {
-		return "", fmt.Errorf("%q: %q is not one host's name or address", s, u.Hostname())
-	}
-	return u.Scheme + "://" + strings.ToLower(u.Host), nil
 }
 
 func readVariables(t *table, b *function.Bindings) {

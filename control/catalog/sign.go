@@ -10,8 +10,8 @@ import (
 // PayloadType is the type of a record's envelope.
 const PayloadType = "application/vnd.selvage.catalog.v1+json"
 
-// MaxRecordBytes bounds a signed record.
-const MaxRecordBytes = 256 << 10
+// MaxRecordBytes bounds a signed record: what a change stream carries inline.
+const MaxRecordBytes = 64 << 10
 
 // Verifier is the trust that records are checked by; *identity.Anchor is one.
 type Verifier interface {

@@ -51,7 +51,7 @@ func (c Config) withDefaults() Config {
 	def(&c.Body, 30*time.Second)
 	def(&c.Idle, time.Minute)
 	if c.CDN == "" {
-		c.CDN = "selvage"
+		c.CDN = CDN
 	}
 	return c
 }

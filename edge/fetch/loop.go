@@ -9,6 +9,9 @@ import (
 	"github.com/selvage-edge/selvage/runtime/hostcall"
 )
 
+// CDN is this software's name in CDN-Loop where Config names none.
+const CDN = "selvage"
+
 // MaxLoop is how often a request may pass through this fleet: one more is refused (508).
 const MaxLoop = 4
 

@@ -9,6 +9,7 @@ import (
 	"context"
 	"net/http"
 
+	"github.com/selvage-edge/selvage/edge/fetch"
 	"github.com/selvage-edge/selvage/edge/telemetry"
 	"github.com/selvage-edge/selvage/runtime/function"
 	"github.com/selvage-edge/selvage/runtime/guest"
@@ -41,7 +42,7 @@ func (t *Target) Invoke(ctx context.Context, w http.ResponseWriter, r *http.Requ
 	if err := x.admit(); err != nil {
 		return telemetry.Usage{}, err
 	}
-	u, err := t.fn.Invoke(ctx, t.ports, x)
+	u, err := t.fn.Invoke(fetch.WithLoop(ctx, r.Header), t.ports, x)
 	return telemetry.Usage{
 		CPU: u.CPU, MemoryBytes: u.MemoryBytes, HostCalls: u.HostCalls, Crossings: u.Crossings,
 	}, err

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/selvage-edge/selvage/edge/fetch"
 	"github.com/selvage-edge/selvage/edge/guard"
 	"github.com/selvage-edge/selvage/edge/limit"
 	"github.com/selvage-edge/selvage/edge/telemetry"
@@ -90,6 +91,9 @@ func (h *Handler) stages(x *exchange) error {
 	if err := h.canonical(x); err != nil {
 		return err
 	}
+	if err := h.loop(x); err != nil {
+		return err
+	}
 	if err := h.route(x); err != nil {
 		return err
 	}
@@ -143,7 +147,16 @@ func (h *Handler) canonical(x *exchange) (err error) {
 var (
 	errNoRoutes = &refusal{http.StatusServiceUnavailable, "not-ready", "this node has no routes yet"}
 	errNoRoute  = &refusal{http.StatusNotFound, "no-route", "no function serves this host and path"}
+	errLoop     = &refusal{http.StatusLoopDetected, "loop", "the request has passed through this CDN too often"}
 )
+
+// loop refuses a request that functions keep sending round (RFC 8586).
+func (h *Handler) loop(x *exchange) error {
+	if fetch.Passes(x.r.Header, fetch.CDN) > fetch.MaxLoop {
+		return errLoop
+	}
+	return nil
+}
 
 func (h *Handler) route(x *exchange) error {
 	table := h.routes.Load()

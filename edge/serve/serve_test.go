@@ -174,6 +174,22 @@ func TestOwnAnswers(t *testing.T) {
 	}
 }
 
+// What functions send to one another in a circle ends (RFC 8586).
+func TestLoop(t *testing.T) {
+	n := newNode(t, map[string]invoker{"a.example/*": func(_ context.Context, w http.ResponseWriter, _ *http.Request, _ serve.Meta) (serve.Usage, error) {
+		_, err := io.WriteString(w, "round")
+		return serve.Usage{}, err
+	}})
+	for passes, status := range map[int]int{1: 200, 4: 200, 5: 508} {
+		r := httptest.NewRequest("GET", "https://a.example/", nil)
+		r.Header.Set("CDN-Loop", strings.Repeat("selvage, ", passes)+"other")
+		w := httptest.NewRecorder()
+		if n.ServeHTTP(w, r); w.Code != status {
+			t.Errorf("after %d passes: %d, want %d", passes, w.Code, status)
+		}
+	}
+}
+
 func TestFaults(t *testing.T) {
 	tests := []struct {
 		name   string

@@ -152,12 +152,15 @@ func (n *node) openListeners(p *dataPath) error {
 	return err
 }
 
-// start serves on all sockets.
-func (p *dataPath) start() error {
-	p.serve("public", p.public.Serve)
+// startAdmin serves metrics and health, which also tell that the rest is not ready.
+func (p *dataPath) startAdmin() {
 	p.serve("admin", func() error { return p.admin.Serve(p.sockets.admin) })
+}
+
+// start serves users and the fleet.
+func (p *dataPath) start() {
+	p.serve("public", p.public.Serve)
 	p.serve("peer", func() error { return p.peer.Serve(p.sockets.peer) })
-	return nil
 }
 
 func (p *dataPath) serve(name string, run func() error) {

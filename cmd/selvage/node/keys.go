@@ -18,6 +18,9 @@ const secretBytes = 32
 // node must be able to recognise as its own (compiled code, QUIC tokens) is keyed with what
 // is derived from it; it never leaves the node.
 func openSecret(path string) ([]byte, error) {
+	if i, err := os.Lstat(path); err == nil && (!i.Mode().IsRegular() || i.Mode().Perm()&0o077 != 0) {
+		return nil, fmt.Errorf("node secret %s is %s: it must be a plain file that only its owner can read (chmod 600)", path, i.Mode())
+	}
 	b, err := os.ReadFile(path)
 	if err == nil && len(b) == secretBytes {
 		return b, nil

@@ -28,6 +28,10 @@ import (
 // keeper waits a little longer before it kills.
 const drainLimit = 25 * time.Second
 
+// firstTable is how long connections may queue at the sockets while the first
+// route table is made; a server that replaces one that died has it in a moment.
+const firstTable = 20 * time.Second
+
 // node is one running server.
 type node struct {
 	cfg   config.Edge
@@ -39,12 +43,14 @@ type node struct {
 	member *membership
 	path   *dataPath
 	agent  *agent.Agent[*pool.Function]
+	routed chan struct{} // closed when the first route table is in use
+	once   sync.Once
 }
 
 // Run serves until ctx ends, then drains; it is the whole life of the process
 // that a keeper starts. Build is the program's version.
 func Run(ctx context.Context, cfg config.Edge, build string) error {
-	n := &node{cfg: cfg, build: build}
+	n := &node{cfg: cfg, build: build, routed: make(chan struct{})}
 	n.log = slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: config.Level(cfg.Log.Level)})).With("node", cfg.Node.Name)
 	var err error
 	if n.att, err = keeper.Attach(); err != nil {
@@ -86,9 +92,9 @@ func (n *node) run(ctx context.Context) error {
 	}
 	defer gossip.Close()
 	n.member.fleet.Store(gossip)
-	if err := n.path.start(); err != nil {
-		return err
-	}
+	n.path.startAdmin()
+	n.awaitRoutes(ctx)
+	n.path.start()
 	if err := n.att.Ready(); err != nil {
 		return err
 	}
@@ -103,6 +109,25 @@ func (n *node) run(ctx context.Context) error {
 	return errors.Join(err, n.path.drain(n.log))
 }
 
+// awaitRoutes waits for the first route table, so that no connection that waits
+// at the sockets is told that there are no routes yet.
+func (n *node) awaitRoutes(ctx context.Context) {
+	limit := time.NewTimer(firstTable)
+	defer limit.Stop()
+	select {
+	case <-n.routed:
+	case <-limit.C:
+		n.log.Warn("serving without a route table: neither this node's disk nor control has given one", "waited", firstTable.String())
+	case <-ctx.Done():
+	}
+}
+
+// swap takes the agent's next route table.
+func (n *node) swap(t *serve.Routes) {
+	n.path.handler.SetRoutes(t)
+	n.once.Do(func() { close(n.routed) })
+}
+
 func (n *node) openAgent() (*agent.Agent[*pool.Function], error) {
 	a, err := agent.Open(agent.Config[*pool.Function]{
 		Self: report.Report{Node: n.cfg.Node.Name, PoP: n.cfg.Node.PoP, Region: n.cfg.Node.Region,
@@ -114,7 +139,7 @@ func (n *node) openAgent() (*agent.Agent[*pool.Function], error) {
 		Target: func(f *pool.Function, _ catalog.Release) *serve.Target {
 			return &serve.Target{Version: f.Version(), Invoker: invoke.New(f, n.ports())}
 		},
-		Swap:     n.path.handler.SetRoutes,
+		Swap:     n.swap,
 		KV:       n.path.kv,
 		Announce: n.member.announce,
 		OnEvent:  n.told,
@@ -174,5 +199,9 @@ func (n *node) gossip() (*fleet.Fleet, error) {
 }
 
 func (n *node) heard(e fleet.Event) {
-	n.log.Info("fleet: "+e.Kind.String(), "member", e.Member.Name, "pop", e.Member.Meta.PoP)
+	level := slog.LevelInfo
+	if e.Kind == fleet.Conflict {
+		level = slog.LevelError // two nodes of one name: the operator must give one of them another
+	}
+	n.log.Log(context.Background(), level, "fleet: "+e.Kind.String(), "member", e.Member.Name, "pop", e.Member.Meta.PoP)
 }
