@@ -127,8 +127,12 @@ func (h *Handler) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x.w.exchange = x
 	x.id = newRequestID()
 	if r.Body != nil && r.Body != http.NoBody {
+		// A copy: net/http looks at the body of its own request to see what is left
+		// of it, and whether the client still waits to be asked for it.
+		counted := *r
 		x.body.ReadCloser = r.Body
-		r.Body = &x.body
+		counted.Body = &x.body
+		x.r = &counted
 	}
 	return x
 }
