@@ -107,6 +107,7 @@ type API struct {
 	doc     []byte // the OpenAPI document
 	blobs   blobSet
 	signed  sync.Mutex // held from reading the catalog to appending to it
+	trusted sync.Mutex // held from reading the trust to updating it
 }
 
 // Open reads the catalog and what nodes reported last, and takes the tokens that

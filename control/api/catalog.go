@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/selvage-edge/selvage/control/catalog"
 	"github.com/selvage-edge/selvage/control/store"
@@ -56,7 +57,7 @@ func values(p store.Page) [][]byte {
 	return records
 }
 
-// catchUp applies what another control node appended.
+// catchUp applies what another control node appended, or this one without being told; a.signed is held.
 func (a *API) catchUp(ctx context.Context) error {
 	head, err := a.cfg.Store.CatalogHead(ctx)
 	if err != nil {
@@ -90,11 +91,21 @@ func (a *API) catchUp(ctx context.Context) error {
 	}
 }
 
+// changeLimit bounds one change of the catalog.
+const changeLimit = time.Minute
+
 // change admits, signs and appends records that decide makes from the catalog of
-// now. decide may be called again when another control node was faster.
+// now. decide may be called again when another control node was faster. Once
+// begun it goes on when the caller leaves: a record whose fate nobody waited for
+// would be live on nodes and unknown here.
 func (a *API) change(ctx context.Context, decide func(*catalog.Snapshot) ([]*catalog.Record, error)) error {
 	a.signed.Lock()
 	defer a.signed.Unlock()
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("api: change the catalog: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), changeLimit)
+	defer cancel()
 	for range 5 {
 		records, err := decide(a.state.Snapshot())
 		if err != nil {

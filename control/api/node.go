@@ -91,6 +91,20 @@ func (s *blobSet) has(snap *catalog.Snapshot, d function.Digest) bool {
 	return n.names[d]
 }
 
+// named reports whether a live release names d. A node may know of a release
+// first: one whose append was never answered here, or another control node's.
+func (a *API) named(ctx context.Context, d function.Digest) (bool, error) {
+	if a.blobs.has(a.Catalog(), d) {
+		return true, nil
+	}
+	a.signed.Lock()
+	defer a.signed.Unlock()
+	if err := a.catchUp(ctx); err != nil {
+		return false, err
+	}
+	return a.blobs.has(a.Catalog(), d), nil
+}
+
 // blobWrite bounds the wait for a node to take the next piece of a blob.
 const blobWrite = 30 * time.Second
 
@@ -100,7 +114,12 @@ func (a *API) streamBlob(c *call) {
 		c.fail(invalid("%v", err))
 		return
 	}
-	if !a.blobs.has(a.Catalog(), d) {
+	named, err := a.named(c.r.Context(), d)
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	if !named {
 		c.fail(notFound("follow the catalog: what is live now has other blobs", "no live release names blob %s", d.Short()))
 		return
 	}
@@ -187,7 +206,11 @@ func (a *API) loadReports(ctx context.Context) error {
 		if err := json.Unmarshal(e.Value, &r); err != nil {
 			return fmt.Errorf("api: report of %s: %w", node, err)
 		}
-		a.board.post(posted{r, r.At})
+		received := r.At
+		if now := a.cfg.Now(); received.After(now) {
+			received = now // a node whose clock is ahead is not there for longer than others
+		}
+		a.board.post(posted{r, received})
 	}
 	return nil
 }

@@ -49,6 +49,8 @@ func (c *call) once(ctx context.Context, do func() (*reply, error)) (*reply, err
 		return nil, err
 	}
 	out, err := do()
+	// What became of it is owed also to a caller who has left: it may come back with the key.
+	ctx = context.WithoutCancel(ctx)
 	if err != nil {
 		p, ours := problemOf(err)
 		if ours || p.Status >= 500 {

@@ -97,12 +97,14 @@ func (a *API) nodes() []seen {
 // status adds up what all nodes said of a release.
 func (a *API) status(rel Release) Status {
 	s := Status{Project: rel.Project, Function: rel.Function, Release: rel.Number, Bundle: rel.Bundle, PoPs: []PoPStatus{}}
+	newest, _ := a.Catalog().Release(rel.ID())
+	gone := newest.Removed && newest.Number >= rel.Number
 	for _, n := range a.nodes() {
 		if len(s.PoPs) == 0 || s.PoPs[len(s.PoPs)-1].PoP != n.PoP {
 			s.PoPs = append(s.PoPs, PoPStatus{PoP: n.PoP, Region: n.Region})
 		}
 		p := &s.PoPs[len(s.PoPs)-1]
-		one := n.statusOf(rel)
+		one := n.statusOf(rel, gone)
 		p.Nodes = append(p.Nodes, one)
 		s.count(one)
 	}
@@ -126,15 +128,15 @@ func (s *Status) count(n NodeStatus) {
 	}
 }
 
-// statusOf is where the node stands with rel.
-func (n *seen) statusOf(rel Release) NodeStatus {
+// statusOf is where the node stands with rel; gone says that the function was removed with it or after it.
+func (n *seen) statusOf(rel Release, gone bool) NodeStatus {
 	out := NodeStatus{Node: n.Node, State: Pending, Away: n.away, Reported: n.received}
 	there := catalog.Position{Epoch: n.Epoch, Revision: n.Revision}.Compare(rel.Position) >= 0
 	for _, f := range n.Functions {
 		if f.Project != rel.Project || f.Function != rel.Function {
 			continue
 		}
-		if f.Release == rel.Number {
+		if f.Release == rel.Number && f.Digest == rel.Bundle { // a number comes again after a restore
 			out.State, out.Why, out.Digest = f.State, f.Why, f.Digest
 			out.CompileMS, out.FromCache, out.ReadyMS = f.CompileMS, f.FromCache, f.ReadyMS
 		} else if there && f.Release > rel.Number {
@@ -142,7 +144,7 @@ func (n *seen) statusOf(rel Release) NodeStatus {
 		}
 		return out
 	}
-	if there && rel.Removed {
+	if there && gone {
 		out.State = report.Removed
 	}
 	return out

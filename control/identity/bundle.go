@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -48,4 +49,23 @@ func (b Bundle) With(delegations []Envelope, certificates [][]byte) Bundle {
 	b.Delegations = slices.Concat(b.Delegations, delegations)
 	b.Certificates = slices.Concat(b.Certificates, certificates)
 	return b
+}
+
+// Merge returns what either bundle holds. The root is more's, and so are the
+// revocations if it has any: whoever takes the result over checks them.
+func (b Bundle) Merge(more Bundle) Bundle {
+	held := map[string]bool{}
+	for _, d := range b.Delegations {
+		held[string(d.Encode())] = true
+	}
+	isHeld := func(d Envelope) bool { return held[string(d.Encode())] }
+	hasCA := func(c []byte) bool {
+		return slices.ContainsFunc(b.Certificates, func(o []byte) bool { return bytes.Equal(o, c) })
+	}
+	out := b.With(slices.DeleteFunc(slices.Clone(more.Delegations), isHeld), slices.DeleteFunc(slices.Clone(more.Certificates), hasCA))
+	out.Root = more.Root
+	if more.Revocations != nil {
+		out.Revocations = more.Revocations
+	}
+	return out
 }
