@@ -1,6 +1,7 @@
 package invoke
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -269,6 +270,12 @@ func (x *exchange) send(p []byte) error {
 		return err
 	}
 	defer x.end(&x.mu.writing)
+	if x.r.ProtoMajor == 2 {
+		// p is lent by a guest. When a stream is reset, net/http's HTTP/2 comes
+		// back from Write while its connection still reads p: by then p may be
+		// another guest's memory. It is never reused, so the copy may stay behind.
+		p = bytes.Clone(p)
+	}
 	if _, err := x.w.Write(p); err != nil {
 		return fault.New(fault.Canceled, "while its answer was sent", err)
 	}
@@ -288,6 +295,10 @@ func (x *exchange) Interrupt() {
 	}
 	if x.mu.writing {
 		_ = x.control.SetWriteDeadline(longPast)
+		if x.body != nil && x.r.ProtoMajor == 1 {
+			// net/http reads what is left of the request before it sends a head.
+			_ = x.control.SetReadDeadline(longPast)
+		}
 	}
 }
 
