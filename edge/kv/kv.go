@@ -136,7 +136,10 @@ func (s *Store) Put(ctx context.Context, ns hostcall.Namespace, key string, valu
 	if err := errors.Join(checkKey(key), checkPut(value, o)); err != nil {
 		return 0, fmt.Errorf("kv put: %w", err)
 	}
-	n, e := s.space(ns), entry{found: true}
+	n := s.space(ns)
+	// A copy, since value is lent: an origin that is cancelled may go on reading it for a moment.
+	value = append([]byte{}, value...)
+	e := entry{space: n.generation(), found: true}
 	if o.TTL > 0 {
 		// The store counts from when it has the value, which is later: this
 		// node never serves the value for longer than the store does.
@@ -151,7 +154,7 @@ func (s *Store) Put(ctx context.Context, ns hostcall.Namespace, key string, valu
 	}
 	e.revision = rev
 	if s.entries.fits(len(value)) {
-		e.value = append([]byte{}, value...)
+		e.value = value
 	} else {
 		e.partial = true
 	}
@@ -165,6 +168,7 @@ func (s *Store) Delete(ctx context.Context, ns hostcall.Namespace, key string, i
 		return 0, fmt.Errorf("kv delete: %w", err)
 	}
 	n := s.space(ns)
+	e := entry{space: n.generation()}
 	asking, cancel := context.WithTimeout(ctx, s.config.Timeout)
 	defer cancel()
 	rev, err := s.config.Origin.Delete(asking, ns, key, ifRevision)
@@ -172,7 +176,8 @@ func (s *Store) Delete(ctx context.Context, ns hostcall.Namespace, key string, i
 		s.doubt(n, key)
 		return 0, fmt.Errorf("kv delete: %w", unavailable(ctx, err))
 	}
-	s.told(n, key, entry{revision: rev}, true)
+	e.revision = rev
+	s.told(n, key, e, true)
 	return rev, nil
 }
 

@@ -61,10 +61,25 @@ func (s *Store) cached(n *space, key string) *entry {
 	return e
 }
 
+// generation is what e.space of a write has to be when it is told.
+func (n *space) generation() uint64 {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.mu.id
+}
+
 // told takes what became of a key: by this node's own write, or by a change.
 func (s *Store) told(n *space, key string, e entry, ours bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if ours && e.space != n.mu.id {
+		// The namespace began anew since the write was sent, maybe in another
+		// epoch: its revision must not fence what there is now.
+		n.supersede(key)
+		n.void(key)
+		s.entries.drop(n.mu.id, key)
+		return
+	}
 	rev := e.revision
 	n.mu.seen = max(n.mu.seen, rev)
 	if known := s.entries.get(n.mu.id, key); known != nil && known.newer(rev) {
