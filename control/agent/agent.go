@@ -234,9 +234,7 @@ func (a *Agent[F]) Hear(h fleet.Head) {
 	if a.connected.Load() || now-last < int64(time.Second) || !a.poked.CompareAndSwap(last, now) {
 		return
 	}
-	at, _ := a.follower.Position(catalogLog)
-	a.follower.Unfollow(catalogLog)
-	a.follower.Follow(changes.Want{Log: catalogLog, Position: at})
+	a.follower.Retry()
 }
 
 // Stats are facts of now.

@@ -302,6 +302,36 @@ func TestAHintEndsTheWait(t *testing.T) {
 	n.agent.Hear(fleet.Head{Log: "kv/p/n", Epoch: r.Epoch + 9})
 }
 
+// hinted is a trust that lets something happen while the first catalog record is applied.
+type hinted struct {
+	catalog.Verifier
+	once sync.Once
+	then func()
+}
+
+func (h *hinted) Verify(p identity.Purpose, project, payloadType string, e identity.Envelope) ([]byte, identity.KeyID, error) {
+	if p == identity.PurposeCatalog {
+		h.once.Do(h.then)
+	}
+	return h.Verifier.Verify(p, project, payloadType, e)
+}
+
+// A hint that comes while the stream is being opened takes the log nowhere else than where it is.
+func TestAHintWhileTheCatalogIsApplied(t *testing.T) {
+	c := newControl(t)
+	c.deploy("other", routeOf("other.example"), "stays")
+	r := c.deploy("f", routeOf("f.example"), "one")
+	n := newNode(t, c)
+	n.run(func(cfg *Config[*version]) {
+		cfg.Trust = &hinted{Verifier: cfg.Trust, then: func() {
+			n.agent.Hear(fleet.Head{Log: "catalog", Epoch: r.Epoch, Sequence: r.Revision})
+		}}
+	})
+	n.serves("f.example", "one")
+	c.deploy("f", routeOf("f.example"), "two")
+	n.serves("f.example", "two")
+}
+
 // liar is a control that answers for some blobs with other bytes.
 type liar struct {
 	Doer

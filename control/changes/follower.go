@@ -124,6 +124,13 @@ func (f *Follower) Unfollow(logs ...string) {
 	f.wake()
 }
 
+// Retry opens the stream anew at once, every log where it is: for who was told that there is more.
+func (f *Follower) Retry() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.wake()
+}
+
 // wake ends the stream of now so that Run opens one for the logs of now.
 func (f *Follower) wake() {
 	close(f.mu.moved)
