@@ -85,21 +85,20 @@ func runDeploy(ctx context.Context, o *options, f deployFlags, dir string) error
 		return err
 	}
 	res := deployResult{Project: d.Release.Project, Function: d.Release.Function, Release: d.Release.Number, Digest: string(d.Release.Bundle), Routes: d.Release.Routes, Notes: d.Notes}
+	var late error
 	if f.wait {
 		s, err := await(ctx, out, c, d.Release.Project, d.Release.Function, d.Release.Number, f.timeout)
-		if err != nil {
-			return err
-		}
-		res.Nodes, res.Live = nodesOf(s), s.Done && s.Failed == 0 && s.Live > 0
+		// What is known so far, and why, is told also when time is up.
+		late, res.Nodes, res.Live = err, nodesOf(s), s.Done && s.Failed == 0 && s.Live > 0
 	}
 	res.TookMS = time.Since(start).Milliseconds()
 	if err := out.Result(res, func(w io.Writer) { res.print(w, f.wait) }); err != nil {
 		return err
 	}
-	if f.wait && !res.Live {
+	if f.wait && late == nil && !res.Live {
 		return errSaid
 	}
-	return nil
+	return late
 }
 
 // upload signs the bundle, sends it, and makes it live.
@@ -127,8 +126,14 @@ func upload(ctx context.Context, out *term.Out, c *client.Client, t target.Targe
 	return c.Deploy(ctx, m.Project, m.Name, b.Digest)
 }
 
-// await follows a release until every node that is there is done with it.
-func await(ctx context.Context, out *term.Out, c *client.Client, project, name string, release uint64, limit time.Duration) (api.Status, error) {
+// statuses is where await asks; *client.Client is one.
+type statuses interface {
+	Status(ctx context.Context, project, name string, release uint64, tag string, wait time.Duration) (api.Status, error)
+}
+
+// await follows a release until every node that is there is done with it. With
+// an error it returns the last status it was told.
+func await(ctx context.Context, out *term.Out, c statuses, project, name string, release uint64, limit time.Duration) (api.Status, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not every PoP had it live within %v; 'selvage status' shows how far it is", limit))
 	defer cancel()
 	s, err := c.Status(ctx, project, name, release, "", 0)
@@ -136,7 +141,10 @@ func await(ctx context.Context, out *term.Out, c *client.Client, project, name s
 	for err == nil && !s.Done {
 		bar.ChangeMax(max(1, s.Live+s.Failed+s.Pending))
 		_ = bar.Set(s.Live) // drawing only
-		s, err = c.Status(ctx, project, name, release, s.Tag, 20*time.Second)
+		var next api.Status
+		if next, err = c.Status(ctx, project, name, release, s.Tag, 20*time.Second); err == nil {
+			s = next
+		}
 	}
 	_ = bar.Finish()
 	if err != nil && ctx.Err() != nil {

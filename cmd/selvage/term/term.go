@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"text/tabwriter"
+	"unicode"
 
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
@@ -41,12 +42,30 @@ func (o *Out) Result(v any, human func(w io.Writer)) error {
 // Say prints a remark for people; it never mixes with JSON.
 func (o *Out) Say(format string, args ...any) { fmt.Fprintf(o.Stderr, format+"\n", args...) }
 
-// Table writes rows under headings, in columns.
+// Plain is text from elsewhere (a node's word, a key's name) as a terminal may
+// see it: what would move its cursor or speak to it is replaced.
+func Plain(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t' || r == '\r':
+			return ' '
+		case !unicode.IsPrint(r):
+			return '\uFFFD'
+		}
+		return r
+	}, text)
+}
+
+// Table writes rows under headings, in columns, each cell Plain.
 func Table(w io.Writer, headings []string, rows [][]string) {
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(t, strings.Join(headings, "\t"))
 	for _, r := range rows {
-		fmt.Fprintln(t, strings.Join(r, "\t"))
+		cells := make([]string, len(r))
+		for i, c := range r {
+			cells[i] = Plain(c)
+		}
+		fmt.Fprintln(t, strings.Join(cells, "\t"))
 	}
 	_ = t.Flush() // the writer's own errors show at the next write
 }

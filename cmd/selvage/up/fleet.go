@@ -90,7 +90,8 @@ func (f *Fleet) StartControl(ctx context.Context) error {
 // does not wait: call Ready on the process.
 func (f *Fleet) StartEdge(ctx context.Context, n Node) error {
 	var env []string
-	if _, err := os.Stat(filepath.Join(n.State, "identity")); errors.Is(err, os.ErrNotExist) {
+	// The last file of a join: one that was broken off has only the others.
+	if _, err := os.Stat(filepath.Join(n.State, "identity", "node.pem")); errors.Is(err, os.ErrNotExist) {
 		token, err := f.joinToken(ctx)
 		if err != nil {
 			return err
