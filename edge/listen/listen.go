@@ -136,6 +136,9 @@ func (s *Server) handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.inFlight.Add(1)
 		defer s.inFlight.Add(-1)
+		if r.ProtoMajor == 1 {
+			unboundEnd(w)
+		}
 		if r.ProtoMajor < 3 {
 			w.Header()["Alt-Svc"] = s.altSvc
 			if s.draining.Load() {
@@ -145,7 +148,40 @@ func (s *Server) handler() http.Handler {
 			}
 		}
 		s.cfg.Handler.ServeHTTP(w, r)
+		if r.ProtoMajor == 1 {
+			s.boundEnd(w, r)
+		}
 	})
+}
+
+// deadlines are what net/http's HTTP/1 responses have.
+type deadlines interface {
+	SetReadDeadline(time.Time) error
+	SetWriteDeadline(time.Time) error
+}
+
+// boundEnd bounds what net/http does after the handler, which is to read the
+// rest of the request and to send the rest of the answer: a client that stalls
+// there would keep the connection for good. With the next request, or when it
+// waits for one, the read deadline is another.
+func (s *Server) boundEnd(w http.ResponseWriter, r *http.Request) {
+	d, ok := w.(deadlines)
+	if !ok {
+		return
+	}
+	now := time.Now()
+	if r.ContentLength != 0 {
+		_ = d.SetReadDeadline(now.Add(s.cfg.HeadTimeout))
+	}
+	_ = d.SetWriteDeadline(now.Add(s.cfg.IdleTimeout))
+}
+
+// unboundEnd takes back the write deadline of the exchange before, which
+// net/http leaves as it is.
+func unboundEnd(w http.ResponseWriter) {
+	if d, ok := w.(deadlines); ok {
+		_ = d.SetWriteDeadline(time.Time{})
+	}
 }
 
 var closeHeader = []string{"close"}
@@ -159,10 +195,10 @@ func (s *Server) Serve() error {
 	s.running.Go(func() { s.fail(s.tcp.serve()) })
 	s.running.Go(func() { s.fail(s.quic.serve()) })
 	<-s.done
-	s.running.Wait()
 	if err := s.failed.Load(); err != nil {
-		return *err
+		return *err // Drain or Close ends the other half, and waits for it
 	}
+	s.running.Wait()
 	return nil
 }
 

@@ -1,0 +1,135 @@
+package listen_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/selvage-edge/selvage/edge/listen"
+	"github.com/selvage-edge/selvage/edge/listen/listentest"
+)
+
+// TestBodyThatStalls: after the answer net/http reads what is left of the
+// request, and a client that sends no more must not keep the connection.
+func TestBodyThatStalls(t *testing.T) {
+	store, client := listentest.Certificates(t, name)
+	sockets := listentest.Open(t)
+	server := listentest.Start(t, sockets, listen.Config{
+		Certificate: store.Get, HeadTimeout: 200 * time.Millisecond,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "short") }),
+	})
+	conn, err := tls.Dial("tcp", sockets.Addr(), client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: %s\r\nContent-Length: 1000\r\n\r\n", name)
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatalf("no answer: %v", err)
+	}
+	if body, err := io.ReadAll(resp.Body); string(body) != "short" || err != nil {
+		t.Errorf("answered %q, %v", body, err)
+	}
+	for range 100 {
+		if server.Stats().TCP == 0 {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	t.Error("the connection is still open")
+}
+
+// TestClientThatDoesNotRead asks on and on and takes no answer.
+func TestClientThatDoesNotRead(t *testing.T) {
+	store, client := listentest.Certificates(t, name)
+	sockets := listentest.Open(t)
+	answer := make([]byte, 2000) // net/http keeps it until the handler is done
+	server := listentest.Start(t, sockets, listen.Config{
+		Certificate: store.Get, IdleTimeout: 300 * time.Millisecond,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(answer) }),
+	})
+	conn, err := tls.Dial("tcp", sockets.Addr(), client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(2 * time.Second))
+	for err == nil {
+		_, err = fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", name)
+	}
+	for range 100 {
+		if server.Stats().TCP == 0 {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	t.Error("the connection is still open")
+}
+
+// TestNextRequestAfterABody: the time that the rest of a body is given does not
+// go on counting.
+func TestNextRequestAfterABody(t *testing.T) {
+	store, client := listentest.Certificates(t, name)
+	sockets := listentest.Open(t)
+	listentest.Start(t, sockets, listen.Config{
+		Certificate: store.Get, HeadTimeout: 200 * time.Millisecond, IdleTimeout: 5 * time.Second,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			time.Sleep(300 * time.Millisecond)
+			body, err := io.ReadAll(r.Body)
+			fmt.Fprint(w, len(body), err)
+		}),
+	})
+	conn, err := tls.Dial("tcp", sockets.Addr(), client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	r := bufio.NewReader(conn)
+	for i := range 3 {
+		fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: %s\r\nContent-Length: 4\r\n\r\nbody", name)
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatalf("request %d: %v", i, err)
+		}
+		if body, err := io.ReadAll(resp.Body); string(body) != "4 <nil>" || err != nil {
+			t.Errorf("request %d: answered %q, %v", i, body, err)
+		}
+		time.Sleep(300 * time.Millisecond)
+	}
+}
+
+// TestSocketFails: Serve says so, although the other socket is well.
+func TestSocketFails(t *testing.T) {
+	store, _ := listentest.Certificates(t, name)
+	cfg := listen.Config{Certificate: store.Get, Handler: http.NotFoundHandler()}
+	cfg.TCP, cfg.UDP = listentest.Open(t).Dup(t)
+	server, err := listen.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve() }()
+	time.Sleep(50 * time.Millisecond)
+	_ = cfg.TCP.Close()
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Error("no error")
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("still serving with one socket")
+	}
+	ctx, cancel := context.WithTimeout(listentest.Context(t), 5*time.Second)
+	defer cancel()
+	if err := server.Drain(ctx); err != nil {
+		t.Errorf("drain: %v", err)
+	}
+}
