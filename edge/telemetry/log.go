@@ -7,31 +7,36 @@ import (
 	"time"
 )
 
-// flushEvery is how long a line may wait, and flushBytes how many may.
+// flushEvery is how long a line waits at most, and flushBytes how many do, where
+// w keeps up. Where it does not, lines beyond mostWaiting are dropped.
 const (
-	flushEvery = 100 * time.Millisecond
-	flushBytes = 64 << 10
+	flushEvery  = 100 * time.Millisecond
+	flushBytes  = 64 << 10
+	mostWaiting = 8 << 20
 )
 
 // Log is an access log: JSON lines, written to w in batches, so that an
-// exchange does not wait for a system call of its own. At most flushEvery of
-// lines are lost when the process is killed.
+// exchange never waits for who reads them: what w does not take in time is
+// dropped, and counted in a line of its own. At most flushEvery of lines are lost
+// when the process is killed.
 type Log struct {
 	*slog.Logger
 	w    io.Writer
 	stop chan struct{}
+	full chan struct{} // told that there is enough to write
 	done sync.WaitGroup
 	mu   struct {
 		sync.Mutex
-		buf []byte
-		err error // of the last write
+		buf     []byte
+		err     error // of the last write
+		dropped int   // lines, since it was last told
 	}
 	writing sync.Mutex // held while w is written to; taken before mu
 }
 
 // NewLog starts a log on w. Close it.
 func NewLog(w io.Writer) *Log {
-	l := &Log{w: w, stop: make(chan struct{})}
+	l := &Log{w: w, stop: make(chan struct{}), full: make(chan struct{}, 1)}
 	l.Logger = slog.New(slog.NewJSONHandler(lines{l}, nil))
 	l.done.Go(l.run)
 	return l
@@ -44,6 +49,8 @@ func (l *Log) run() {
 		select {
 		case <-tick.C:
 			_ = l.Flush() // kept for Close
+		case <-l.full:
+			_ = l.Flush()
 		case <-l.stop:
 			return
 		}
@@ -54,12 +61,19 @@ func (l *Log) run() {
 type lines struct{ l *Log }
 
 func (b lines) Write(p []byte) (int, error) {
-	b.l.mu.Lock()
-	b.l.mu.buf = append(b.l.mu.buf, p...)
-	full := len(b.l.mu.buf) >= flushBytes
-	b.l.mu.Unlock()
-	if full {
-		_ = b.l.Flush() // kept for Close
+	l := b.l
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.mu.buf)+len(p) > mostWaiting {
+		l.mu.dropped++
+		return len(p), nil
+	}
+	l.mu.buf = append(l.mu.buf, p...)
+	if len(l.mu.buf) >= flushBytes {
+		select {
+		case l.full <- struct{}{}:
+		default: // it is told already
+		}
 	}
 	return len(p), nil
 }
@@ -69,9 +83,12 @@ func (l *Log) Flush() error {
 	l.writing.Lock()
 	defer l.writing.Unlock()
 	l.mu.Lock()
-	buf := l.mu.buf
-	l.mu.buf = nil
+	buf, dropped := l.mu.buf, l.mu.dropped
+	l.mu.buf, l.mu.dropped = nil, 0
 	l.mu.Unlock()
+	if dropped > 0 {
+		l.Warn("log lines were dropped: nobody reads them fast enough", slog.Int("dropped", dropped))
+	}
 	if len(buf) == 0 {
 		return nil
 	}
@@ -81,7 +98,7 @@ func (l *Log) Flush() error {
 	if err != nil {
 		l.mu.err = err
 	}
-	if l.mu.buf == nil {
+	if l.mu.buf == nil && cap(buf) <= 4*flushBytes {
 		l.mu.buf = buf[:0] // keep the memory
 	}
 	return err
@@ -93,6 +110,7 @@ func (l *Log) Close() error {
 	close(l.stop)
 	l.done.Wait()
 	_ = l.Flush()
+	_ = l.Flush() // what the first had to tell of lines that were dropped
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.mu.err
