@@ -2,10 +2,13 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
+	"github.com/selvage-edge/selvage/cmd/selvage/target"
 	"github.com/selvage-edge/selvage/edge/keeper"
 )
 
@@ -61,6 +64,51 @@ func TestInit(t *testing.T) {
 	text, err := os.ReadFile("hello/selvage.toml")
 	if err != nil || !bytes.Contains(text, []byte(`name = "hello"`)) {
 		t.Errorf("%s, %v", text, err)
+	}
+}
+
+// A restored store gets another epoch each time it is asked to.
+func TestNewEpoch(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	env := nowhere(t)
+	conf := "[control]\nname = \"c1\"\nstate = \"" + dir + "/state\"\n[listen]\napi = \"127.0.0.9:8400\"\npeer = \"127.0.0.9:8401\"\ngossip = \"127.0.0.9:8402\"\nadmin = \"127.0.0.9:8403\"\n" +
+		"[store]\nmax_bytes = 1073741824\nreserve_bytes = 1048576\n"
+	if err := os.WriteFile("control.toml", []byte(conf), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var last uint64
+	for range 2 {
+		r := selvage(t, env, "control", "new-epoch", "--json")
+		r.expect(t, exitOK)
+		var v struct{ Epoch uint64 }
+		if err := json.Unmarshal([]byte(r.out), &v); err != nil || v.Epoch <= last {
+			t.Errorf("epoch %d after %d: %v", v.Epoch, last, err)
+		}
+		last = v.Epoch
+	}
+	held, err := os.Open("state/store/lock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	if err := syscall.Flock(int(held.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	selvage(t, env, "control", "new-epoch").expect(t, exitFailed, "in use by another process")
+}
+
+// A target file holds a token: whatever stood there before, only its owner reads it.
+func TestTargetIsPrivate(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "target.toml")
+	if err := os.WriteFile(path, []byte("old"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := (target.Target{Token: "x"}).Save(path); err != nil {
+		t.Fatal(err)
+	}
+	if i, err := os.Stat(path); err != nil || i.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", i.Mode(), err)
 	}
 }
 

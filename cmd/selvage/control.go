@@ -36,8 +36,34 @@ it; nodes serve on meanwhile.`,
 		},
 	}
 	c.PersistentFlags().StringVar(&file, "config", "control.toml", "configuration file")
-	c.AddCommand(controlInitCommand(o, &file))
+	c.AddCommand(controlInitCommand(o, &file), controlEpochCommand(o, &file))
 	return c
+}
+
+func controlEpochCommand(o *options, file *string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "new-epoch",
+		Short: "after the store was restored from a backup: make every node follow from the beginning",
+		Long: `Begins a new epoch of the store. Run it after the state folder was restored from
+a backup or its disk went back in time, before the control node is started: it
+hands out revisions again that nodes have seen, and only the epoch tells the two apart.
+The control node must not be running.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := config.LoadControl(*file)
+			if err != nil {
+				return usageError{err}
+			}
+			n, err := controlnode.NewEpoch(c.Context(), cfg)
+			if err != nil {
+				return err
+			}
+			res := struct {
+				Epoch uint64 `json:"epoch"`
+			}{n}
+			return o.out().Result(res, func(w io.Writer) { fmt.Fprintf(w, "epoch %d\n", n) })
+		},
+	}
 }
 
 type initFlags struct {

@@ -100,7 +100,7 @@ var (
 	// ErrGone says that a position is too old to be continued: deletions after it were forgotten.
 	ErrGone = errors.New("store: the position is older than what is remembered: start again")
 	// ErrAhead says that a position is above the log: the store's disk went back in time.
-	ErrAhead = errors.New("store: the position is above the head of the log: the store was rolled back, give it a new epoch")
+	ErrAhead = errors.New("store: the position is above the head of the log: the store was rolled back, give it a new epoch ('selvage control new-epoch')")
 )
 
 // answerTimeout bounds the wait for the store where the caller's context does not.

@@ -80,9 +80,7 @@ func (c *control) open(ctx context.Context) (err error) {
 	if c.id, err = identity.OpenControl(filepath.Join(state, IdentityDir), nil); err != nil {
 		return fmt.Errorf("%w; make it with 'selvage control init --config FILE'", err)
 	}
-	c.store, err = store.Open(ctx, store.Config{Dir: filepath.Join(state, "store"), URL: c.cfg.Store.URL,
-		MaxBytes: c.cfg.Store.MaxBytes, Reserve: c.cfg.Store.ReserveBytes, Log: c.log.With("room", "store")})
-	if err != nil {
+	if c.store, err = store.Open(ctx, storeConfig(c.cfg, c.log)); err != nil {
 		return err
 	}
 	if c.helpers, err = jail.Open(jail.Config{}); err != nil {
@@ -108,6 +106,21 @@ func (c *control) open(ctx context.Context) (err error) {
 		},
 	})
 	return err
+}
+
+func storeConfig(cfg config.Control, log *slog.Logger) store.Config {
+	return store.Config{Dir: filepath.Join(cfg.Control.State, "store"), URL: cfg.Store.URL,
+		MaxBytes: cfg.Store.MaxBytes, Reserve: cfg.Store.ReserveBytes, Log: log.With("room", "store")}
+}
+
+// NewEpoch begins another epoch of a control node's store, which nobody uses meanwhile.
+func NewEpoch(ctx context.Context, cfg config.Control) (uint64, error) {
+	s, err := store.Open(ctx, storeConfig(cfg, slog.New(slog.DiscardHandler)))
+	if err != nil {
+		return 0, err
+	}
+	n, err := s.NewEpoch(ctx)
+	return n, errors.Join(err, s.Close())
 }
 
 // prepare has a helper scan, split and snapshot a module.

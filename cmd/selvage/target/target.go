@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/BurntSushi/toml"
+
+	"github.com/selvage-edge/selvage/control/identity"
 )
 
 // Target is one fleet as a developer reaches it.
@@ -121,7 +123,8 @@ func (t Target) Save(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("target: %w", err)
 	}
-	if err := os.WriteFile(path, []byte(b.String()), 0o600); err != nil {
+	// In one step, and with that mode also where another file was.
+	if err := identity.WriteFile(path, []byte(b.String())); err != nil {
 		return fmt.Errorf("target: %w", err)
 	}
 	return nil
