@@ -3,6 +3,7 @@ package fetch
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"syscall"
@@ -14,6 +15,7 @@ import (
 type gate struct {
 	allow  []netip.Prefix
 	refuse map[netip.AddrPort]bool
+	local  func(netip.Addr) bool // whether an address is this machine's
 }
 
 // denied says why an address is not dialled.
@@ -25,7 +27,7 @@ type denied struct {
 func (d *denied) Error() string { return fmt.Sprintf("address %s: %s", d.addr, d.why) }
 
 func newGate(allow []netip.Prefix, refuse []netip.AddrPort) *gate {
-	g := &gate{allow: allow, refuse: map[netip.AddrPort]bool{}}
+	g := &gate{allow: allow, refuse: map[netip.AddrPort]bool{}, local: isLocal}
 	for _, a := range refuse {
 		g.refuse[netip.AddrPortFrom(a.Addr().Unmap(), a.Port())] = true
 	}
@@ -48,7 +50,7 @@ func (g *gate) check(a netip.AddrPort) error {
 	switch {
 	case zone:
 		return &denied{a, "an address with a zone"}
-	case g.refuse[a] || g.everywhere(a.Port()) && (ip.IsLoopback() || ip.IsUnspecified()):
+	case g.refuse[a] || g.everywhere(a.Port()) && g.local(ip):
 		return &denied{a, "one of the fleet's own ports"}
 	case isMetadata(ip):
 		if g.names(ip) {
@@ -64,6 +66,24 @@ func (g *gate) check(a netip.AddrPort) error {
 // everywhere reports whether one of the fleet's ports listens on every address.
 func (g *gate) everywhere(port uint16) bool {
 	return g.refuse[netip.AddrPortFrom(netip.IPv4Unspecified(), port)] || g.refuse[netip.AddrPortFrom(netip.IPv6Unspecified(), port)]
+}
+
+// isLocal asks the kernel each time: addresses come and go. When it cannot tell,
+// every address counts as ours.
+func isLocal(ip netip.Addr) bool {
+	if ip.IsLoopback() || ip.IsUnspecified() {
+		return true
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return true
+	}
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Unmap() == ip {
+			return true
+		}
+	}
+	return false
 }
 
 func (g *gate) allows(ip netip.Addr) bool {
