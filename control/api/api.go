@@ -50,8 +50,11 @@ type Config struct {
 	PrepareAtOnce int           // modules prepared at once; default 2
 	BodyBytes     int64         // bytes of request bodies held at once; default 512 MiB
 	AwayAfter     time.Duration // a node silent for so long is not waited for; default 75 s
-	Log           *slog.Logger  // default: none
-	Now           func() time.Time
+	NodeBody      time.Duration // how long a node may take to send a body; default a minute
+	// Closing is closed when the servers are about to end: what waits for news is then answered. May be nil.
+	Closing <-chan struct{}
+	Log     *slog.Logger // default: none
+	Now     func() time.Time
 }
 
 // Validate reports what is missing.
@@ -78,6 +81,9 @@ func (c *Config) defaults() {
 	}
 	if c.AwayAfter <= 0 {
 		c.AwayAfter = 75 * time.Second
+	}
+	if c.NodeBody <= 0 {
+		c.NodeBody = time.Minute
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

@@ -125,6 +125,9 @@ func (a *API) waitStatus(ctx context.Context, rel Release, after string, wait ti
 		case <-end.C:
 			again.Stop()
 			return s
+		case <-a.cfg.Closing:
+			again.Stop()
+			return s
 		case <-ctx.Done():
 			again.Stop()
 			return s

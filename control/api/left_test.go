@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"io"
 	"net/http"
 	"testing"
 	"time"
@@ -142,5 +143,39 @@ func TestReportsFromTheFutureAge(t *testing.T) {
 	f.listen(func(c *Config) { c.Now = func() time.Time { return time.Now().Add(late) } })
 	if late = time.Hour; !f.api.nodes()[0].away {
 		t.Error("the node is said to be there an hour after its last report")
+	}
+}
+
+// A node that never ends its body is answered; it does not hold for ever what others wait for.
+func TestABodyThatNeverEnds(t *testing.T) {
+	f := start(t, func(c *Config) { c.NodeBody = 100 * time.Millisecond })
+	body, stall := io.Pipe()
+	defer stall.Close()
+	go stall.Write([]byte("{"))
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, "POST", report.Path, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := f.node("n1", "lon").Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != 400 {
+		t.Errorf("status %d", resp.StatusCode)
+	}
+}
+
+// Who waits for a release is answered when the control node ends.
+func TestWaitsEndWithTheControlNode(t *testing.T) {
+	closing := make(chan struct{})
+	f := start(t, func(c *Config) { c.Closing = closing })
+	d := f.deploy("hello", routeHello, module).Release
+	time.AfterFunc(50*time.Millisecond, func() { close(closing) })
+	begin := time.Now()
+	if s := f.api.waitStatus(t.Context(), d, "", 20*time.Second); s.Done || time.Since(begin) > 10*time.Second {
+		t.Errorf("done %v after %v", s.Done, time.Since(begin))
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"path"
 	"strconv"
+	"time"
 
 	"github.com/selvage-edge/selvage/control/identity"
 	"github.com/selvage-edge/selvage/control/peer"
@@ -217,6 +218,10 @@ func (c *call) readBody(ctx context.Context) (release func(), err error) {
 		return nil, problem(http.StatusServiceUnavailable, "busy", "try again in a moment", "too many uploads at once")
 	}
 	release = func() { c.a.bodies.Release(weight) }
+	if c.route.who == aNode {
+		// The peer server has no time limit for bodies, and one that never ends would hold its weight for ever.
+		_ = http.NewResponseController(c.w).SetReadDeadline(time.Now().Add(c.a.cfg.NodeBody)) // a reader without deadlines does not block
+	}
 	if c.body, err = io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, limit)); err != nil {
 		release()
 		var tooBig *http.MaxBytesError

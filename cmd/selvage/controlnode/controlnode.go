@@ -92,7 +92,7 @@ func (c *control) open(ctx context.Context) (err error) {
 	l := c.cfg.Listen
 	reach := func(addr string) []string { return []string{config.Reach(addr, l.Advertise)} }
 	c.api, err = api.Open(ctx, api.Config{Store: c.store, Identity: c.id, Prepare: c.prepare, Members: c.members,
-		Seeds: reach(l.Gossip), Control: reach(l.Peer), API: reach(l.API), Log: c.log.With("room", "api")})
+		Seeds: reach(l.Gossip), Control: reach(l.Peer), API: reach(l.API), Closing: ctx.Done(), Log: c.log.With("room", "api")})
 	if err != nil {
 		return err
 	}
