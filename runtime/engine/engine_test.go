@@ -225,7 +225,7 @@ func BenchmarkStart(b *testing.B) {
 
 // runChild is the test binary run again: what needs a process of its own.
 func runChild(name string) int {
-	children := map[string]func(testing.TB) error{"mlockall": mlockallChild, "capacity": capacityChild, "budget": budgetChild, "blind": blindChild, "nomap": nomapChild}
+	children := map[string]func(testing.TB) error{"mlockall": mlockallChild, "capacity": capacityChild, "budget": budgetChild, "blind": blindChild, "nomap": nomapChild, "addresses": addressesChild}
 	configs := map[string]Config{"budget": {ResidentBytes: 1 << 20}}
 	m, err := readMaps()
 	if err == nil && name == "capacity" {

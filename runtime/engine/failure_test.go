@@ -114,3 +114,34 @@ func nomapChild(t testing.TB) error {
 	}
 	return hostileRuns(p, img)
 }
+
+func TestAddressesThatRunOut(t *testing.T) { child(t, "addresses") }
+
+// addressesChild leaves no addresses for another slot: those that another
+// image's free slots have are given back for it.
+func addressesChild(t testing.TB) error {
+	idle, _ := build(t, hostileWAT, ProgramConfig{})
+	p, _ := build(t, waitWAT, ProgramConfig{})
+	in := start(t, idle, StartConfig{Head: []byte("d")})
+	if e := run(in); e.Kind != Done {
+		return e.Trap
+	}
+	in.Close()
+	if free := eng.Stats().SlotsFree; free != 1 {
+		return fmt.Errorf("%d slots are free", free)
+	}
+	var was syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_AS, &was); err != nil {
+		return err
+	}
+	now := uint64(status(t, "VmSize")) << 10
+	if err := syscall.Setrlimit(syscall.RLIMIT_AS, &syscall.Rlimit{Cur: now + 1<<30, Max: was.Max}); err != nil {
+		return err
+	}
+	next := start(t, p, StartConfig{})
+	defer next.Close()
+	if e := run(next); e.Kind != Call {
+		return fmt.Errorf("event %d, trap %v", e.Kind, e.Trap)
+	}
+	return syscall.Setrlimit(syscall.RLIMIT_AS, &was)
+}

@@ -224,7 +224,10 @@ static sv_slot *slot_take(sv_image *image) {
 	sv_slot *s = image->free;
 	if (s) list_remove(s);
 	pthread_mutex_unlock(&lock);
-	return s ? s : slot_make(image);
+	if (!s) s = slot_make(image);
+	// Addresses can run out before maps do: what other images' free slots have is given back.
+	if (!s && sv_slots_evict(16) > 0) s = slot_make(image);
+	return s;
 }
 
 // ---- wasmtime's memory creator
