@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/selvage-edge/selvage/control/catalog"
+	"github.com/selvage-edge/selvage/control/identity"
 	"github.com/selvage-edge/selvage/control/store"
 	"github.com/selvage-edge/selvage/runtime/hostcall"
 )
@@ -18,7 +19,7 @@ var catalogPage = store.ReadOptions{Changes: 4096, Bytes: 64 << 20, Inline: 1 <<
 
 // loadCatalog builds the catalog from the store's log, verifying every record.
 func (a *API) loadCatalog(ctx context.Context) error {
-	state := catalog.NewState(a.cfg.Identity.Anchor)
+	state := catalog.NewState(kept{a.cfg.Identity.Anchor})
 	again, err := state.Rebuild(a.cfg.Store.Epoch())
 	if err != nil {
 		return err
@@ -43,6 +44,14 @@ func (a *API) loadCatalog(ctx context.Context) error {
 	}
 	a.state = state
 	return nil
+}
+
+// kept is the trust in what the store holds: it was verified before it was appended, so a
+// delegation that has ended since still counts. A revoked one does not.
+type kept struct{ *identity.Anchor }
+
+func (k kept) Verify(p identity.Purpose, project, payloadType string, e identity.Envelope) ([]byte, identity.KeyID, error) {
+	return k.VerifyKept(p, project, payloadType, e)
 }
 
 func (a *API) position(revision uint64) catalog.Position {
@@ -137,6 +146,10 @@ func (a *API) append(ctx context.Context, records []*catalog.Record) error {
 		if len(signed) > maxRecordBytes {
 			return problem(422, "release-too-large", "move data from variables to KV, or split the function",
 				"the catalog's record of it has %d bytes, over %d", len(signed), maxRecordBytes)
+		}
+		// A record that nodes refuse would end the log for all of them, and for this node at its next start.
+		if _, err := catalog.Open(a.cfg.Identity.Anchor, signed); err != nil {
+			return problem(503, "catalog-key", "have the root key delegate a catalog key", "this control node's catalog key may not sign now: %v", err)
 		}
 		if _, err := a.cfg.Store.AppendCatalog(ctx, r.Key(), signed, r.Revision-1); err != nil {
 			return err

@@ -57,7 +57,7 @@ func (a *API) history(ctx context.Context, id function.ID) ([]Release, error) {
 	}
 	var out []Release
 	for _, b := range raw {
-		r, err := catalog.Open(a.cfg.Identity.Anchor, b)
+		r, err := catalog.Open(kept{a.cfg.Identity.Anchor}, b)
 		if err != nil {
 			return nil, err
 		}

@@ -179,3 +179,49 @@ func TestWaitsEndWithTheControlNode(t *testing.T) {
 		t.Errorf("done %v after %v", s.Done, time.Since(begin))
 	}
 }
+
+// What nodes would refuse is never appended: it would end the log for all of them.
+func TestARevokedCatalogKeySignsNothing(t *testing.T) {
+	f := start(t)
+	root, err := identity.LoadRootKey(f.created.RootKeyFile, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range f.id.Anchor.Trust().Delegations() {
+		if d.Purpose == identity.PurposeCatalog {
+			err = f.id.Revoke(root, []string{d.Serial}, nil)
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.refused(503, "catalog-key", f.admin("PUT", "/v1/projects/default/kv/links", nil))
+	if head, err := f.store.CatalogHead(t.Context()); err != nil || head != 0 {
+		t.Errorf("the log is at %d, %v", head, err)
+	}
+}
+
+// A control node starts on what it holds, also years later, but signs nothing with a key whose time is over.
+func TestTheCatalogOutlivesItsKey(t *testing.T) {
+	f := start(t)
+	d := f.deploy("hello", routeHello, module).Release
+	later := func() time.Time { return time.Now().Add(3 * 365 * 24 * time.Hour) }
+	id := *f.id
+	var err error
+	if id.Anchor, err = identity.NewAnchor(f.created.Root, f.id.Anchor.Trust().Bundle(), "", later); err != nil {
+		t.Fatal(err)
+	}
+	a, err := Open(t.Context(), Config{Store: f.store, Identity: &id, Prepare: prepare, Now: later})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, ok := a.Catalog().Release(d.ID()); !ok || r.Bundle != d.Bundle {
+		t.Errorf("held: %+v, %v", r, ok)
+	}
+	err = a.change(t.Context(), func(*catalog.Snapshot) ([]*catalog.Record, error) {
+		return []*catalog.Record{{Namespace: &catalog.Namespace{Project: "default", Name: "links", Mode: catalog.ModeCached, CreatedAt: later().UTC()}}}, nil
+	})
+	if p, _ := problemOf(err); err == nil || p.Name() != "catalog-key" {
+		t.Errorf("a change: %v", err)
+	}
+}
