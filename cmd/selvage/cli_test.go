@@ -56,8 +56,14 @@ func TestTargets(t *testing.T) {
 }
 
 func TestInit(t *testing.T) {
+	sdk, err := filepath.Abs("../../sdk/go")
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Chdir(t.TempDir())
 	env := nowhere(t)
+	selvage(t, append(env, "SELVAGE_SDK="), "init", "hello").expect(t, exitUsage, "--sdk")
+	env = append(env, "SELVAGE_SDK="+sdk)
 	selvage(t, env, "init", "hello").expect(t, exitOK, "main.go", "selvage deploy --wait hello")
 	selvage(t, env, "init", "hello").expect(t, exitUsage, "not empty")
 	selvage(t, env, "init", "Bad_Name").expect(t, exitFailed, "Bad_Name")
