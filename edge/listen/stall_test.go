@@ -6,7 +6,9 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -55,14 +57,17 @@ func TestClientThatDoesNotRead(t *testing.T) {
 		Certificate: store.Get, IdleTimeout: 300 * time.Millisecond,
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(answer) }),
 	})
-	conn, err := tls.Dial("tcp", sockets.Addr(), client)
+	raw, err := net.Dial("tcp", sockets.Addr())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(2 * time.Second))
+	defer raw.Close()
+	_ = raw.(*net.TCPConn).SetReadBuffer(4 << 10)
+	conn := tls.Client(raw, client)
+	batch := strings.Repeat(fmt.Sprintf("GET / HTTP/1.1\r\nHost: %s\r\n\r\n", name), 200)
 	for err == nil {
-		_, err = fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", name)
+		_ = conn.SetDeadline(time.Now().Add(10 * time.Second)) // until the server has gone, or reads no more
+		_, err = conn.Write([]byte(batch))
 	}
 	for range 100 {
 		if server.Stats().TCP == 0 {
