@@ -23,8 +23,8 @@ const (
 
 // httpRows measures requests per second against a bare handler, in a process of
 // its own so that the loader's work is not the server's.
-func httpRows(ctx context.Context, s size, template *prepared) ([]row, error) {
-	addr, conf, stop, err := startServer(ctx, template)
+func httpRows(ctx context.Context, s size, template *prepared, profile string) ([]row, error) {
+	addr, conf, stop, err := startServer(ctx, template, profile)
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +78,7 @@ func ratesInTurn(ctx context.Context, s size, p load.Protocol, addr string, conf
 }
 
 // startServer starts this program again as the server and waits for its address.
-func startServer(ctx context.Context, template *prepared) (addr string, conf *tls.Config, stop func(), err error) {
+func startServer(ctx context.Context, template *prepared, profile string) (addr string, conf *tls.Config, stop func(), err error) {
 	input, err := encodePrepared(template)
 	if err != nil {
 		return "", nil, nil, err
@@ -88,7 +88,8 @@ func startServer(ctx context.Context, template *prepared) (addr string, conf *tl
 		return "", nil, nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	cmd := exec.CommandContext(ctx, exe, "-serve")
+	cmd := exec.CommandContext(ctx, exe, "-serve", "-profile", profile)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.Stdin, cmd.Stderr = bytes.NewReader(input), os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err == nil {

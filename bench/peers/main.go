@@ -33,14 +33,15 @@ func main() {
 	jsonFile := flag.String("json", "", "also write each row to this file, as JSON lines")
 	quick := flag.Bool("quick", false, "short rounds: to see that it works, not for figures")
 	serve := flag.Bool("serve", false, "be the server of the HTTP rows (started by the command itself)")
+	profile := flag.String("profile", "", "write a processor profile of the server of the HTTP rows to this file")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	ctx, cancel := context.WithTimeout(ctx, runLimit)
 	var err error
 	if *serve {
-		err = runServer(ctx)
+		err = runServer(ctx, *profile)
 	} else {
-		err = run(ctx, *jsonFile, *quick)
+		err = run(ctx, *jsonFile, *profile, *quick)
 	}
 	cancel()
 	stop()
@@ -50,7 +51,7 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, jsonFile string, quick bool) error {
+func run(ctx context.Context, jsonFile, profile string, quick bool) error {
 	hello, err := wasmtime.Wat2Wasm(helloText)
 	if err != nil {
 		return fmt.Errorf("hello.wat: %w", err)
@@ -68,7 +69,7 @@ func run(ctx context.Context, jsonFile string, quick bool) error {
 	if err != nil {
 		return err
 	}
-	more, err := httpRows(ctx, s, template)
+	more, err := httpRows(ctx, s, template, profile)
 	rows = append(rows, more...)
 	table(os.Stdout, rows)
 	if err == nil && jsonFile != "" {

@@ -14,10 +14,13 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
+	"runtime/pprof"
 	"time"
 
 	wasmtime "github.com/bytecodealliance/wasmtime-go/v39"
 
+	"github.com/selvage-edge/selvage/cmd/selvage/node"
 	"github.com/selvage-edge/selvage/edge/invoke"
 	"github.com/selvage-edge/selvage/edge/limit"
 	"github.com/selvage-edge/selvage/edge/listen"
@@ -53,7 +56,8 @@ func (c compiler) Artifact(_ context.Context, _ function.Digest, code []byte) ([
 }
 
 // runServer serves the sites until it is killed: the whole stack of a node's data path, and beside it a bare handler.
-func runServer(ctx context.Context) error {
+// It profiles itself to the file named, if one is.
+func runServer(ctx context.Context, profile string) error {
 	var template wire
 	if err := gob.NewDecoder(os.Stdin).Decode(&template); err != nil {
 		return err
@@ -87,6 +91,19 @@ func runServer(ctx context.Context) error {
 		return err
 	}
 	h.SetRoutes(table)
+	if profile != "" {
+		f, err := os.Create(profile)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
+	headroom := node.Headroom()
+	defer runtime.KeepAlive(headroom)
 	return listenAndServe(ctx, h)
 }
 

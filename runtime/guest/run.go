@@ -34,8 +34,8 @@ var errWall = errors.New("wall time")
 // whether anything was answered the exchange knows.
 func (r *Runner) Run(ctx context.Context, prog *engine.Program, v *function.Version, ports Ports, x Exchange) (Usage, error) {
 	limits := v.Limits.WithDefaults()
-	ctx, cancel := context.WithTimeoutCause(ctx, limits.Wall, errWall)
-	defer cancel()
+	b := newBound(ctx, limits.Wall, x.Interrupt)
+	defer b.close()
 	instance, err := prog.Start(engine.StartConfig{
 		Head: x.Head(), HasBody: x.HasBody(),
 		MemoryLimit: limits.MemoryBytes, LogLimit: limits.LogBytes, ResponseHeadLimit: limits.ResponseHead,
@@ -43,7 +43,6 @@ func (r *Runner) Run(ctx context.Context, prog *engine.Program, v *function.Vers
 	if err != nil {
 		return Usage{}, startFault(err)
 	}
-	defer context.AfterFunc(ctx, x.Interrupt)()
 	i := &invocation{
 		runner: r, instance: instance, limits: limits,
 		log: logWriter{sink: ports.Log, version: v, requestID: x.RequestID(), limit: limits.LogBytes, last: time.Now()},
@@ -51,7 +50,7 @@ func (r *Runner) Run(ctx context.Context, prog *engine.Program, v *function.Vers
 			Instance: instance, Version: v, Limits: limits, Exchange: x, KV: ports.KV, Fetch: ports.Fetch,
 		}),
 	}
-	return i.run(ctx)
+	return i.run(b)
 }
 
 func startFault(err error) *fault.Error {
@@ -164,6 +163,7 @@ func (i *invocation) ended(ctx context.Context) *fault.Error {
 
 // answer answers the pending call, or makes the guest fail at it.
 func (i *invocation) answer(ctx context.Context, ev *engine.Event) *fault.Error {
+	ctx.Done() // sets the timer: the exchange waits without asking the context
 	result, err := i.do(ctx, ev)
 	var pointer *native.PointerError
 	switch {
@@ -215,7 +215,14 @@ func (i *invocation) failed(ctx context.Context, err error) *fault.Error {
 	return fault.Of(err)
 }
 
+// waitingFinish is from how many bytes on the last write may have to wait for
+// the client; what is shorter stays in the buffers of every protocol.
+const waitingFinish = 2 << 10
+
 func (i *invocation) finish(ctx context.Context) *fault.Error {
+	if len(i.instance.Response().Body) > waitingFinish {
+		ctx.Done() // sets the timer
+	}
 	if err := i.session.Finish(); err != nil {
 		return i.failed(ctx, err)
 	}

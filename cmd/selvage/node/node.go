@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"time"
 
@@ -99,6 +100,8 @@ func (n *node) run(ctx context.Context) error {
 		return err
 	}
 	n.log.Info("serving", "public", n.cfg.Listen.Public, "pop", n.cfg.Node.PoP, "build", n.build)
+	headroom := Headroom()
+	defer runtime.KeepAlive(headroom)
 	select {
 	case <-ctx.Done():
 	case err = <-n.path.failed:

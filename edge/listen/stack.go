@@ -1,0 +1,18 @@
+package listen
+
+// handlerStack is about what a handler needs of a goroutine's stack, in bytes.
+const handlerStack = 12 << 10
+
+// growStack makes room for a handler while there is little on the stack to move.
+// Every stream of HTTP/2 and HTTP/3 has a goroutine of its own, which begins with
+// 2 KiB: grown frame by frame, deep inside the handler, its stack would be copied
+// three times, each time with more to adjust.
+//
+//go:noinline
+func growStack() byte {
+	var room [handlerStack]byte
+	return room[index]
+}
+
+// index is not a constant, or the compiler would leave the room out.
+var index = handlerStack - 1
