@@ -215,12 +215,13 @@ func (i *invocation) failed(ctx context.Context, err error) *fault.Error {
 	return fault.Of(err)
 }
 
-// waitingFinish is from how many bytes on the last write may have to wait for
-// the client; what is shorter stays in the buffers of every protocol.
+// waitingFinish is from how many bytes on an answer that is written at once may
+// have to wait for the client; what is shorter stays in the buffers of every
+// protocol. An answer that was written in pieces has set the timer already.
 const waitingFinish = 2 << 10
 
 func (i *invocation) finish(ctx context.Context) *fault.Error {
-	if len(i.instance.Response().Body) > waitingFinish {
+	if v := i.instance.Response(); len(v.Headers)+len(v.Body) > waitingFinish {
 		ctx.Done() // sets the timer
 	}
 	if err := i.session.Finish(); err != nil {
