@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -138,7 +139,7 @@ func await(ctx context.Context, out *term.Out, c statuses, project, name string,
 	defer cancel()
 	s, err := c.Status(ctx, project, name, release, "", 0)
 	bar := out.Steps(max(1, s.Live+s.Failed+s.Pending), "live on nodes")
-	for err == nil && !s.Done {
+	for err == nil && !s.Done && s.Live+s.Failed+s.Pending > 0 { // nobody there is nobody to wait for
 		bar.ChangeMax(max(1, s.Live+s.Failed+s.Pending))
 		_ = bar.Set(s.Live) // drawing only
 		var next api.Status
@@ -181,6 +182,9 @@ func printNodes(w io.Writer, nodes []deployNode) {
 	if len(nodes) == 0 {
 		fmt.Fprintln(w, "no node has joined this fleet yet; it goes live on each as it joins")
 		return
+	}
+	if !slices.ContainsFunc(nodes, func(n deployNode) bool { return !n.Away }) {
+		fmt.Fprintln(w, "every node is away: it goes live on each as it comes back")
 	}
 	var rows [][]string
 	for _, n := range nodes {
