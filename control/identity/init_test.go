@@ -119,7 +119,7 @@ func TestOpenControlSaysWhatIsWrong(t *testing.T) {
 }
 
 func TestRenewDelegations(t *testing.T) {
-	c, created := newFleet(t, InitOptions{})
+	_, created := newFleet(t, InitOptions{})
 	root := rootOf(t, created)
 	dir := filepath.Dir(created.RootKeyFile)
 	late := start.Add(year + year/2)

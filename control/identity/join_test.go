@@ -442,7 +442,7 @@ func TestIssueRefuses(t *testing.T) {
 
 func TestLeafRenewsItself(t *testing.T) {
 	now := start
-	c, created := newFleet(t, InitOptions{})
+	_, created := newFleet(t, InitOptions{})
 	c, err := OpenControl(filepath.Dir(created.RootKeyFile), func() time.Time { return now })
 	if err != nil {
 		t.Fatal(err)

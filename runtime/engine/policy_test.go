@@ -100,7 +100,8 @@ func TestSecondOpen(t *testing.T) {
 func TestFingerprint(t *testing.T) {
 	other := &Engine{policy: production}
 	other.policy.GuardBytes++
-	if eng.Fingerprint() != eng.Fingerprint() || eng.Fingerprint() == other.Fingerprint() {
+	same := &Engine{policy: eng.policy}
+	if eng.Fingerprint() != same.Fingerprint() || eng.Fingerprint() == other.Fingerprint() {
 		t.Error("the fingerprint does not follow the configuration")
 	}
 }

@@ -12,7 +12,9 @@ import (
 // onSignal; die_amd64.s has it too.
 const exitSignal = 100
 
-// onSignal is never called from Go.
+// onSignal is never called from Go, only from die_amd64.s.
+//
+//lint:ignore U1000 the assembly names it
 func onSignal()
 
 // onSignalAddress is where onSignal begins; the value of a Go func is something else.

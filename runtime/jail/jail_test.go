@@ -50,7 +50,7 @@ func hostileWork(_ Verb, in []byte) ([]byte, error) {
 	case "echo":
 		return []byte(rest), nil
 	case "spin":
-		for {
+		for i := 0; i >= 0; i = (i + 1) % 1000 { // for ever
 		}
 	case "sleep":
 		time.Sleep(time.Hour)
