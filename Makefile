@@ -21,7 +21,7 @@ demo: build ## the main job, end to end, on this machine (DEMO_JSON=FILE also wr
 	$(BIN)/demo -selvage $(BIN)/selvage $(if $(DEMO_JSON),-json $(DEMO_JSON))
 
 test: ## all tests, of every module in the tree
-	$(GO) test $(PKGS)
+	$(GO) test -timeout 25m $(PKGS)
 	cd sdk/go && $(GO) vet ./... && $(GO) test ./...
 
 check: fmt-check lint test race ## what CI runs: format, vet, lint, tests, the race detector, each benchmark once, a clean tree
@@ -36,7 +36,7 @@ lint: ## go vet and staticcheck
 	$(GO) tool staticcheck $(PKGS)
 
 race: ## the tests that exercise concurrency, under the race detector
-	$(GO) test -race -short ./runtime/... ./edge/... ./control/...
+	$(GO) test -race -short -timeout 25m ./runtime/... ./edge/... ./control/...
 
 bench: build ## speed, as ratios measured side by side in one run (BENCH_JSON=FILE also writes JSON lines)
 	$(GO) build -o $(BIN)/peers ./bench/peers

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/selvage-edge/selvage/cmd/selvage/request"
 	"github.com/selvage-edge/selvage/cmd/selvage/up"
@@ -22,7 +23,8 @@ type expect struct {
 	status             int
 	location           string
 	contains           []string
-	bytes              int // exact body length; -1: do not look
+	bytes              int           // exact body length; -1: do not look
+	atLeast            time.Duration // it must take this long
 }
 
 func get(path string, contains ...string) expect {
@@ -59,6 +61,7 @@ func askWith(ctx context.Context, c *request.Client, url string, e expect) error
 	if e.header[0] != "" {
 		r.Header.Set(e.header[0], e.header[1])
 	}
+	begin := time.Now()
 	a, err := c.Do(r)
 	if err != nil {
 		return err
@@ -68,7 +71,11 @@ func askWith(ctx context.Context, c *request.Client, url string, e expect) error
 	if err != nil {
 		return fmt.Errorf("%s %s: read body: %w", method, url, err)
 	}
-	if err := e.check(a, text); err != nil {
+	err = e.check(a, text)
+	if took := time.Since(begin); took < e.atLeast {
+		err = errors.Join(err, fmt.Errorf("answered after %v, before %v", took, e.atLeast))
+	}
+	if err != nil {
 		return fmt.Errorf("%s %s: %w", method, url, err)
 	}
 	return nil

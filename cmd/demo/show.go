@@ -126,9 +126,9 @@ func (d *demo) probes() map[string][]expect {
 		"httpbin": {
 			get("/get?a=b", `"a"`, `"b"`), {path: "/headers", status: 200, header: [2]string{"X-Demo", "selvage"}, contains: []string{"X-Demo", "selvage"}, bytes: -1},
 			{method: "POST", path: "/post", body: "woven", header: [2]string{"Content-Type", "text/plain"}, status: 200, contains: []string{"woven"}, bytes: -1},
-			{path: "/status/418", status: 418, bytes: -1}, {path: "/gzip", status: 200, bytes: -1},
+			{path: "/status/418", status: 418, bytes: -1}, {path: "/gzip", status: 200, contains: []string{"\x1f\x8b"}, bytes: -1},
 			get("/stream/20", `"id":19`), {path: "/bytes/1024", status: 200, bytes: 1024},
-			{path: "/redirect/2", status: 302, location: "/relative-redirect/1", bytes: -1}, {path: "/delay/1", status: 200, bytes: -1},
+			{path: "/redirect/2", status: 302, location: "/relative-redirect/1", bytes: -1}, {path: "/delay/1", status: 200, bytes: -1, atLeast: time.Second},
 		},
 	}
 }

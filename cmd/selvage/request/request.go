@@ -50,7 +50,7 @@ func New(c Config) (*Client, error) {
 	conf := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
 	cl := &Client{version: c.Version, http: &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
 	if c.Version == HTTP3 {
-		tr := &http3.Transport{TLSClientConfig: conf, QUICConfig: &quic.Config{HandshakeIdleTimeout: 5 * time.Second}}
+		tr := &http3.Transport{DisableCompression: true, TLSClientConfig: conf, QUICConfig: &quic.Config{HandshakeIdleTimeout: 5 * time.Second}}
 		if c.Connect != "" {
 			tr.Dial = func(ctx context.Context, _ string, tc *tls.Config, qc *quic.Config) (*quic.Conn, error) {
 				return quic.DialAddr(ctx, c.Connect, tc, qc)
