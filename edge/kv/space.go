@@ -22,6 +22,7 @@ type space struct {
 		epoch   uint64
 		seen    uint64 // the newest revision this node knows of, from anyone
 		fences  fences
+		strays  strays
 		flights map[string]*keyFlights
 	}
 }
@@ -50,7 +51,7 @@ func (s *Store) space(ns hostcall.Namespace) *space {
 func (s *Store) cached(n *space, key string) *entry {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	if !n.mu.kept {
+	if !n.mu.kept || n.mu.strays.has(key) {
 		return nil
 	}
 	e := s.entries.get(n.mu.id, key)
@@ -75,6 +76,7 @@ func (s *Store) told(n *space, key string, e entry, ours bool) {
 	if ours && e.space != n.mu.id {
 		// The namespace began anew since the write was sent, maybe in another
 		// epoch: its revision must not fence what there is now.
+		n.mu.strays.add(key, e.revision, s.config.Fences)
 		n.supersede(key)
 		n.void(key)
 		s.entries.drop(n.mu.id, key)
@@ -107,7 +109,7 @@ func (e *entry) newer(rev uint64) bool {
 
 // keep puts e into memory, if the namespace is kept fresh. n.mu is held.
 func (s *Store) keep(n *space, key string, e entry, began uint64) {
-	if !n.mu.kept {
+	if !n.mu.kept || n.mu.strays.has(key) {
 		return
 	}
 	e.space, e.key, e.began = n.mu.id, key, began
@@ -156,6 +158,7 @@ func (s *Store) Apply(ns hostcall.Namespace, c Changes) {
 	}
 	n.mu.Lock()
 	n.mu.seen = max(n.mu.seen, c.To)
+	n.mu.strays.passed(c.To)
 	n.mu.Unlock()
 }
 
