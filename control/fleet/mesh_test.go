@@ -119,6 +119,7 @@ func (t *meshTransport) DialTimeout(addr string, timeout time.Duration) (net.Con
 	near, far := net.Pipe()
 	select {
 	case to.streams <- meshConn{far, net.TCPAddrFromAddrPort(t.addr)}:
+		to.hangUp() // if it has closed meanwhile, nobody will
 		return near, nil
 	case <-to.closed:
 		return nil, errors.New("refused")
@@ -132,6 +133,7 @@ func (t *meshTransport) DialAddressTimeout(a memberlist.Address, timeout time.Du
 func (t *meshTransport) Shutdown() error {
 	t.once.Do(func() {
 		close(t.closed)
+		t.hangUp()
 		t.mesh.mu.Lock()
 		defer t.mesh.mu.Unlock()
 		if t.mesh.mu.ports[t.addr.String()] == t {
@@ -139,6 +141,24 @@ func (t *meshTransport) Shutdown() error {
 		}
 	})
 	return nil
+}
+
+// hangUp closes, once t is closed, the connections that nobody accepted: who
+// writes to one would wait for ever.
+func (t *meshTransport) hangUp() {
+	select {
+	case <-t.closed:
+	default:
+		return
+	}
+	for {
+		select {
+		case c := <-t.streams:
+			c.Close()
+		default:
+			return
+		}
+	}
 }
 
 type meshConn struct {
