@@ -66,7 +66,7 @@ func TestInit(t *testing.T) {
 	env = append(env, "SELVAGE_SDK="+sdk)
 	selvage(t, env, "init", "hello").expect(t, exitOK, "main.go", "selvage deploy --wait hello")
 	selvage(t, env, "init", "hello").expect(t, exitUsage, "not empty")
-	selvage(t, env, "init", "Bad_Name").expect(t, exitFailed, "Bad_Name")
+	selvage(t, env, "init", "Bad_Name").expect(t, exitUsage, "Bad_Name")
 	text, err := os.ReadFile("hello/selvage.toml")
 	if err != nil || !bytes.Contains(text, []byte(`name = "hello"`)) {
 		t.Errorf("%s, %v", text, err)

@@ -128,6 +128,7 @@ func TestBadDeploys(t *testing.T) {
 		{"unknown-import", put("good.wasm", guesttest.Module(t, `(module (import "env" "gettimeofday" (func)) (memory (export "memory") 1) (func (export "handle")))`)), []string{"env", "gettimeofday"}},
 		{"no-handle", put("good.wasm", guesttest.Module(t, `(module (memory (export "memory") 1))`)), []string{"handle"}},
 		{"no-memory", put("good.wasm", guesttest.Module(t, `(module (func (export "handle")))`)), []string{"memory"}},
+		{"start-up traps", put("good.wasm", guesttest.Guest(t, `(func (export "selvage_start") unreachable) (func (export "handle"))`)), []string{"start-up failed", "unreachable"}},
 		{"threads", put("good.wasm", guesttest.Module(t, `(module (memory (export "memory") 1 1 shared) (func (export "handle")))`)), []string{"shared"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -139,6 +140,36 @@ func TestBadDeploys(t *testing.T) {
 	t.Run("manifest", func(t *testing.T) {
 		dir := w.function(t, "good", guesttest.Guest(t, greet), "color = 3", "[limits]", `cpu = "1h"`)
 		w.selvage(t, "deploy", dir).expect(t, exitFailed, "selvage.toml:3:", "color", "selvage.toml:5:", "limits.cpu", "ceiling")
+	})
+	t.Run("route with a scheme", func(t *testing.T) {
+		dir := w.function(t, "good", guesttest.Guest(t, greet))
+		put("selvage.toml", []byte("name = \"good\"\nroutes = [\"https://good.edge.localhost/*\"]\n"))(dir)
+		w.selvage(t, "deploy", dir).expect(t, exitFailed, "selvage.toml:2:", "scheme")
+	})
+	t.Run("kv", func(t *testing.T) {
+		w.selvage(t, "kv", "put", "none", "k", "v").expect(t, exitRefused, "selvage kv create none")
+		w.selvage(t, "kv", "create", "some").expect(t, exitOK)
+		w.selvage(t, "kv", "put", "some", "k", "v", "--ttl=-3s").expect(t, exitUsage, "--ttl")
+		w.selvage(t, "kv", "put", "some", "k", "v", "--if-absent").expect(t, exitOK)
+		w.selvage(t, "kv", "put", "some", "k", "w", "--if-absent").expect(t, exitRefused, "revision")
+		w.selvage(t, "kv", "frob").expect(t, exitUsage, "frob")
+		if got := w.selvage(t, "kv", "get", "some", "k"); got.out != "v" {
+			t.Errorf("got %q", got.out)
+		}
+	})
+	t.Run("up again", func(t *testing.T) {
+		second := &up.Fleet{Layout: w.Layout, Selvage: w.Selvage}
+		if err := second.Boot(t.Context(), func(string, ...any) {}); err == nil || !strings.Contains(err.Error(), "another 'selvage up'") {
+			t.Errorf("in the same folder: %v", err)
+		}
+		layout, err := up.Plan(up.Options{Dir: t.TempDir(), PoPs: 1, Base: w.Base, Port: 8443})
+		if err != nil {
+			t.Fatal(err)
+		}
+		elsewhere := &up.Fleet{Layout: layout, Selvage: w.Selvage}
+		if err := elsewhere.Boot(t.Context(), func(string, ...any) {}); err == nil || !strings.Contains(err.Error(), "--base") {
+			t.Errorf("on the same addresses: %v", err)
+		}
 	})
 	t.Run("route of another", func(t *testing.T) {
 		dir := w.function(t, "thief", guesttest.Guest(t, greet))

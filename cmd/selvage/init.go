@@ -37,12 +37,17 @@ builds as it is: 'selvage build DIR', or 'selvage deploy --wait DIR'.`,
 }
 
 func runInit(o *options, dir, name, sdk string) error {
+	for _, named := range []string{sdk, os.Getenv("SELVAGE_SDK")} {
+		if _, err := os.Stat(filepath.Join(named, "go.mod")); named != "" && err != nil {
+			return usagef("the Go SDK is not at %s: %w", named, err)
+		}
+	}
 	local := findSDK(sdk)
 	if local == "" {
 		return usagef("the Go SDK is not published as a module yet: name its folder (sdk/go of the source tree) with --sdk or $SELVAGE_SDK")
 	}
 	files, err := template.Write(dir, name, local)
-	if errors.Is(err, template.ErrExists) {
+	if errors.Is(err, template.ErrExists) || errors.Is(err, template.ErrName) {
 		return usageError{err}
 	}
 	if err != nil {

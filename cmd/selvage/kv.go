@@ -27,6 +27,7 @@ func kvCommand(o *options) *cobra.Command {
 		Long: `Reads and writes KV at the control node: a write is on disk before it is
 acknowledged, and every PoP forgets its old value the moment the change reaches it.`,
 	}
+	c.RunE = onlySubcommands
 	c.PersistentFlags().StringVar(&f.project, "project", "", "the project (default: the target's)")
 	c.AddCommand(kvGet(o, &f), kvPut(o, &f), kvRemove(o, &f), kvList(o, &f), kvCreate(o, &f))
 	return c
@@ -67,7 +68,12 @@ func kvGet(o *options, f *kvFlags) *cobra.Command {
 				if !e.Expires.IsZero() {
 					v.Expires = &e.Expires
 				}
-				return o.out().Result(v, func(w io.Writer) { _, _ = w.Write(append(e.Value, '\n')) })
+				return o.out().Result(v, func(w io.Writer) {
+					_, _ = w.Write(e.Value) // as it is: it may be going into a file
+					if term.IsTerminal(w) {
+						fmt.Fprintln(w)
+					}
+				})
 			})
 		},
 	}
@@ -82,6 +88,12 @@ func kvPut(o *options, f *kvFlags) *cobra.Command {
 		Short: "write a value; VALUE may be @FILE, or - for standard input",
 		Args:  cobra.ExactArgs(3),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if ttl < 0 || ttl > 0 && ttl < time.Millisecond {
+				return usagef("--ttl %v: want at least 1ms, or 0 for ever", ttl)
+			}
+			if ifRevision < hostcall.AnyRevision {
+				return usagef("--if-revision %d: want a revision, or 0 for a key that is not there", ifRevision)
+			}
 			value, err := valueOf(args[2])
 			if err != nil {
 				return err

@@ -31,6 +31,8 @@ func TestProjects(t *testing.T) {
 		t.Errorf("shop/cart answers %d %q", status, body)
 	}
 	selvage(t, own, "status", "--project", "shop").expect(t, exitOK, "cart")
+	selvage(t, own, "remove", "cart", "--project", "shop").expect(t, exitOK, "shop/cart is removed")
+	selvage(t, own, "remove", "cart", "--project", "shop").expect(t, exitRefused)
 	// The same name in two projects is two namespaces.
 	w.selvage(t, "kv", "create", "links").expect(t, exitOK)
 	w.selvage(t, "kv", "create", "links", "--project", "shop").expect(t, exitOK)

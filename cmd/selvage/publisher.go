@@ -21,6 +21,7 @@ type publisherFlags struct {
 
 func publisherCommand(o *options) *cobra.Command {
 	c := &cobra.Command{Use: "publisher", Short: "publisher keys: who may deploy for a project"}
+	c.RunE = onlySubcommands
 	var f publisherFlags
 	add := &cobra.Command{
 		Use:   "add",

@@ -39,6 +39,11 @@ func TestReadmeTour(t *testing.T) {
 	}
 	said := ""
 	for _, c := range commands {
+		if _, err := exec.LookPath("curl"); err != nil && strings.HasPrefix(c, "curl ") {
+			t.Log("not run, curl is not installed:", c)
+			continue
+		}
+		c = strings.ReplaceAll(c, "127.0.0.11", layout.Edges[0].Addr.String()) // where `selvage up` has its first PoP
 		cmd := exec.CommandContext(context.Background(), "sh", "-c", c)
 		cmd.Dir = dir
 		cmd.Env = append(os.Environ(), "SELVAGE_SDK="+filepath.Join(tree, "sdk", "go"))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -77,6 +78,10 @@ func runRequest(c *cobra.Command, o *options, f *requestFlags, raw string) error
 	}
 	defer cl.Close()
 	a, err := cl.Do(r)
+	var lookup *net.DNSError
+	if errors.As(err, &lookup) {
+		return fmt.Errorf("%w\nname a PoP with --pop, or an address with --connect", err)
+	}
 	if err != nil {
 		return err
 	}

@@ -62,9 +62,9 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the fleet cannot be reached, 4 th
 		SilenceErrors: true,
 	}
 	root.PersistentFlags().BoolVar(&o.json, "json", false, "print results as JSON")
-	root.PersistentFlags().StringVar(&o.target, "target", "", "file that names the fleet (default: "+target.Where+")")
+	root.PersistentFlags().StringVar(&o.target, "target", "", "file that names the fleet (otherwise $SELVAGE_TARGET, .selvage/target.toml here or above, ~/.config/selvage/target.toml)")
 	root.AddGroup(&cobra.Group{ID: "dev", Title: "For those who write functions:"}, &cobra.Group{ID: "ops", Title: "For those who run the fleet:"})
-	for _, c := range []*cobra.Command{initCommand(o), buildCommand(o), deployCommand(o), statusCommand(o), kvCommand(o), requestCommand(o)} {
+	for _, c := range []*cobra.Command{initCommand(o), buildCommand(o), deployCommand(o), removeCommand(o), statusCommand(o), kvCommand(o), requestCommand(o)} {
 		c.GroupID = "dev"
 		root.AddCommand(c)
 	}
@@ -75,6 +75,14 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the fleet cannot be reached, 4 th
 	root.AddCommand(serverCommand(o))
 	o.watch(root)
 	return root
+}
+
+// onlySubcommands is the work of a command that only groups others.
+func onlySubcommands(c *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usagef("unknown command %q for %q; see '%s --help'", args[0], c.CommandPath(), c.CommandPath())
+	}
+	return c.Help()
 }
 
 // watch notes when a command's own work begins, and makes wrong arguments say

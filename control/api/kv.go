@@ -16,7 +16,7 @@ import (
 func (c *call) namespace() (hostcall.Namespace, error) {
 	ns := hostcall.Namespace{Project: c.project, Name: c.param("namespace")}
 	if _, ok := c.a.Catalog().Namespace(ns.Project, ns.Name); !ok {
-		return ns, problem(http.StatusNotFound, "no-namespace", "make it: PUT /v1/projects/"+ns.Project+"/kv/"+ns.Name+", or bind it in a function and deploy",
+		return ns, problem(http.StatusNotFound, "no-namespace", "make it: selvage kv create "+ns.Name+" (PUT /v1/projects/"+ns.Project+"/kv/"+ns.Name+"), or bind it in a function and deploy",
 			"project %s has no namespace %s", ns.Project, ns.Name)
 	}
 	return ns, nil

@@ -84,7 +84,7 @@ func problemOfUpload(err error) *Problem {
 		p.Faults = faults.List
 		return p
 	case errors.As(err, &taken):
-		return problem(http.StatusConflict, "route-taken", "choose another route, or remove it from "+taken.Owner.String()+" first", "%v", err)
+		return problem(http.StatusConflict, "route-taken", "choose another route, or give it up there first: deploy "+taken.Owner.String()+" without it, or 'selvage remove' it", "%v", err)
 	case errors.As(err, &tooBig):
 		return problem(http.StatusRequestEntityTooLarge, "too-large", "send less", "the body is over %d bytes", tooBig.Limit)
 	case errors.Is(err, bundle.ErrTooLarge):

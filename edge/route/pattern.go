@@ -33,6 +33,8 @@ const (
 func ParsePattern(s string) (Pattern, error) {
 	slash := strings.IndexByte(s, '/')
 	switch {
+	case strings.Contains(s, "://"):
+		return Pattern{}, fmt.Errorf("route %q: leave the scheme out; a route is host/path", s)
 	case slash < 0:
 		return Pattern{}, fmt.Errorf("route %q: no path; write %q for all of the host's paths", s, s+"/*")
 	case slash == 0:

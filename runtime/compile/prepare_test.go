@@ -186,10 +186,8 @@ func TestPrepareWithoutStartUp(t *testing.T) {
 func TestPrepareSaysWhyNotStarted(t *testing.T) {
 	r := openJail(t, jail.Config{})
 	for text, start := range map[string]string{
-		"kv_open":    `(drop (call $kv_open (i32.const 0) (i32.const 1)))`,
-		"poll":       `(drop (call $sleep (i64.const 1)))`,
-		"it exited":  `(call $wasi_proc_exit (i32.const 3))`,
-		"wasm trap:": `unreachable`,
+		"kv_open": `(drop (call $kv_open (i32.const 0) (i32.const 1)))`,
+		"poll":    `(drop (call $sleep (i64.const 1)))`,
 	} {
 		p, err := Prepare(t.Context(), r, guesttest.Guest(t, `(func (export "selvage_start") `+start+`) (func (export "handle"))`))
 		if text == "poll" {
@@ -201,6 +199,21 @@ func TestPrepareSaysWhyNotStarted(t *testing.T) {
 		}
 		if len(p.Code) == 0 || len(p.Image) == 0 {
 			t.Errorf("%s: nothing to deploy", text)
+		}
+	}
+}
+
+// A start-up that fails would fail with every request: nothing is deployed.
+func TestPrepareRefusesAStartUpThatFails(t *testing.T) {
+	r := openJail(t, jail.Config{})
+	for text, start := range map[string]string{
+		"it exited":  `(call $wasi_proc_exit (i32.const 3))`,
+		"wasm trap:": `unreachable`,
+	} {
+		_, err := Prepare(t.Context(), r, guesttest.Guest(t, `(func (export "selvage_start") `+start+`) (func (export "handle"))`))
+		var refused *jail.Refused
+		if !errors.As(err, &refused) || !strings.Contains(refused.Reason, text) {
+			t.Errorf("%s: %v", text, err)
 		}
 	}
 }

@@ -143,6 +143,9 @@ func (p *Prepared) start(s snapshot.Source, found scan.Report) (*image.Image, er
 		p.Started = true
 		p.Report.Snapshot.Notes = frozen
 		return r.Image, nil
+	case errors.Is(err, snapshot.ErrFailed):
+		// It would fail the same way with every request.
+		return nil, refuse(fmt.Errorf("%s%s", oneLine(err), printed(r.Printed)))
 	case isReason(err):
 		p.Report.Snapshot.Why = oneLine(err)
 		return s.Image, nil
@@ -151,9 +154,21 @@ func (p *Prepared) start(s snapshot.Source, found scan.Report) (*image.Image, er
 	}
 }
 
+// printed is the end of what start-up printed, to follow the error.
+func printed(s string) string {
+	const most = 2000
+	if s = strings.TrimSpace(s); s == "" {
+		return ""
+	}
+	if len(s) > most {
+		s = "..." + s[len(s)-most:]
+	}
+	return "; it printed:\n" + s
+}
+
 // isReason reports whether err is about the guest rather than about us.
 func isReason(err error) bool {
-	for _, e := range []error{snapshot.ErrInexact, snapshot.ErrHostCall, snapshot.ErrTime, snapshot.ErrMemory, snapshot.ErrFailed} {
+	for _, e := range []error{snapshot.ErrInexact, snapshot.ErrHostCall, snapshot.ErrTime, snapshot.ErrMemory} {
 		if errors.Is(err, e) {
 			return true
 		}

@@ -42,6 +42,12 @@ func (c *Client) Deploy(ctx context.Context, project, name string, digest functi
 	return d, c.json(ctx, k.jsonBody(api.DeployRequest{Bundle: digest}), &d)
 }
 
+// Remove takes a function away from every node.
+func (c *Client) Remove(ctx context.Context, project, name string) (api.Release, error) {
+	var r api.Release
+	return r, c.json(ctx, call{method: http.MethodDelete, path: projectPath(project, "functions", name)}, &r)
+}
+
 // Status returns where a release stands. With a tag it waits, up to wait, until there is something newer.
 func (c *Client) Status(ctx context.Context, project, name string, release uint64, tag string, wait time.Duration) (api.Status, error) {
 	var s api.Status

@@ -21,13 +21,16 @@ const SDK = "github.com/selvage-edge/selvage/sdk/go"
 // ErrExists means that the folder is there already and not empty.
 var ErrExists = errors.New("the folder is not empty")
 
+// ErrName means that the name is not one a function can have.
+var ErrName = errors.New("not a function's name")
+
 var nameForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
 // Write makes dir with a function called name in it, ready to build. sdkDir, if
 // not empty, is a local copy of the SDK that go.mod is pointed at.
 func Write(dir, name, sdkDir string) ([]string, error) {
 	if !nameForm.MatchString(name) {
-		return nil, fmt.Errorf("function name %q: want 1 to 63 lower-case letters, digits and inner dashes", name)
+		return nil, fmt.Errorf("%q: %w: want 1 to 63 lower-case letters, digits and inner dashes", name, ErrName)
 	}
 	if old, err := os.ReadDir(dir); err == nil && len(old) > 0 {
 		return nil, fmt.Errorf("%s: %w; name another folder", dir, ErrExists)

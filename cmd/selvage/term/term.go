@@ -72,8 +72,13 @@ func Table(w io.Writer, headings []string, rows [][]string) {
 
 // IsTerminal reports whether progress is drawn: Stderr is a terminal and JSON was not asked for.
 func (o *Out) IsTerminal() bool {
-	f, ok := o.Stderr.(*os.File)
-	return ok && !o.JSON && term.IsTerminal(int(f.Fd()))
+	return !o.JSON && IsTerminal(o.Stderr)
+}
+
+// IsTerminal reports whether w is a terminal.
+func IsTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // Bar draws progress towards total on a terminal; elsewhere it draws nothing.

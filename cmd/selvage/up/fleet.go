@@ -22,6 +22,7 @@ type Fleet struct {
 	Selvage string // the executable
 	Control *Process
 	Edges   map[string]*Process // by node name
+	lock    *os.File            // of the folder, while the fleet runs
 }
 
 // stopGrace is how long a process may drain before it is killed.
@@ -35,6 +36,9 @@ func (f *Fleet) Boot(ctx context.Context, say func(format string, args ...any)) 
 			f.Stop()
 		}
 	}()
+	if err := f.claim(); err != nil {
+		return err
+	}
 	if err := f.Write(); err != nil {
 		return err
 	}
@@ -144,6 +148,9 @@ func (f *Fleet) Stop() {
 	wg.Wait()
 	if f.Control != nil {
 		f.Control.Stop(stopGrace)
+	}
+	if f.lock != nil {
+		f.lock.Close()
 	}
 }
 

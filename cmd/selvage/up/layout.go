@@ -36,6 +36,11 @@ func (o Options) Validate() error {
 	}
 	if !o.Base.IsLoopback() || !o.Base.Is4() {
 		errs = append(errs, fmt.Errorf("--base %s: want an address in 127.0.0.0/8", o.Base))
+	} else if last := int(o.Base.As4()[3]); last == 0 || last+o.PoPs > 254 {
+		errs = append(errs, fmt.Errorf("--base %s with --pops %d: want the addresses to end within .1 to .254", o.Base, o.PoPs))
+	}
+	if o.Port == 0 {
+		errs = append(errs, errors.New("--port 0: want a port"))
 	}
 	if o.Dir == "" {
 		errs = append(errs, errors.New("--dir: empty"))

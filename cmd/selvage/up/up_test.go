@@ -69,6 +69,8 @@ func TestPlanRefuses(t *testing.T) {
 	for want, o := range map[string]Options{
 		"--pops 0":  {Dir: "d", PoPs: 0, Base: netip.MustParseAddr("127.0.0.10")},
 		"--pops 11": {Dir: "d", PoPs: 11, Base: netip.MustParseAddr("127.0.0.10")},
+		"--port 0":  {Dir: "d", PoPs: 1, Base: netip.MustParseAddr("127.0.0.10")},
+		".254":      {Dir: "d", PoPs: 10, Base: netip.MustParseAddr("127.0.0.250"), Port: 1},
 		"--base":    {Dir: "d", PoPs: 1, Base: netip.MustParseAddr("10.0.0.1")},
 	} {
 		if _, err := Plan(o); err == nil || !strings.Contains(err.Error(), want) {
