@@ -387,7 +387,7 @@ func TestAllowanceEnds(t *testing.T) {
 
 // A follower that does not read is cut off; the others notice nothing.
 func TestSlowFollowerIsCutOff(t *testing.T) {
-	s := serve(t, func(c *ServerConfig) { c.WriteLimit = 200 * time.Millisecond })
+	s := serve(t, func(c *ServerConfig) { c.WriteLimit = time.Second })
 	log := store.KVLog(links)
 	body, err := s.stream(t.Context(), Request{Logs: []Want{{Log: log}}})
 	if err != nil {
@@ -401,7 +401,7 @@ func TestSlowFollowerIsCutOff(t *testing.T) {
 	for i := range 120 {
 		last = s.put(fmt.Sprint(i), value)
 	}
-	until(t, "it is cut off", func() bool { return s.server.Stats().CutOff == 1 })
+	until(t, "it is cut off", func() bool { return s.server.Stats().CutOff >= 1 }) // a machine that stands still may cut off the other too, which comes back
 	until(t, "the other has all", at(f, log, last))
 	if len(r.values) != 120 {
 		t.Errorf("%d values", len(r.values))
