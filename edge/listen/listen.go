@@ -134,7 +134,9 @@ func New(cfg Config) (*Server, error) {
 // handler counts exchanges, and tells clients of HTTP/3 and of the drain.
 func (s *Server) handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		growStack()
+		if r.ProtoMajor > 1 {
+			growStack() // a connection of HTTP/1 keeps its goroutine, and its stack
+		}
 		s.inFlight.Add(1)
 		defer s.inFlight.Add(-1)
 		if r.ProtoMajor == 1 {

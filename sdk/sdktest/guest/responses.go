@@ -124,16 +124,18 @@ var responses = map[string]http.HandlerFunc{
 		<-r.Context().Done()
 	}), 20*time.Millisecond, "too slow").ServeHTTP,
 	"/goroutines": func(w http.ResponseWriter, r *http.Request) {
-		parts := make(chan string)
+		before := make(chan string) // each passes on what came before it: the order is not the clock's
+		first := before
 		for i := range 5 {
+			in, out := before, make(chan string)
 			go func() {
-				time.Sleep(time.Duration(i) * time.Millisecond)
-				parts <- strconv.Itoa(i)
+				time.Sleep(time.Duration(5-i) * time.Millisecond)
+				out <- <-in + strconv.Itoa(i)
 			}()
+			before = out
 		}
-		for range 5 {
-			io.WriteString(w, <-parts)
-		}
+		first <- ""
+		io.WriteString(w, <-before)
 	},
 	"/panic":       func(w http.ResponseWriter, r *http.Request) { panic("a bug") },
 	"/panic/late":  func(w http.ResponseWriter, r *http.Request) { flushed(w, "some"); panic("a late bug") },
