@@ -514,7 +514,7 @@ func TestPeerNames(t *testing.T) {
 		"selvage://acme/node/a selvage://acme/control/b selvage://acme/pop/fra": false,
 		"selvage://acme/node/a selvage://acme/pop/fra selvage://acme/pop/ams":   false,
 		"selvage://acme/node/a selvage://other/pop/fra":                         false,
-		"selvage://acme/root/a":                           false,
+		"selvage://acme/chief/a":                          false,
 		"selvage://acme/control/a selvage://acme/pop/fra": false,
 		"selvage://acme/node/a/b selvage://acme/pop/fra":  false,
 		"selvage://acme/node/a?x selvage://acme/pop/fra":  false,
