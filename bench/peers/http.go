@@ -23,7 +23,7 @@ const (
 
 // httpRows measures requests per second against a bare handler, in a process of
 // its own so that the loader's work is not the server's.
-func httpRows(ctx context.Context, s size, template *prepared, profile string) ([]row, error) {
+func httpRows(ctx context.Context, s size, template *prepared, profile, only string) ([]row, error) {
 	addr, conf, stop, err := startServer(ctx, template, profile)
 	if err != nil {
 		return nil, err
@@ -35,11 +35,14 @@ func httpRows(ctx context.Context, s size, template *prepared, profile string) (
 		goal     float64
 		hosts    []string
 	}{{load.H1, 0.6, []string{bareHost, helloHost, goHost}}, {load.H2, 0.7, []string{bareHost, helloHost}}, {load.H3, 0.7, []string{bareHost, helloHost}}} {
+		name := "http/" + string(c.protocol)
+		if !wanted(only, name) {
+			continue
+		}
 		rates, n, err := ratesInTurn(ctx, s, c.protocol, addr, conf, c.hosts)
 		if err != nil {
 			return rows, err
 		}
-		name := "http/" + string(c.protocol)
 		ratio := rates[1] / rates[0]
 		rows = append(rows, row{Name: name, Value: rates[1], Unit: "rps", Against: "bare", Ratio: ratio, N: n[1], goal: fmt.Sprintf(">= %.1f", c.goal), met: ratio >= c.goal})
 		if len(rates) > 2 {

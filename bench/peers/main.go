@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"strings"
 	"syscall"
 	"time"
 
@@ -33,6 +34,7 @@ func main() {
 	jsonFile := flag.String("json", "", "also write each row to this file, as JSON lines")
 	quick := flag.Bool("quick", false, "short rounds: to see that it works, not for figures")
 	serve := flag.Bool("serve", false, "be the server of the HTTP rows (started by the command itself)")
+	rows := flag.String("rows", "", "only rows whose names begin so, for example http/h1 (for figures run all: they are made side by side)")
 	profile := flag.String("profile", "", "write a processor profile of the server of the HTTP rows to this file")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -41,7 +43,7 @@ func main() {
 	if *serve {
 		err = runServer(ctx, *profile)
 	} else {
-		err = run(ctx, *jsonFile, *profile, *quick)
+		err = run(ctx, *jsonFile, *profile, *rows, *quick)
 	}
 	cancel()
 	stop()
@@ -51,7 +53,7 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, jsonFile, profile string, quick bool) error {
+func run(ctx context.Context, jsonFile, profile, only string, quick bool) error {
 	hello, err := wasmtime.Wat2Wasm(helloText)
 	if err != nil {
 		return fmt.Errorf("hello.wat: %w", err)
@@ -65,18 +67,26 @@ func run(ctx context.Context, jsonFile, profile string, quick bool) error {
 		s = short
 	}
 	fmt.Printf("%s, %d processors, %s\n\n", runtime.Version(), runtime.NumCPU(), time.Now().UTC().Format(time.DateOnly))
-	rows, err := startRows(ctx, s, hello, template)
-	if err != nil {
-		return err
+	var rows []row
+	if wanted(only, "start/") {
+		if rows, err = startRows(ctx, s, hello, template); err != nil {
+			return err
+		}
 	}
-	more, err := httpRows(ctx, s, template, profile)
-	rows = append(rows, more...)
+	if wanted(only, "http/") {
+		var more []row
+		more, err = httpRows(ctx, s, template, profile, only)
+		rows = append(rows, more...)
+	}
 	table(os.Stdout, rows)
 	if err == nil && jsonFile != "" {
 		err = writeJSON(jsonFile, rows)
 	}
 	return err
 }
+
+// wanted reports whether rows of this name, or beginning so, were asked for.
+func wanted(only, name string) bool { return strings.HasPrefix(only, name) || strings.HasPrefix(name, only) }
 
 // size is how long the measuring goes on.
 type size struct {
