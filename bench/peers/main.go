@@ -86,7 +86,9 @@ func run(ctx context.Context, jsonFile, profile, only string, quick bool) error 
 }
 
 // wanted reports whether rows of this name, or beginning so, were asked for.
-func wanted(only, name string) bool { return strings.HasPrefix(only, name) || strings.HasPrefix(name, only) }
+func wanted(only, name string) bool {
+	return strings.HasPrefix(only, name) || strings.HasPrefix(name, only)
+}
 
 // size is how long the measuring goes on.
 type size struct {
