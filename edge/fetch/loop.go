@@ -21,7 +21,7 @@ type loopKey struct{}
 // these headers. Its CDN-Loop (RFC 8586) goes on every request made for the
 // exchange, whether the function passes it on or not.
 func WithLoop(ctx context.Context, h http.Header) context.Context {
-	v := h.Values("Cdn-Loop")
+	v := h["Cdn-Loop"]
 	if len(v) == 0 {
 		return ctx
 	}
@@ -30,7 +30,11 @@ func WithLoop(ctx context.Context, h http.Header) context.Context {
 
 // Passes counts how often h says its request passed through cdn.
 func Passes(h http.Header, cdn string) int {
-	return passes(strings.Join(h.Values("Cdn-Loop"), ","), cdn)
+	v := h["Cdn-Loop"]
+	if len(v) == 0 {
+		return 0
+	}
+	return passes(strings.Join(v, ","), cdn)
 }
 
 func passes(loop, cdn string) (n int) {

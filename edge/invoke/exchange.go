@@ -23,9 +23,8 @@ var _ guest.Exchange = (*exchange)(nil)
 type exchange struct {
 	w       http.ResponseWriter
 	r       *http.Request
-	control *http.ResponseController
 	version *function.Version
-	meta    *telemetry.Meta
+	meta    telemetry.Meta
 	body    io.ReadCloser // nil: no body
 	bodyEnd bool          // it was read to its end
 
@@ -34,7 +33,8 @@ type exchange struct {
 	head      answerHead
 	hasHead   bool
 	committed bool
-	written   int64 // body bytes the guest gave
+	length    [1]string // the Content-Length header's value
+	written   int64     // body bytes the guest gave
 
 	mu struct {
 		sync.Mutex
@@ -44,8 +44,8 @@ type exchange struct {
 	}
 }
 
-func newExchange(w http.ResponseWriter, r *http.Request, v *function.Version, m *telemetry.Meta) *exchange {
-	x := &exchange{w: w, r: r, control: http.NewResponseController(w), version: v, meta: m}
+func newExchange(w http.ResponseWriter, r *http.Request, v *function.Version, m telemetry.Meta) *exchange {
+	x := &exchange{w: w, r: r, version: v, meta: m}
 	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
 		return x
 	}
@@ -72,8 +72,13 @@ func (x *exchange) tooLarge(cause error) *fault.Error {
 // RequestID names the exchange in the function's log.
 func (x *exchange) RequestID() string { return x.meta.RequestID }
 
-// Head encodes the request head.
-func (x *exchange) Head() []byte { return requestHead(x.r, x.version, x.meta, x.body != nil) }
+// AppendHead encodes the request head.
+func (x *exchange) AppendHead(b []byte) []byte {
+	return appendRequestHead(b, x.r, x.version, &x.meta, x.body != nil)
+}
+
+// control is for what is rare: most exchanges need nothing of it.
+func (x *exchange) control() *http.ResponseController { return http.NewResponseController(x.w) }
 
 // HasBody reports whether the client may send a body.
 func (x *exchange) HasBody() bool { return x.body != nil }
@@ -185,7 +190,7 @@ func (x *exchange) Flush() error {
 	defer x.end(&x.mu.writing)
 	x.duplex()
 	x.commit()
-	if err := x.control.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
+	if err := x.control().Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return fault.New(fault.Canceled, "while its answer was sent", err)
 	}
 	return nil
@@ -242,7 +247,7 @@ func (x *exchange) duplex() {
 	if x.committed || x.body == nil || x.bodyEnd || x.r.ProtoMajor != 1 {
 		return
 	}
-	if x.control.EnableFullDuplex() == nil {
+	if x.control().EnableFullDuplex() == nil {
 		x.w.Header().Set("Connection", "close")
 	}
 }
@@ -257,7 +262,8 @@ func (x *exchange) commit() {
 	x.head.apply(x.w.Header())
 	if x.head.declared >= 0 && x.head.status != http.StatusNoContent && x.head.status != http.StatusNotModified {
 		// A 204 must not say a length (RFC 9110 §8.6), a 304 need not, and clients are known to wait for its body.
-		x.w.Header()["Content-Length"] = []string{strconv.FormatInt(x.head.declared, 10)}
+		x.length[0] = strconv.FormatInt(x.head.declared, 10)
+		x.w.Header()["Content-Length"] = x.length[:]
 	}
 	x.w.WriteHeader(x.head.status)
 }
@@ -291,13 +297,13 @@ func (x *exchange) Interrupt() {
 	defer x.mu.Unlock()
 	x.mu.interrupted = true
 	if x.mu.reading {
-		_ = x.control.SetReadDeadline(longPast) // not supported: the read ends with the client
+		_ = x.control().SetReadDeadline(longPast) // not supported: the read ends with the client
 	}
 	if x.mu.writing {
-		_ = x.control.SetWriteDeadline(longPast)
+		_ = x.control().SetWriteDeadline(longPast)
 		if x.body != nil && x.r.ProtoMajor == 1 {
 			// net/http reads what is left of the request before it sends a head.
-			_ = x.control.SetReadDeadline(longPast)
+			_ = x.control().SetReadDeadline(longPast)
 		}
 	}
 }

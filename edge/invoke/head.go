@@ -11,8 +11,8 @@ import (
 	"github.com/selvage-edge/selvage/sdk/abi"
 )
 
-// requestHead encodes what the guest reads of r.
-func requestHead(r *http.Request, v *function.Version, m *telemetry.Meta, hasBody bool) []byte {
+// appendRequestHead appends what the guest reads of r.
+func appendRequestHead(b []byte, r *http.Request, v *function.Version, m *telemetry.Meta, hasBody bool) []byte {
 	metadata := [...]native.Pair{
 		{Name: abi.MetaRequestID, Value: m.RequestID},
 		{Name: abi.MetaClient, Value: client(m)},
@@ -35,7 +35,7 @@ func requestHead(r *http.Request, v *function.Version, m *telemetry.Meta, hasBod
 		Metadata:      metadata[:],
 		Headers:       requestHeaders(room[:0], r),
 	}
-	return h.Append(make([]byte, 0, 1024))
+	return h.Append(b)
 }
 
 // client is the client's address, empty when it has none.

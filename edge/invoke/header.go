@@ -13,10 +13,14 @@ import (
 
 // answerHead is a checked response head.
 type answerHead struct {
-	status   int
-	header   http.Header
-	declared int64 // Content-Length; -1 if the guest gave none
+	status    int
+	fields    []field  // in the guest's order
+	declared  int64    // Content-Length; -1 if the guest gave none
+	connected []string // what Connection fields said
 }
+
+// field is one header field under its canonical name.
+type field struct{ name, value string }
 
 // checkHead turns what a guest answered into a head that is safe to send. Its
 // error is a BadResponse fault that names the header.
@@ -25,26 +29,20 @@ func checkHead(status int, encoded []byte) (answerHead, error) {
 	if status == http.StatusSwitchingProtocols || status < 100 || status > 599 {
 		return head, badResponse("status %d: want 200 to 599, or 1xx other than 101 before it", status)
 	}
-	pairs, err := decodeHeaders(encoded)
-	if err != nil {
-		return head, badResponse("%v", err)
+	if len(encoded) == 0 {
+		return head, nil // no bytes at all are an empty list
 	}
-	head.header = make(http.Header, len(pairs))
-	for _, p := range pairs {
+	pairs := native.ReadPairs(encoded)
+	head.fields = make([]field, 0, pairs.Len())
+	for p, ok := pairs.Next(); ok; p, ok = pairs.Next() {
 		if err := head.add(p); err != nil {
 			return head, err
 		}
 	}
-	head.dropNamed()
-	return head, nil
-}
-
-// decodeHeaders takes no bytes at all for an empty list.
-func decodeHeaders(encoded []byte) ([]native.Pair, error) {
-	if len(encoded) == 0 {
-		return nil, nil
+	if err := pairs.Err(); err != nil {
+		return head, badResponse("%v", err)
 	}
-	return native.DecodePairs(encoded)
+	return head, nil
 }
 
 func (h *answerHead) add(p native.Pair) error {
@@ -56,10 +54,14 @@ func (h *answerHead) add(p native.Pair) error {
 		return badResponse("header %.80q: byte %#02x at %d of its value is not allowed", p.Name, value[i], i)
 	}
 	name := textproto.CanonicalMIMEHeaderKey(p.Name)
-	if name == "Content-Length" {
+	switch {
+	case name == "Content-Length":
 		return h.declare(value)
+	case name == "Connection":
+		h.connected = append(h.connected, value)
+	case !native.HopByHop(name) && name != "Alt-Svc":
+		h.fields = append(h.fields, field{name, value})
 	}
-	h.header[name] = append(h.header[name], value)
 	return nil
 }
 
@@ -77,23 +79,25 @@ func (h *answerHead) declare(value string) error {
 	return nil
 }
 
-// dropNamed drops what must not cross: hop-by-hop headers, those the guest's
-// Connection names, and Alt-Svc, which is the node's own to say (a function
-// must not lead the clients of every function on its host elsewhere).
-func (h *answerHead) dropNamed() {
-	named := h.header["Connection"]
-	for name := range h.header {
-		if native.HopByHop(name) || name == "Alt-Svc" || namedIn(named, name) {
-			delete(h.header, name)
-		}
-	}
-}
-
 // apply sets the head's headers on dst. A header the guest sets replaces what
-// an earlier stage put there.
+// an earlier stage put there. Left out is what must not cross: hop-by-hop
+// headers, those the guest's Connection names, and Alt-Svc, which is the node's
+// own to say (a function must not lead the clients of every function on its host elsewhere).
 func (h *answerHead) apply(dst http.Header) {
-	for name, values := range h.header {
-		dst[name] = values
+	for _, f := range h.fields {
+		delete(dst, f.name)
+	}
+	values := make([]string, len(h.fields))
+	for i, f := range h.fields {
+		if len(h.connected) > 0 && namedIn(h.connected, f.name) {
+			continue
+		}
+		if before, ok := dst[f.name]; ok {
+			dst[f.name] = append(before, f.value)
+			continue
+		}
+		values[i] = f.value
+		dst[f.name] = values[i : i+1 : i+1]
 	}
 	if _, ok := dst["Content-Type"]; !ok {
 		dst["Content-Type"] = nil // or net/http guesses one from the body

@@ -38,7 +38,7 @@ func (t *Target) Version() *function.Version { return t.fn.Version() }
 // sent as late as can be: if none was, w is untouched and the failure is still
 // the caller's to answer; if one was, the caller must break the response off.
 func (t *Target) Invoke(ctx context.Context, w http.ResponseWriter, r *http.Request, m telemetry.Meta) (telemetry.Usage, error) {
-	x := newExchange(w, r, t.fn.Version(), &m)
+	x := newExchange(w, r, t.fn.Version(), m)
 	if err := x.admit(); err != nil {
 		return telemetry.Usage{}, err
 	}

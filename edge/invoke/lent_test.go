@@ -34,7 +34,7 @@ func TestNoGuestMemoryStaysBehind(t *testing.T) {
 	r := httptest.NewRequest("GET", "/", nil)
 	r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/2.0", 2, 0
 	w := &keeping{ResponseRecorder: httptest.NewRecorder()}
-	x := newExchange(w, r, &answer(200, "").version, &telemetry.Meta{})
+	x := newExchange(w, r, &answer(200, "").version, telemetry.Meta{})
 	if err := x.WriteHead(200, nil); err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@
 package limit
 
 import (
+	"maps"
 	"math/rand/v2"
 	"strconv"
 	"sync"
@@ -28,10 +29,18 @@ type Limiter struct {
 	mu  struct {
 		sync.Mutex
 		node      int
-		functions map[function.ID]int // no entry for a function that is idle
+		active    int                    // functions that are not idle
+		functions map[function.ID]*count // idle ones too, up to a bound
 		refused   Refused
 	}
 }
+
+// count is how many exchanges of one function run, guarded by the limiter.
+type count struct{ n int }
+
+// maxIdle bounds how many idle functions' counts are kept, so that a function
+// need not be looked up to be counted out, and seldom be made to be counted in.
+const maxIdle = 10_000
 
 // Refused counts the refusals since the start.
 type Refused struct {
@@ -54,14 +63,14 @@ func New(cfg Config) *Limiter {
 		cfg.Rand = rand.Int64N
 	}
 	l := &Limiter{cfg: cfg}
-	l.mu.functions = map[function.ID]int{}
+	l.mu.functions = map[function.ID]*count{}
 	return l
 }
 
 // Ticket is one admission. Release it once.
 type Ticket struct {
 	limiter *Limiter
-	id      function.ID
+	of      *count
 }
 
 // Admit lets one exchange of the function in, unless the function has already
@@ -77,13 +86,30 @@ func (l *Limiter) Admit(id function.ID, most int) (Ticket, error) {
 		l.mu.refused.Capacity++
 		return Ticket{}, &fault.Error{Kind: fault.Capacity, Limit: strconv.Itoa(l.cfg.Node), Detail: "exchanges at once on this node"}
 	}
-	if l.mu.functions[id] >= most {
+	f := l.countLocked(id)
+	if f.n >= most {
 		l.mu.refused.Busy++
 		return Ticket{}, &fault.Error{Kind: fault.Busy, Limit: strconv.Itoa(most), Knob: "limits.concurrency"}
 	}
 	l.mu.node++
-	l.mu.functions[id]++
-	return Ticket{l, id}, nil
+	if f.n++; f.n == 1 {
+		l.mu.active++
+	}
+	return Ticket{l, f}, nil
+}
+
+// countLocked returns the function's count. Where too many are idle all of those go.
+func (l *Limiter) countLocked(id function.ID) *count {
+	f := l.mu.functions[id]
+	if f != nil {
+		return f
+	}
+	if len(l.mu.functions)-l.mu.active >= maxIdle {
+		maps.DeleteFunc(l.mu.functions, func(_ function.ID, f *count) bool { return f.n == 0 })
+	}
+	f = &count{}
+	l.mu.functions[id] = f
+	return f
 }
 
 // Release gives the place back. The zero Ticket has none.
@@ -95,8 +121,8 @@ func (t Ticket) Release() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.mu.node--
-	if l.mu.functions[t.id]--; l.mu.functions[t.id] == 0 {
-		delete(l.mu.functions, t.id)
+	if t.of.n--; t.of.n == 0 {
+		l.mu.active--
 	}
 }
 
@@ -118,5 +144,5 @@ type Stats struct {
 func (l *Limiter) Stats() Stats {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return Stats{Running: l.mu.node, Functions: len(l.mu.functions), Refused: l.mu.refused}
+	return Stats{Running: l.mu.node, Functions: l.mu.active, Refused: l.mu.refused}
 }

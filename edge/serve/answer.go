@@ -40,7 +40,7 @@ func (h *Handler) answer(x *exchange, err error) (cut bool) {
 	if p.Status == http.StatusServiceUnavailable {
 		x.w.Header().Set("Retry-After", strconv.Itoa(int(h.cfg.Limiter.RetryAfter().Seconds())))
 	}
-	p.Type, p.Title, p.RequestID = "about:blank", http.StatusText(p.Status), x.id
+	p.Type, p.Title, p.RequestID = "about:blank", http.StatusText(p.Status), x.id[0]
 	x.writeProblem(p)
 	return false
 }

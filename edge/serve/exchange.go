@@ -3,6 +3,7 @@ package serve
 import (
 	"io"
 	"net/http"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -17,7 +18,8 @@ type exchange struct {
 	r      *http.Request
 	w      response
 	body   requestBody
-	id     string
+	id     [1]string // as the values of its header
+	client netip.AddrPort
 	start  time.Time
 	canon  guard.Canon
 	target *Target
@@ -49,7 +51,7 @@ func (w *response) commit(status int) {
 	w.status = status
 	w.first = time.Since(w.exchange.start)
 	h := w.Header()
-	h[RequestIDHeader] = []string{w.exchange.id}
+	h[RequestIDHeader] = w.exchange.id[:]
 	if h["Server"] == nil {
 		h["Server"] = serverHeader
 	}
@@ -105,12 +107,12 @@ func (r *refusal) Error() string { return r.detail }
 func (x *exchange) record(err error) telemetry.Record {
 	rec := telemetry.Record{
 		Time:      x.start,
-		RequestID: x.id,
+		RequestID: x.id[0],
 		Method:    x.r.Method,
 		Host:      x.canon.Host,
 		Path:      x.canon.Path,
 		Protocol:  x.r.Proto,
-		Client:    clientOf(x.r),
+		Client:    x.client,
 		Status:    x.w.status,
 		BytesIn:   x.body.bytes.Load(),
 		BytesOut:  x.w.bytes,

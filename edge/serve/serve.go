@@ -4,10 +4,11 @@ package serve
 
 import (
 	"context"
-	"crypto/rand"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"net/netip"
 	"runtime/debug"
@@ -122,10 +123,10 @@ func (h *Handler) protect(x *exchange) (err error) {
 
 // begin prepares the exchange's state.
 func (h *Handler) begin(w http.ResponseWriter, r *http.Request) *exchange {
-	x := &exchange{r: r, start: time.Now()}
+	x := &exchange{r: r, start: time.Now(), client: clientOf(r)}
 	x.w.ResponseWriter = w
 	x.w.exchange = x
-	x.id = newRequestID()
+	x.id[0] = newRequestID()
 	if r.Body != nil && r.Body != http.NoBody {
 		// A copy: net/http looks at the body of its own request to see what is left
 		// of it, and whether the client still waits to be asked for it.
@@ -137,10 +138,15 @@ func (h *Handler) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	return x
 }
 
+// newRequestID returns 128 random bits in hex: unique, and from the runtime's
+// ChaCha8, which costs a tenth of what keys need. Nothing may rest on its being secret.
 func newRequestID() string {
-	var id [16]byte
-	_, _ = rand.Read(id[:]) // never fails
-	return hex.EncodeToString(id[:])
+	var bits [16]byte
+	binary.NativeEndian.PutUint64(bits[:8], rand.Uint64())
+	binary.NativeEndian.PutUint64(bits[8:], rand.Uint64())
+	var id [32]byte
+	hex.Encode(id[:], bits[:])
+	return string(id[:])
 }
 
 func (h *Handler) canonical(x *exchange) (err error) {
@@ -183,12 +189,12 @@ func (h *Handler) admit(x *exchange) (err error) {
 
 func (h *Handler) invoke(x *exchange) (err error) {
 	meta := Meta{
-		RequestID: x.id,
+		RequestID: x.id[0],
 		Scheme:    "https",
 		Authority: x.canon.Authority(),
 		Target:    x.canon.Target(),
 		Protocol:  x.r.Proto,
-		Client:    clientOf(x.r),
+		Client:    x.client,
 		Place:     h.cfg.Place,
 	}
 	x.usage, err = x.target.Invoker.Invoke(x.r.Context(), &x.w, x.r, meta)

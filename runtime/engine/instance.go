@@ -32,23 +32,43 @@ type Instance struct {
 
 // Start makes an instance; it runs nothing until Poll. ErrCapacity when maps run short.
 func (p *Program) Start(c StartConfig) (*Instance, error) {
+	i := new(Instance)
+	_, err := p.start(i, &c, false)
+	if err != nil {
+		return nil, err
+	}
+	return i, nil
+}
+
+// Run makes i, which must be zero, an instance of p and polls it for the first
+// time, in one crossing into C: most invocations need no other. One that is Done
+// by then has no memory any more, only its answer, log and usage; it is to be
+// closed like every other, unless there is an error.
+func (p *Program) Run(i *Instance, c *StartConfig) (Event, error) {
+	result, err := p.start(i, c, true)
+	if err != nil {
+		return Event{}, err
+	}
+	return i.event(result), nil
+}
+
+func (p *Program) start(i *Instance, c *StartConfig, poll bool) (int, error) {
 	if p.closed.Load() {
-		return nil, errors.New("start: the program is closed")
+		return 0, errors.New("start: the program is closed")
 	}
-	shim := cshim.StartConfig{
-		Head: c.Head, HasBody: c.HasBody, NoCalls: c.NoHostCalls, MemoryLimit: c.MemoryLimit,
+	in, result, err := p.p.Start(&cshim.StartConfig{
+		Head: c.Head, HasBody: c.HasBody, NoCalls: c.NoHostCalls, Poll: poll, MemoryLimit: c.MemoryLimit,
 		LogLimit: limit(c.LogLimit, 64<<10), HeadLimit: limit(c.ResponseHeadLimit, 32<<10),
-	}
-	in, err := p.p.Start(&shim)
+	})
 	switch {
 	case err == nil:
-		i := &Instance{in: in, program: p}
+		i.in, i.program = in, p
 		i.pins.Store(1)
-		return i, nil
+		return result, nil
 	case errors.Is(err, cshim.ErrNoRoom):
-		return nil, ErrCapacity
+		return 0, ErrCapacity
 	default:
-		return nil, fmt.Errorf("start: %w (image %d bytes, limit %d)", err, p.image.size, c.MemoryLimit)
+		return 0, fmt.Errorf("start: %w (image %d bytes, limit %d)", err, p.image.size, c.MemoryLimit)
 	}
 }
 
@@ -62,12 +82,15 @@ func limit(n, def int) uint32 {
 
 // Poll runs the guest until it ends, suspends or yields.
 func (i *Instance) Poll() Event {
-	var e Event
 	if i.closed {
-		e.Kind, e.Trap = Failed, &Trap{Code: TrapHost, Message: "the instance is closed"}
-		return e
+		return Event{Kind: Failed, Trap: &Trap{Code: TrapHost, Message: "the instance is closed"}}
 	}
-	switch i.in.Poll() {
+	return i.event(i.in.Poll())
+}
+
+// event is what a poll came to.
+func (i *Instance) event(result int) (e Event) {
+	switch result {
 	case cshim.Done:
 		e.Kind = Done
 	case cshim.Yield:

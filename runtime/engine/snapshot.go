@@ -14,8 +14,8 @@ import (
 // capture exactly; what only the code tells (a start-up that may have changed a
 // table or dropped a segment) image.CheckSnapshot refuses.
 func (i *Instance) Snapshot() (*image.Image, error) {
-	if i.last != Done || i.closed {
-		return nil, errors.New("snapshot: the start-up has not ended, or the instance is closed")
+	if i.last != Done || i.closed || i.in.Ended() {
+		return nil, errors.New("snapshot: the start-up has not ended, or its memory is gone")
 	}
 	for _, im := range i.program.code.imports {
 		if im.Kind != FuncExtern {

@@ -11,10 +11,10 @@ import (
 // watch that interrupts the exchange, are set by the first who asks for Done:
 // together they would cost as much as the instance itself.
 type bound struct {
-	parent    context.Context
-	deadline  time.Time
-	interrupt func() // ends what waits on the exchange
-	mu        struct {
+	parent   context.Context
+	deadline time.Time
+	exchange interface{ Interrupt() }
+	mu       struct {
 		sync.Mutex
 		armed   context.Context // nil until somebody waits
 		cancel  context.CancelFunc
@@ -24,17 +24,13 @@ type bound struct {
 
 var _ context.Context = (*bound)(nil)
 
-func newBound(parent context.Context, wall time.Duration, interrupt func()) *bound {
-	return &bound{parent: parent, deadline: time.Now().Add(wall), interrupt: interrupt}
-}
-
 // arm sets the timer, once.
 func (b *bound) arm() context.Context {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.mu.armed == nil {
 		b.mu.armed, b.mu.cancel = context.WithDeadlineCause(b.parent, b.deadline, errWall)
-		b.mu.unwatch = context.AfterFunc(b.mu.armed, b.interrupt)
+		b.mu.unwatch = context.AfterFunc(b.mu.armed, b.exchange.Interrupt)
 	}
 	return b.mu.armed
 }

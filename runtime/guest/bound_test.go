@@ -9,12 +9,16 @@ import (
 	"time"
 )
 
+type interrupter func()
+
+func (f interrupter) Interrupt() { f() }
+
 // A bound context says the same whether somebody waited on it or not.
 func TestBound(t *testing.T) {
 	for _, waited := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			var interrupted atomic.Int32
-			b := newBound(t.Context(), time.Second, func() { interrupted.Add(1) })
+			b := &bound{parent: t.Context(), deadline: time.Now().Add(time.Second), exchange: interrupter(func() { interrupted.Add(1) })}
 			defer b.close()
 			if waited {
 				b.Done()
@@ -42,7 +46,7 @@ func TestBoundEndsWithTheClient(t *testing.T) {
 	left := errors.New("the client left")
 	for _, waited := range []bool{false, true} {
 		parent, leave := context.WithCancelCause(t.Context())
-		b := newBound(parent, time.Hour, func() {})
+		b := &bound{parent: parent, deadline: time.Now().Add(time.Hour), exchange: interrupter(func() {})}
 		if waited {
 			b.Done()
 		}

@@ -26,8 +26,8 @@ type Ports struct {
 type Exchange interface {
 	// RequestID names the exchange in the function's log.
 	RequestID() string
-	// Head is the request head in sdk/abi's layout. It is read, not kept.
-	Head() []byte
+	// AppendHead appends the request head in sdk/abi's layout.
+	AppendHead([]byte) []byte
 	// HasBody reports whether ReadBody may give bytes.
 	HasBody() bool
 	// ReadBody reads body bytes into p, which is the guest's own memory; io.EOF is the end.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sync"
 	"time"
 
 	"github.com/selvage-edge/selvage/runtime/abi/native"
@@ -34,23 +35,40 @@ var errWall = errors.New("wall time")
 // whether anything was answered the exchange knows.
 func (r *Runner) Run(ctx context.Context, prog *engine.Program, v *function.Version, ports Ports, x Exchange) (Usage, error) {
 	limits := v.Limits.WithDefaults()
-	b := newBound(ctx, limits.Wall, x.Interrupt)
-	defer b.close()
-	instance, err := prog.Start(engine.StartConfig{
-		Head: x.Head(), HasBody: x.HasBody(),
-		MemoryLimit: limits.MemoryBytes, LogLimit: limits.LogBytes, ResponseHeadLimit: limits.ResponseHead,
+	now := time.Now()
+	i := &invocation{runner: r, limits: limits, bound: bound{parent: ctx, deadline: now.Add(limits.Wall), exchange: x},
+		log: logWriter{sink: ports.Log, version: v, requestID: x.RequestID(), limit: limits.LogBytes, last: now}}
+	i.session = native.Session{Config: native.Config{
+		Instance: &i.instance, Version: v, Limits: limits, Exchange: x, KV: ports.KV, Fetch: ports.Fetch,
+	}}
+	defer i.bound.close()
+	ev, err := i.start(prog, x)
+	if err != nil {
+		return Usage{}, err
+	}
+	return i.run(&i.bound, ev)
+}
+
+// heads are buffers for request heads, which the engine copies.
+var heads = sync.Pool{New: func() any { return new([]byte) }}
+
+// start begins the guest in its turn, and polls it for the first time.
+func (i *invocation) start(prog *engine.Program, x Exchange) (engine.Event, error) {
+	if i.runner.take(&i.bound) != nil {
+		return engine.Event{}, i.ended(&i.bound)
+	}
+	defer i.runner.give()
+	room := heads.Get().(*[]byte)
+	defer heads.Put(room)
+	*room = x.AppendHead((*room)[:0])
+	ev, err := prog.Run(&i.instance, &engine.StartConfig{
+		Head: *room, HasBody: x.HasBody(),
+		MemoryLimit: i.limits.MemoryBytes, LogLimit: i.limits.LogBytes, ResponseHeadLimit: i.limits.ResponseHead,
 	})
 	if err != nil {
-		return Usage{}, startFault(err)
+		return ev, startFault(err)
 	}
-	i := &invocation{
-		runner: r, instance: instance, limits: limits,
-		log: logWriter{sink: ports.Log, version: v, requestID: x.RequestID(), limit: limits.LogBytes, last: time.Now()},
-		session: native.NewSession(native.Config{
-			Instance: instance, Version: v, Limits: limits, Exchange: x, KV: ports.KV, Fetch: ports.Fetch,
-		}),
-	}
-	return i.run(b)
+	return ev, nil
 }
 
 func startFault(err error) *fault.Error {
@@ -60,25 +78,27 @@ func startFault(err error) *fault.Error {
 	return fault.New(fault.Start, "", err)
 }
 
-// invocation is one run of one instance.
+// invocation is one run of one instance, and all that is its own: one
+// allocation.
 type invocation struct {
 	runner   *Runner
-	instance *engine.Instance
-	session  *native.Session
+	bound    bound
+	instance engine.Instance
+	session  native.Session
 	limits   function.Limits
 	log      logWriter
 }
 
-// run polls the guest to its end and closes it. What it has borrowed is back by
+// run takes the guest from its first event to its end and closes it. What it has borrowed is back by
 // then: calls are answered on this goroutine, and the session joins its own.
-func (i *invocation) run(ctx context.Context) (Usage, error) {
+func (i *invocation) run(ctx context.Context, ev engine.Event) (Usage, error) {
 	defer i.instance.Close()
-	failure := i.poll(ctx)
+	failure := i.poll(ctx, ev)
 	if failure == nil {
 		failure = i.finish(ctx)
 	}
 	i.session.Close()
-	i.log.take(i.instance)
+	i.log.take(&i.instance)
 	if failure == nil {
 		i.log.close(nil)
 		return i.usage(), nil
@@ -96,31 +116,31 @@ func (i *invocation) usage() Usage {
 	}
 }
 
-// poll runs the guest until every entry has returned.
-func (i *invocation) poll(ctx context.Context) *fault.Error {
+// poll runs the guest until every entry has returned; ev is what its first poll came to.
+func (i *invocation) poll(ctx context.Context, ev engine.Event) *fault.Error {
 	for {
-		if err := i.runner.take(ctx); err != nil {
-			return i.ended(ctx)
-		}
-		ev := i.instance.Poll()
-		i.runner.give()
-		if ev.Kind == engine.Done {
+		switch ev.Kind {
+		case engine.Done:
 			return nil
-		}
-		if ev.Kind == engine.Failed {
+		case engine.Failed:
 			return i.trapped(ev.Trap)
 		}
 		if err := i.charge(ctx); err != nil {
 			return err
 		}
 		if i.log.due() {
-			i.log.take(i.instance)
+			i.log.take(&i.instance)
 		}
 		if ev.Kind == engine.Call {
 			if err := i.answer(ctx, &ev); err != nil {
 				return err
 			}
 		}
+		if err := i.runner.take(ctx); err != nil {
+			return i.ended(ctx)
+		}
+		ev = i.instance.Poll()
+		i.runner.give()
 	}
 }
 

@@ -37,9 +37,9 @@ var _ guest.Exchange = (*exchange)(nil)
 
 func (x *exchange) RequestID() string { return "r1" }
 
-func (x *exchange) Head() []byte {
+func (x *exchange) AppendHead(b []byte) []byte {
 	h := native.Head{Method: "GET", Scheme: "https", Authority: "a.test", Target: x.target, Protocol: "HTTP/2.0", Body: x.body != nil}
-	return h.Append(nil)
+	return h.Append(b)
 }
 
 func (x *exchange) HasBody() bool { return x.body != nil }

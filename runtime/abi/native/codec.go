@@ -79,6 +79,40 @@ func DecodePairs(b []byte) ([]Pair, error) {
 	return pairs, r.end("pair list")
 }
 
+// PairReader reads a pair list one by one, without keeping it.
+type PairReader struct {
+	r    reader
+	left uint32
+}
+
+// ReadPairs begins to read a pair list; b must hold nothing else. It is copied
+// once: nothing that comes out points into it.
+func ReadPairs(b []byte) PairReader {
+	p := PairReader{r: reader{rest: string(b)}}
+	p.left = p.r.count()
+	return p
+}
+
+// Len is how many pairs are to come, if the list is well-formed.
+func (p *PairReader) Len() int { return int(p.left) }
+
+// Next returns the next pair; false at the end of the list or where it breaks off.
+func (p *PairReader) Next() (Pair, bool) {
+	if p.left == 0 {
+		return Pair{}, false
+	}
+	p.left--
+	pair := Pair{p.r.str(), p.r.str()}
+	if p.r.short {
+		p.left = 0
+		return Pair{}, false
+	}
+	return pair, true
+}
+
+// Err says what was wrong with the list, once Next has returned false.
+func (p *PairReader) Err() error { return p.r.end("pair list") }
+
 // DecodeFetchRequest reads the argument of fetch_start; b must hold nothing else.
 func DecodeFetchRequest(b []byte) (FetchRequest, error) {
 	r := reader{rest: string(b)}
@@ -130,10 +164,18 @@ func (r *reader) str() string { return r.take(uint64(r.u32())) }
 // more pairs than can be there is refused before anything is allocated for it.
 const minPair = 8
 
-func (r *reader) pairs() []Pair {
+func (r *reader) count() uint32 {
 	n := r.u32()
 	if uint64(n)*minPair > uint64(len(r.rest)) {
 		r.short = true
+		return 0
+	}
+	return n
+}
+
+func (r *reader) pairs() []Pair {
+	n := r.count()
+	if r.short {
 		return nil
 	}
 	pairs := make([]Pair, 0, n)

@@ -33,7 +33,8 @@ type Config struct {
 	Fetch    hostcall.Fetcher
 }
 
-// Session answers one invocation's calls. It is for one goroutine.
+// Session answers one invocation's calls. It is for one goroutine. Set Config;
+// close it before its instance.
 type Session struct {
 	Config
 	headSent     bool
@@ -42,9 +43,6 @@ type Session struct {
 	fetches      map[int32]*fetch
 	lastFetch    int32 // handles are not given twice: one that was closed stays closed
 }
-
-// NewSession returns a session. Close it before its instance.
-func NewSession(c Config) *Session { return &Session{Config: c} }
 
 // KVOperations is how many KV calls the guest made.
 func (s *Session) KVOperations() int { return s.kvOperations }

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/sysinfo.h>
 #include <time.h>
 
 wasm_engine_t *sv_engine;
@@ -114,6 +115,9 @@ static wasm_config_t *make_config(const sv_config *c) {
 
 char *sv_open(const sv_config *config) {
 	sv_cfg = *config;
+	// What processors keep aside is not among the free slots and stacks that are counted.
+	int n = get_nprocs();
+	sv_cfg.base_maps += SV_MAPS_INSTANCE * (n < SV_PROCESSORS ? n : SV_PROCESSORS);
 	monotonic_origin = sv_clock(CLOCK_REALTIME) - sv_clock(CLOCK_MONOTONIC);
 	char *failed = sv_slots_open(config->remap_only);
 	if (failed) return failed;
@@ -137,6 +141,7 @@ int64_t sv_maps(void) {
 }
 
 void sv_read_stats(sv_stats *out) {
+	sv_slots_settle();
 	*out = (sv_stats){
 		.instances = atomic_load(&sv_count.instances),
 		.free_slots = atomic_load(&sv_count.free_slots),

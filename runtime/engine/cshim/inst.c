@@ -4,21 +4,10 @@
 #include <time.h>
 
 #define DEADLINE_TICKS 1
-#define MAX_SPARE 256
-#define KEEP_BUFFER ((size_t)64 << 10) // larger ones are not kept with a spare instance
+#define KEEP_BUFFER ((size_t)64 << 10) // an instance with a larger one is not kept
 
-static pthread_mutex_t lock = PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP; // of spare
-static sv_inst *spare;
-static int nspare;
-
-// ---- spare instances: their buffers are reused, their contents never read
-
-static sv_inst *inst_take(void) {
-	pthread_mutex_lock(&lock);
-	sv_inst *in = spare;
-	if (in) spare = in->next, nspare--;
-	pthread_mutex_unlock(&lock);
-	if (!in) return calloc(1, sizeof *in);
+// Makes a kept instance as good as new: its buffers are reused, their contents never read.
+static sv_inst *inst_renew(sv_inst *in) {
 	sv_inst kept = {.request = in->request, .request_cap = in->request_cap, .head_cap = in->head_cap, .log_cap = in->log_cap};
 	uint8_t *head = in->v.head, *log = in->v.log;
 	memset(in, 0, offsetof(sv_inst, gather));
@@ -28,15 +17,7 @@ static sv_inst *inst_take(void) {
 	return in;
 }
 
-static void inst_give(sv_inst *in) {
-	bool keep = in->request_cap <= KEEP_BUFFER && in->head_cap <= KEEP_BUFFER && in->log_cap <= KEEP_BUFFER;
-	if (keep) {
-		pthread_mutex_lock(&lock);
-		keep = nspare < MAX_SPARE;
-		if (keep) in->next = spare, spare = in, nspare++;
-		pthread_mutex_unlock(&lock);
-	}
-	if (keep) return;
+void sv_inst_drop(sv_inst *in) {
 	free(in->request);
 	free(in->v.head);
 	free(in->v.log);
@@ -79,15 +60,15 @@ static void store_open(sv_inst *in) {
 	wasmtime_context_epoch_deadline_async_yield_and_update(in->ctx, DEADLINE_TICKS);
 }
 
-int sv_start(sv_prog *prog, const uint8_t *head, size_t head_len, uint32_t flags, int64_t memory_limit, uint32_t log_limit, uint32_t head_limit, sv_inst **out) {
-	if (memory_limit < 0 || prog->image->size > (uint64_t)memory_limit) return SV_TOO_LARGE;
-	if (!has_room(prog->image)) return SV_NO_ROOM;
-	sv_inst *in = inst_take();
-	if (!in) return SV_NO_MEMORY;
-	if (!request_copy(in, head, head_len)) {
-		inst_give(in);
-		return SV_NO_MEMORY;
-	}
+sv_started sv_start(sv_prog *prog, sv_inst *spare, const uint8_t *head, size_t head_len, uint32_t flags, int64_t memory_limit,
+	uint32_t log_limit, uint32_t head_limit) {
+	sv_started out = {.in = spare, .event = SV_TOO_LARGE};
+	if (memory_limit < 0 || prog->image->size > (uint64_t)memory_limit) return out;
+	out.event = SV_NO_ROOM;
+	if (!has_room(prog->image)) return out;
+	out.event = SV_NO_MEMORY;
+	sv_inst *in = out.in = spare ? inst_renew(spare) : calloc(1, sizeof *in);
+	if (!in || !request_copy(in, head, head_len)) return out;
 	in->v.body = in->gather;
 	in->has_body = flags & SV_HAS_BODY;
 	in->no_calls = flags & SV_NO_CALLS;
@@ -99,11 +80,10 @@ int sv_start(sv_prog *prog, const uint8_t *head, size_t head_len, uint32_t flags
 	atomic_fetch_add_explicit(&sv_count.instances, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(&sv_count.starts, 1, memory_order_relaxed);
 	store_open(in);
-	*out = in;
-	return SV_STARTED;
+	out.event = flags & SV_POLL ? sv_poll(in) : SV_STARTED;
+	if (out.event == SV_DONE) sv_inst_end(in);
+	return out;
 }
-
-sv_view *sv_inst_view(sv_inst *in) { return &in->v; }
 
 // ---- poll
 
@@ -201,7 +181,8 @@ bool sv_inst_global(sv_inst *in, const char *name, size_t n, uint8_t *type, uint
 	return true;
 }
 
-void sv_inst_free(sv_inst *in) {
+void sv_inst_end(sv_inst *in) {
+	if (in->v.ended) return;
 	// Deleting a future that is not done unwinds its fiber, here and now.
 	if (in->future) wasmtime_call_future_delete(in->future);
 	wasmtime_store_delete(in->store); // gives slot and stack back
@@ -210,7 +191,10 @@ void sv_inst_free(sv_inst *in) {
 	free(in->v.trap_message);
 	free(in->v.trap_trace);
 	free(in->v.fail_message);
+	in->v.trap_message = in->v.trap_trace = in->v.fail_message = NULL;
+	in->v.memory = NULL; // its size stays, as a figure
+	in->v.keep = in->request_cap <= KEEP_BUFFER && in->head_cap <= KEEP_BUFFER && in->log_cap <= KEEP_BUFFER;
+	in->v.ended = true;
 	sv_prog_unref(in->prog);
-	inst_give(in);
 	atomic_fetch_sub_explicit(&sv_count.instances, 1, memory_order_relaxed);
 }

@@ -4,23 +4,25 @@ package cshim
 // #cgo nocallback sv_start
 // #cgo noescape sv_poll
 // #cgo nocallback sv_poll
-// #cgo noescape sv_inst_free
-// #cgo nocallback sv_inst_free
+// #cgo noescape sv_inst_end
+// #cgo nocallback sv_inst_end
 // #include <stdlib.h>
 // #include "shim.h"
 import "C"
 
 import (
 	"errors"
+	"sync"
 	"unsafe"
 )
 
-// What Poll returns.
+// What Poll returns, and Start.
 const (
-	Done   = C.SV_DONE
-	Failed = C.SV_FAILED
-	Yield  = C.SV_YIELD
-	Call   = C.SV_CALL
+	Started = C.SV_STARTED
+	Done    = C.SV_DONE
+	Failed  = C.SV_FAILED
+	Yield   = C.SV_YIELD
+	Call    = C.SV_CALL
 )
 
 // Trap codes: wasmtime's own, then ours.
@@ -45,6 +47,7 @@ var (
 type StartConfig struct {
 	Head                []byte
 	HasBody, NoCalls    bool
+	Poll                bool // poll it at once
 	MemoryLimit         int64
 	LogLimit, HeadLimit uint32
 }
@@ -56,34 +59,83 @@ type Inst struct {
 	v *C.sv_view
 }
 
-// Start makes an instance.
-func (p Prog) Start(c *StartConfig) (Inst, error) {
-	var flags C.uint32_t
+// spares are the structs of instances that ended, kept on this side: an
+// invocation that is over when its first poll returns crosses once.
+var spares struct {
+	sync.Mutex
+	list []*C.sv_inst
+}
+
+const maxSpares = 256
+
+func takeSpare() *C.sv_inst {
+	spares.Lock()
+	defer spares.Unlock()
+	n := len(spares.list) - 1
+	if n < 0 {
+		return nil
+	}
+	p := spares.list[n]
+	spares.list = spares.list[:n]
+	return p
+}
+
+func giveSpare(p *C.sv_inst, keep bool) {
+	if keep {
+		spares.Lock()
+		if keep = len(spares.list) < maxSpares; keep {
+			spares.list = append(spares.list, p)
+		}
+		spares.Unlock()
+	}
+	if !keep {
+		C.sv_inst_drop(p)
+	}
+}
+
+// Start makes an instance, and with Poll polls it. An instance that is Done by
+// then has ended: its memory is gone, what C gathered of its answer stays until Free.
+func (p Prog) Start(c *StartConfig) (Inst, int, error) {
+	head, n := bytesPtr(c.Head)
+	out := C.sv_start(p.p, takeSpare(), head, n, c.flags(), C.int64_t(c.MemoryLimit), C.uint32_t(c.LogLimit), C.uint32_t(c.HeadLimit))
+	if out.event < 0 {
+		if out.in != nil {
+			giveSpare(out.in, true)
+		}
+		return Inst{}, 0, startErrors[-out.event]
+	}
+	// The view is its first field: internal.h asserts it.
+	return Inst{p: out.in, v: (*C.sv_view)(unsafe.Pointer(out.in))}, int(out.event), nil
+}
+
+var startErrors = [...]error{-C.SV_NO_ROOM: ErrNoRoom, -C.SV_NO_MEMORY: ErrNoMemory, -C.SV_TOO_LARGE: ErrTooLarge}
+
+func (c *StartConfig) flags() (f C.uint32_t) {
 	if c.HasBody {
-		flags |= C.SV_HAS_BODY
+		f |= C.SV_HAS_BODY
 	}
 	if c.NoCalls {
-		flags |= C.SV_NO_CALLS
+		f |= C.SV_NO_CALLS
 	}
-	head, n := bytesPtr(c.Head)
-	var in Inst
-	switch C.sv_start(p.p, head, n, flags, C.int64_t(c.MemoryLimit), C.uint32_t(c.LogLimit), C.uint32_t(c.HeadLimit), &in.p) {
-	case C.SV_NO_ROOM:
-		return in, ErrNoRoom
-	case C.SV_NO_MEMORY:
-		return in, ErrNoMemory
-	case C.SV_TOO_LARGE:
-		return in, ErrTooLarge
+	if c.Poll {
+		f |= C.SV_POLL
 	}
-	in.v = (*C.sv_view)(unsafe.Pointer(in.p)) // its first field: internal.h asserts it
-	return in, nil
+	return f
 }
 
 // Poll runs the guest.
 func (in Inst) Poll() int { return int(C.sv_poll(in.p)) }
 
-// Free ends the guest and gives everything back.
-func (in Inst) Free() { C.sv_inst_free(in.p) }
+// Free ends the guest, if it has not ended, and gives everything back.
+func (in Inst) Free() {
+	if !in.v.ended {
+		C.sv_inst_end(in.p)
+	}
+	giveSpare(in.p, bool(in.v.keep))
+}
+
+// Ended reports whether the guest's memory is gone.
+func (in Inst) Ended() bool { return bool(in.v.ended) }
 
 // Call returns the pending call.
 func (in Inst) Call(args []uint64) (op uint32, n int) {

@@ -13,6 +13,7 @@
 #define _GNU_SOURCE
 #endif
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,6 +41,12 @@ char *sv_errno(const char *what);
 // reservation; a stack has its guard.
 enum { SV_MAPS_SLOT = 3, SV_MAPS_STACK = 2, SV_MAPS_INSTANCE = SV_MAPS_SLOT + SV_MAPS_STACK };
 int64_t sv_maps(void);
+// The processor this thread runs on, in [0, SV_PROCESSORS): a hint, for what is kept near one.
+enum { SV_PROCESSORS = 64 };
+static inline unsigned sv_processor(void) {
+	int cpu = sched_getcpu();
+	return cpu < 0 ? 0 : (unsigned)cpu % SV_PROCESSORS;
+}
 uint64_t sv_clock(int clock);
 uint64_t sv_monotonic(void);
 
@@ -61,6 +68,8 @@ struct sv_slot {
 char *sv_slots_open(bool remap_only);
 wasmtime_error_t *sv_memory_new(void *env, const wasm_memorytype_t *ty, size_t minimum, size_t maximum, size_t reserved, size_t guard,
 	wasmtime_linear_memory_t *out);
+// Makes the slots that processors keep aside ordinary free ones, within the budget.
+void sv_slots_settle(void);
 // Unmaps up to n of the coldest free slots; returns how many.
 int sv_slots_evict(int n);
 bool sv_image_has_free(sv_image *image);
@@ -142,7 +151,6 @@ void sv_prog_unref(sv_prog *prog);
 
 struct sv_inst {
 	sv_view v;
-	sv_inst *next; // in the list of spare ones
 	sv_prog *prog;
 	sv_slot *slot;
 	wasmtime_store_t *store;

@@ -18,7 +18,7 @@ enum { SV_DONE = 1, SV_FAILED, SV_YIELD, SV_CALL };
 enum { SV_TRAP_POINTER = 64, SV_TRAP_EXIT, SV_TRAP_HOSTCALL, SV_TRAP_START, SV_TRAP_HOST, SV_TRAP_CAPACITY, SV_TRAP_OTHER };
 
 // Flags of sv_start.
-enum { SV_HAS_BODY = 1, SV_NO_CALLS = 2 };
+enum { SV_HAS_BODY = 1, SV_NO_CALLS = 2, SV_POLL = 4 };
 
 typedef struct sv_code sv_code;
 typedef struct sv_image sv_image;
@@ -115,14 +115,27 @@ typedef struct sv_view {
 	int32_t exit_status;
 	bool grow_refused;
 	char *trap_message, *trap_trace;
+
+	bool ended; // sv_inst_end has run: the memory is gone, what was gathered stays
+	bool keep;  // once ended: its buffers are small enough to be kept for another
 } sv_view;
 
-enum { SV_STARTED = 0, SV_NO_ROOM, SV_NO_MEMORY, SV_TOO_LARGE };
-int sv_start(sv_prog *prog, const uint8_t *head, size_t head_len, uint32_t flags, int64_t memory_limit, uint32_t log_limit, uint32_t head_limit, sv_inst **out);
-sv_view *sv_inst_view(sv_inst *in);
+// What sv_start reports, besides what sv_poll does.
+enum { SV_STARTED = 0, SV_NO_ROOM = -1, SV_NO_MEMORY = -2, SV_TOO_LARGE = -3 };
+typedef struct sv_started {
+	sv_inst *in; // when event is below zero: what is to be kept or dropped, or NULL
+	int event;
+} sv_started;
+// Starts an instance, in the struct of one that ended if spare is not NULL. With
+// SV_POLL it is polled at once, and ended at once if that was all: one crossing.
+sv_started sv_start(sv_prog *prog, sv_inst *spare, const uint8_t *head, size_t head_len, uint32_t flags, int64_t memory_limit,
+	uint32_t log_limit, uint32_t head_limit);
 int sv_poll(sv_inst *in);
 // Reads the value of an exported global after SV_DONE; false if there is none of a number type.
 bool sv_inst_global(sv_inst *in, const char *name, size_t n, uint8_t *type, uint64_t *bits);
-void sv_inst_free(sv_inst *in);
+// Ends the guest wherever it is; slot, stack and store are given back, the struct
+// is kept for another start or dropped.
+void sv_inst_end(sv_inst *in);
+void sv_inst_drop(sv_inst *in);
 
 #endif

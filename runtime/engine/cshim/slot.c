@@ -58,6 +58,54 @@ static void list_remove(sv_slot *s) {
 	atomic_fetch_sub_explicit(&sv_count.resident_pages, s->resident, memory_order_relaxed);
 }
 
+// ---- hot slots
+
+// The slot that a processor used last has its memory in that processor's caches
+// and its entries in that processor's TLB: it is kept aside for the processor's
+// next instance of the image. Whoever looks for free slots gathers these first.
+// A slot is in one place at every moment that no lock is held: an image that
+// dies finds all of its own.
+static struct hot {
+	pthread_mutex_t lock; // taken before the free lists'
+	sv_slot *slot;
+} __attribute__((aligned(128))) hot[SV_PROCESSORS] = {[0 ... SV_PROCESSORS - 1] = {.lock = PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP}};
+
+static void give_free(sv_slot *s) {
+	pthread_mutex_lock(&lock);
+	list_push(s);
+	pthread_mutex_unlock(&lock);
+}
+
+// Puts s aside; the slot that was there before becomes a free one, and is so told.
+static bool hot_put(sv_slot *s) {
+	struct hot *h = &hot[sv_processor()];
+	pthread_mutex_lock(&h->lock);
+	sv_slot *before = h->slot;
+	h->slot = s;
+	if (before) give_free(before);
+	pthread_mutex_unlock(&h->lock);
+	return before != NULL;
+}
+
+static sv_slot *hot_take(const sv_image *image) {
+	struct hot *h = &hot[sv_processor()];
+	pthread_mutex_lock(&h->lock);
+	sv_slot *s = h->slot;
+	if (s && s->image == image) h->slot = NULL;
+	else s = NULL;
+	pthread_mutex_unlock(&h->lock);
+	return s;
+}
+
+static void gather(void) {
+	for (struct hot *h = hot; h < hot + SV_PROCESSORS; h++) {
+		pthread_mutex_lock(&h->lock);
+		if (h->slot) give_free(h->slot);
+		h->slot = NULL;
+		pthread_mutex_unlock(&h->lock);
+	}
+}
+
 // ---- mapping
 
 static bool map_image(sv_slot *s) {
@@ -182,13 +230,26 @@ static sv_slot *take_coldest(bool over_budget_only) {
 	return s;
 }
 
+// The hot slots, one a processor and each of at most MAX_COPY_PAGES, are beside the budget.
+static void keep_budget(void) {
+	if (atomic_load_explicit(&sv_count.resident_pages, memory_order_relaxed) * SV_PAGE <= sv_cfg.resident_budget) return;
+	for (sv_slot *cold; (cold = take_coldest(true));) unmap(cold);
+}
+
+void sv_slots_settle(void) {
+	gather();
+	keep_budget();
+}
+
 int sv_slots_evict(int n) {
 	int done = 0;
+	gather();
 	for (sv_slot *s; done < n && (s = take_coldest(false)); done++) unmap(s);
 	return done;
 }
 
 void sv_slots_drop(sv_image *image) {
+	gather();
 	for (;;) {
 		pthread_mutex_lock(&lock);
 		sv_slot *s = image->free;
@@ -212,16 +273,14 @@ static void slot_release(sv_slot *s) {
 		slot_retire(s);
 		return;
 	}
-	pthread_mutex_lock(&lock);
-	list_push(s);
-	pthread_mutex_unlock(&lock);
-	if (atomic_load_explicit(&sv_count.resident_pages, memory_order_relaxed) * SV_PAGE <= sv_cfg.resident_budget) return;
-	for (sv_slot *cold; (cold = take_coldest(true));) unmap(cold);
+	if (hot_put(s)) keep_budget();
 }
 
 static sv_slot *slot_take(sv_image *image) {
+	sv_slot *s = hot_take(image);
+	if (s) return s;
 	pthread_mutex_lock(&lock);
-	sv_slot *s = image->free;
+	s = image->free;
 	if (s) list_remove(s);
 	pthread_mutex_unlock(&lock);
 	if (!s) s = slot_make(image);
@@ -352,6 +411,7 @@ int64_t sv_image_audit(sv_image *image, char **message) {
 	*message = pipe2(pipe_fds, O_CLOEXEC) ? sv_errno("audit: pipe") : NULL;
 	if (*message) return -1;
 	int64_t n = 0;
+	gather();
 	pthread_mutex_lock(&lock);
 	for (sv_slot *s = image->free; s && !*message; s = s->image_next, n++) *message = audit_slot(s, pipe_fds);
 	pthread_mutex_unlock(&lock);
