@@ -44,6 +44,9 @@ func verdictHead(e *Error) []byte {
 
 // verdict returns what Wire found, or nil.
 func verdict(r *http.Request) error {
+	if r.ProtoMajor != 1 {
+		return nil
+	}
 	v := r.Header[verdictHeader]
 	if len(v) != 1 {
 		return nil

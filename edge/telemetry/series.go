@@ -100,7 +100,9 @@ func (s *series) observe(r *Record) {
 	f := s.of(function.ID{Project: r.Project, Name: r.Function})
 	s.request(f, protocolOf(r.Protocol), classOf(r.Status)).Inc()
 	f.duration.Observe(r.Duration.Seconds())
-	f.bytesIn.Add(float64(r.BytesIn))
+	if r.BytesIn > 0 {
+		f.bytesIn.Add(float64(r.BytesIn))
+	}
 	f.bytesOut.Add(float64(r.BytesOut))
 	if r.Usage.MemoryBytes > 0 {
 		f.cpu.Add(r.Usage.CPU.Seconds())

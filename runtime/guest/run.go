@@ -17,12 +17,10 @@ import (
 )
 
 // Runner runs invocations, so many of them computing at once and no more.
-type Runner struct {
-	turns chan struct{}
-}
+type Runner struct{ turns *turns }
 
 // NewRunner returns a runner that lets n guests compute at once.
-func NewRunner(n int) *Runner { return &Runner{turns: make(chan struct{}, n)} }
+func NewRunner(n int) *Runner { return &Runner{turns: newTurns(n)} }
 
 // Imports are the imports a guest may have: link them once per process.
 func Imports() []engine.Import { return append(native.Imports(), wasip1.Imports()...) }
@@ -54,10 +52,10 @@ var heads = sync.Pool{New: func() any { return new([]byte) }}
 
 // start begins the guest in its turn, and polls it for the first time.
 func (i *invocation) start(prog *engine.Program, x Exchange) (engine.Event, error) {
-	if i.runner.take(&i.bound) != nil {
+	if i.runner.turns.take(&i.bound) != nil {
 		return engine.Event{}, i.ended(&i.bound)
 	}
-	defer i.runner.give()
+	defer i.runner.turns.give()
 	room := heads.Get().(*[]byte)
 	defer heads.Put(room)
 	*room = x.AppendHead((*room)[:0])
@@ -136,31 +134,13 @@ func (i *invocation) poll(ctx context.Context, ev engine.Event) *fault.Error {
 				return err
 			}
 		}
-		if err := i.runner.take(ctx); err != nil {
+		if err := i.runner.turns.take(ctx); err != nil {
 			return i.ended(ctx)
 		}
 		ev = i.instance.Poll()
-		i.runner.give()
+		i.runner.turns.give()
 	}
 }
-
-// take waits for a turn to compute. Those that wait go first come, first
-// served: a guest that yielded comes after them.
-func (r *Runner) take(ctx context.Context) error {
-	select {
-	case r.turns <- struct{}{}:
-		return nil
-	default:
-	}
-	select {
-	case r.turns <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (r *Runner) give() { <-r.turns }
 
 // charge ends a guest that is over its budget or no longer wanted.
 func (i *invocation) charge(ctx context.Context) *fault.Error {
