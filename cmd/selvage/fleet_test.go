@@ -29,6 +29,12 @@ type world struct {
 // openWorld boots the fleet on addresses of the test's own.
 func openWorld(t *testing.T, base string) *world {
 	t.Helper()
+	return openWorldOf(t, base, 1)
+}
+
+// openWorldOf boots a fleet of some nodes; change may alter its plan before.
+func openWorldOf(t *testing.T, base string, nodes int, change ...func(*up.Layout)) *world {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("boots a fleet of processes")
 	}
@@ -36,9 +42,12 @@ func openWorld(t *testing.T, base string) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	layout, err := up.Plan(up.Options{Dir: t.TempDir(), PoPs: 1, Base: netip.MustParseAddr(base), Port: 8443})
+	layout, err := up.Plan(up.Options{Dir: t.TempDir(), PoPs: nodes, Base: netip.MustParseAddr(base), Port: 8443})
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, c := range change {
+		c(&layout)
 	}
 	w := &world{Fleet: &up.Fleet{Layout: layout, Selvage: exe}, dir: t.TempDir(), env: []string{"SELVAGE_TARGET=" + layout.Target}}
 	t.Cleanup(w.Stop)
@@ -81,10 +90,15 @@ func (w *world) selvage(t *testing.T, args ...string) result {
 	return selvage(t, w.env, args...)
 }
 
-// get asks the PoP and returns status and body; 0 when the answer broke off or none came.
+// get asks the first PoP and returns status and body; 0 when the answer broke off or none came.
 func (w *world) get(t *testing.T, v request.Version, name, path string) (status int, body string) {
 	t.Helper()
-	c, err := request.New(request.Config{Version: v, Connect: w.Layout.Edges[0].Public, CAFile: w.EdgeCA})
+	return w.getFrom(t, w.Layout.Edges[0], v, name, path)
+}
+
+func (w *world) getFrom(t *testing.T, n up.Node, v request.Version, name, path string) (status int, body string) {
+	t.Helper()
+	c, err := request.New(request.Config{Version: v, Connect: n.Public, CAFile: w.EdgeCA})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -59,6 +59,8 @@ type Config[F Function] struct {
 	Dir     string           // the agent's own folder of the node's state
 	Control Doer             // reaches control
 	Trust   catalog.Verifier // vouches for catalog records and changes; *identity.Anchor
+	// Neighbours lists the other live nodes of this PoP, cheaply: it is asked often. nil: there are none.
+	Neighbours func() []Neighbour
 
 	// Prepare makes a version runnable out of checked bytes; pool.Pool.Prepare.
 	Prepare func(ctx context.Context, v function.Version, code, image []byte) (F, pool.Prepared, error)
@@ -123,6 +125,9 @@ type Agent[F Function] struct {
 	config    Config[F]
 	catalog   *catalog.State
 	blobs     *blobs
+	pop       *pop
+	relay     *changes.Relay
+	serving   atomic.Int64 // blobs being sent
 	sink      *catalogSink
 	follower  *changes.Follower // of the catalog
 	spaces    *spaces
@@ -146,17 +151,19 @@ func Open[F Function](c Config[F]) (*Agent[F], error) {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open agent: %w", err)
 	}
-	b, err := openBlobs(filepath.Join(c.Dir, "blobs"), c.Control)
+	p := newPop(c.Self.Node, c.Neighbours, c.OnEvent)
+	b, err := openBlobs(filepath.Join(c.Dir, "blobs"), c.Control, p, c.OnEvent)
 	if err != nil {
 		return nil, fmt.Errorf("open agent: %w", err)
 	}
 	a := &Agent[F]{
-		config: c, catalog: catalog.NewState(c.Trust), blobs: b,
+		config: c, catalog: catalog.NewState(c.Trust), blobs: b, pop: p,
 		wake: make(chan struct{}, 1), results: make(chan result[F]), room: make(chan struct{}, c.Workers),
 	}
 	a.stats.Store(&Stats{})
 	a.reporter = newReporter(c.Control, c.Self, c.Beat, c.OnEvent)
-	a.spaces = newSpaces(c)
+	a.relay = changes.NewRelay(changes.RelayConfig{Allow: a.mayFollow, Serves: a.serves})
+	a.spaces = newSpaces(c, p, a.relay)
 	a.sink = &catalogSink{state: a.catalog, changed: a.changed, onEvent: c.OnEvent}
 	a.load()
 	a.follow()
@@ -176,7 +183,8 @@ func (a *Agent[F]) catalogPath() string { return filepath.Join(a.config.Dir, "ca
 
 func (a *Agent[F]) follow() {
 	a.follower = changes.NewFollower(changes.FollowerConfig{
-		Open: openStream(a.config.Control), Verify: changes.VerifyWith(a.config.Trust), Sink: a.sink, OnEvent: a.followed,
+		Open: openStream(a.config.Control), Neighbours: a.pop, Relay: a.relay,
+		Verify: changes.VerifyWith(a.config.Trust), Sink: a.sink, OnEvent: a.followed,
 	})
 	p := a.catalog.Snapshot().Position()
 	a.follower.Follow(changes.Want{Log: catalogLog, Position: changes.Position{Epoch: p.Epoch, Seq: p.Revision}})
@@ -215,12 +223,30 @@ func (a *Agent[F]) followed(e changes.Event) {
 	case changes.Disconnected:
 		a.connected.Store(false)
 	}
-	a.config.OnEvent(Event{Kind: Stream, Log: catalogLog, What: string(e.Kind), Err: e.Err})
+	a.config.OnEvent(streamEvent(catalogLog, e))
+}
+
+func streamEvent(log string, e changes.Event) Event {
+	if e.Log != "" {
+		log = e.Log
+	}
+	what := string(e.Kind)
+	if e.Why != "" {
+		what += ": " + e.Why
+	}
+	return Event{Kind: Stream, Log: log, What: what, Neighbour: e.From, Err: e.Err}
+}
+
+// Regroup looks at once at who follows whom: for when the PoP's members changed.
+func (a *Agent[F]) Regroup() {
+	a.follower.Reroute()
+	a.spaces.follower.Reroute()
 }
 
 // Hear takes a head that the fleet told of. If it is ahead of this node and
 // the stream is down, the stream is tried at once, at most every second: a
-// hint is worth a question and no more.
+// hint is worth a question and no more. A neighbour that does not get there in
+// time is passed over.
 func (a *Agent[F]) Hear(h fleet.Head) {
 	if h.Log != catalogLog {
 		return
@@ -230,6 +256,7 @@ func (a *Agent[F]) Hear(h fleet.Head) {
 		return
 	}
 	a.heard.Store(&h)
+	a.follower.Heard(h.Log, changes.Position{Epoch: h.Epoch, Seq: h.Sequence})
 	now, last := time.Now().UnixNano(), a.poked.Load()
 	if a.connected.Load() || now-last < int64(time.Second) || !a.poked.CompareAndSwap(last, now) {
 		return
@@ -241,13 +268,26 @@ func (a *Agent[F]) Hear(h fleet.Head) {
 type Stats struct {
 	Epoch     uint64 // the catalog's, as applied here
 	Revision  uint64
-	Connected bool // to control's catalog stream
+	Connected bool // to the catalog's stream, control's or a neighbour's
 	Behind    bool // the fleet told of a newer catalog
 	Functions int  // that the catalog has
 	Live      int  // whose newest release is served
 	Failed    int
 	Blobs     int
 	Followed  int // namespaces kept fresh
+
+	FromControl    int // logs followed there
+	FromNeighbours int // and from neighbours
+	Relay          changes.RelayStats
+	Fetched        Fetched
+}
+
+// Fetched counts blobs since the start.
+type Fetched struct {
+	FromControl    int64
+	FromNeighbours int64
+	Detours        int64 // asked of a neighbour in vain
+	ToNeighbours   int64
 }
 
 // Stats returns them.
@@ -259,5 +299,10 @@ func (a *Agent[F]) Stats() Stats {
 		s.Behind = h.After(fleet.Head{Log: h.Log, Epoch: p.Epoch, Sequence: p.Revision})
 	}
 	s.Followed = a.spaces.count()
+	c1, n1 := a.follower.Sources()
+	c2, n2 := a.spaces.follower.Sources()
+	s.FromControl, s.FromNeighbours, s.Relay = c1+c2, n1+n2, a.relay.Stats()
+	got := &a.blobs.got
+	s.Fetched = Fetched{got.control.Load(), got.neighbour.Load(), got.detours.Load(), a.blobs.sent.Load()}
 	return s
 }

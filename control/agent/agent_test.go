@@ -69,7 +69,12 @@ func (v *version) Release() {
 
 func newNode(t *testing.T, c *control) *node {
 	t.Helper()
-	n := &node{t: t, control: c, id: c.join("n1"), dir: t.TempDir(), held: make(chan struct{}), live: map[*version]bool{}}
+	return nodeOf(t, c, c.join("n1", "lon"))
+}
+
+func nodeOf(t *testing.T, c *control, id *identity.Node) *node {
+	t.Helper()
+	n := &node{t: t, control: c, id: id, dir: t.TempDir(), held: make(chan struct{}), live: map[*version]bool{}}
 	n.link = c.peerClient(n.id)
 	t.Cleanup(func() { n.end() })
 	return n
@@ -84,7 +89,7 @@ func (n *node) run(change ...func(*Config[*version])) *node {
 		n.t.Fatal(err)
 	}
 	cfg := Config[*version]{
-		Self: report.Report{Node: "n1", PoP: "lon", Public: "192.0.2.1:443", Build: "test", Started: time.Now()},
+		Self: report.Report{Node: n.id.Member.Peer().Name, PoP: n.id.Member.Peer().PoP, Public: "192.0.2.1:443", Build: "test", Started: time.Now()},
 		Dir:  n.dir, Control: n.link, Trust: n.id.Member.Anchor(), Prepare: n.prepare, KV: n.kv,
 		Target:   func(v *version, _ catalog.Release) *serve.Target { return &serve.Target{Version: v.Version()} },
 		Swap:     func(t *serve.Routes) { n.table.Store(t); n.swaps.Add(1) },
@@ -453,7 +458,7 @@ func TestSweep(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, ".new-1"), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		b, err := openBlobs(dir, nil)
+		b, err := openBlobs(dir, nil, newPop("n1", nil, nil), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -560,7 +565,7 @@ func TestKVIsKeptFresh(t *testing.T) {
 func TestOriginSpeaksAsTheStoreDoes(t *testing.T) {
 	c := newControl(t)
 	c.deploy("f", routeOf("f.example")+"[[kv]]\nname = \"links\"\naccess = \"write\"\n[[kv]]\nname = \"ro\"\naccess = \"read\"\n", "code")
-	o := NewOrigin(c.peerClient(c.join("n1")))
+	o := NewOrigin(c.peerClient(c.join("n1", "lon")))
 	ctx := context.Background()
 	links := hostcall.Namespace{Project: "default", Name: "links"}
 	wild := "a/b\x00\xff.*> ?#%"

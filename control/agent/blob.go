@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/selvage-edge/selvage/runtime/function"
@@ -24,8 +25,18 @@ const maxBlobBytes = 1<<30 + 1<<24
 // blobTimeout bounds one fetch.
 const blobTimeout = 5 * time.Minute
 
-// maxFetches bounds the fetches at once.
-const maxFetches = 8
+// What is fetched at once. Who waits for a neighbour must not hold up what this
+// node fetches for others: two could wait for each other.
+const (
+	maxFetches = 8  // from control
+	maxAsked   = 32 // from neighbours
+)
+
+// What a neighbour has to do for a blob not to be asked of control.
+const (
+	neighbourStall = 10 * time.Second // without a byte
+	neighbourLimit = 2 * time.Minute  // for all of it, once it comes
+)
 
 // errBlob means that bytes are not those their digest names.
 var errBlob = errors.New("the bytes are not those of their digest")
@@ -35,20 +46,27 @@ var errBlob = errors.New("the bytes are not those of their digest")
 type blobs struct {
 	dir      string
 	control  Doer
-	fetching chan struct{} // room for fetches at once
+	pop      *pop
+	onEvent  func(Event)
+	fetching chan struct{} // room for fetches from control
+	asking   chan struct{} // room for asks of neighbours
+	sent     atomic.Int64  // blobs that neighbours got here
+	got      struct{ control, neighbour, detours atomic.Int64 }
 	mu       struct {
 		sync.Mutex
 		busy   map[function.Digest]chan struct{} // being fetched; closed afterwards
+		direct map[function.Digest]bool          // those that control is asked for
 		unused map[function.Digest]time.Time     // since when no release names it
 	}
 }
 
-func openBlobs(dir string, control Doer) (*blobs, error) {
+func openBlobs(dir string, control Doer, p *pop, onEvent func(Event)) (*blobs, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open blobs: %w", err)
 	}
-	b := &blobs{dir: dir, control: control, fetching: make(chan struct{}, maxFetches)}
+	b := &blobs{dir: dir, control: control, pop: p, onEvent: onEvent, fetching: make(chan struct{}, maxFetches), asking: make(chan struct{}, maxAsked)}
 	b.mu.busy = map[function.Digest]chan struct{}{}
+	b.mu.direct = map[function.Digest]bool{}
 	b.mu.unused = map[function.Digest]time.Time{}
 	files, err := os.ReadDir(dir)
 	if err != nil {
@@ -67,7 +85,7 @@ func openBlobs(dir string, control Doer) (*blobs, error) {
 
 func (b *blobs) path(d function.Digest) string { return filepath.Join(b.dir, d.Hex()) }
 
-// get returns the bytes of d, checked: from disk, or else from control.
+// get returns the bytes of d, checked: from disk, or else from a neighbour or control.
 func (b *blobs) get(ctx context.Context, d function.Digest) ([]byte, error) {
 	if _, err := function.ParseDigest(string(d)); err != nil {
 		return nil, err
@@ -83,6 +101,7 @@ func (b *blobs) get(ctx context.Context, d function.Digest) ([]byte, error) {
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		// Bytes that rotted are fetched again; so is a file that cannot be read.
+		b.rotten(d, err)
 		if rm := os.Remove(b.path(d)); rm != nil {
 			return nil, fmt.Errorf("blob %s: %w", d.Short(), errors.Join(err, rm))
 		}
@@ -148,20 +167,33 @@ func (b *blobs) read(d function.Digest) ([]byte, error) {
 	return data, nil
 }
 
+// rotten tells of bytes that are not what they were.
+func (b *blobs) rotten(d function.Digest, err error) {
+	b.onEvent(Event{Kind: Rotten, Digest: d, Err: err})
+}
+
+// fetch gets d from who looks after it in this PoP, and from control if that is
+// this node or did not give it.
 func (b *blobs) fetch(ctx context.Context, d function.Digest) error {
-	select {
-	case b.fetching <- struct{}{}:
-		defer func() { <-b.fetching }()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 	ctx, cancel := context.WithTimeout(ctx, blobTimeout)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "/peer/v1/blobs/"+string(d), nil)
-	if err != nil {
+	if n, other := b.pop.keeper(string(d)); other {
+		err := b.fromNeighbour(ctx, n, d)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+	}
+	return b.fromControl(ctx, d)
+}
+
+func (b *blobs) fromControl(ctx context.Context, d function.Digest) error {
+	b.setDirect(d, true) // also while it waits for room: neighbours need not ask too
+	defer b.setDirect(d, false)
+	if err := enter(ctx, b.fetching); err != nil {
 		return err
 	}
-	resp, err := b.control.Do(r)
+	defer func() { <-b.fetching }()
+	resp, err := askBlob(ctx, b.control, d)
 	if err != nil {
 		return err
 	}
@@ -169,7 +201,119 @@ func (b *blobs) fetch(ctx context.Context, d function.Digest) error {
 	if resp.StatusCode != http.StatusOK {
 		return refusal(resp)
 	}
-	return b.write(d, resp.Body)
+	if err := b.write(d, resp.Body); err != nil {
+		return fmt.Errorf("from control: %w", err)
+	}
+	b.got.control.Add(1)
+	return nil
+}
+
+func (b *blobs) setDirect(d function.Digest, on bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if on {
+		b.mu.direct[d] = true
+		return
+	}
+	delete(b.mu.direct, d)
+}
+
+func enter(ctx context.Context, room chan struct{}) error {
+	select {
+	case room <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// fromNeighbour asks n, again while n is fetching it itself. Who does not answer, or
+// answers with other bytes, is blamed; who does not have it is not.
+func (b *blobs) fromNeighbour(ctx context.Context, n Neighbour, d function.Digest) error {
+	if err := enter(ctx, b.asking); err != nil {
+		return err
+	}
+	defer func() { <-b.asking }()
+	for {
+		again, err := b.ask(ctx, n, d)
+		switch {
+		case err == nil && !again:
+			b.got.neighbour.Add(1)
+			return nil
+		case again:
+			if err = pause(ctx, time.Second/4); err == nil {
+				continue
+			}
+		}
+		if ctx.Err() == nil {
+			b.got.detours.Add(1)
+			b.onEvent(Event{Kind: Detour, Neighbour: n.Name, Digest: d, Err: err})
+		}
+		return err
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// ask asks n for d once; again: n is about to have it.
+func (b *blobs) ask(ctx context.Context, n Neighbour, d function.Digest) (again bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stall := time.AfterFunc(holdAsk+neighbourStall, cancel)
+	defer stall.Stop()
+	resp, err := askBlob(ctx, n.Node, d)
+	if err != nil {
+		b.pop.Blame(n.Name, err)
+		return false, err
+	}
+	defer resp.Body.Close()
+	switch {
+	case resp.StatusCode == http.StatusServiceUnavailable && resp.Header.Get("Retry-After") != "":
+		return true, nil
+	case resp.StatusCode != http.StatusOK:
+		return false, refusal(resp)
+	}
+	defer time.AfterFunc(neighbourLimit, cancel).Stop()
+	var from *readError
+	err = b.write(d, &paced{r: resp.Body, stall: stall})
+	if errors.As(err, &from) || errors.Is(err, errBlob) {
+		b.pop.Blame(n.Name, err) // and not for a disk of ours that is full
+	}
+	return false, err
+}
+
+func askBlob(ctx context.Context, whom Doer, d function.Digest) (*http.Response, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, blobsPath+"/"+string(d), nil)
+	if err != nil {
+		return nil, err
+	}
+	return whom.Do(r)
+}
+
+// paced puts off the end with each piece that comes, and marks what goes wrong on this side.
+type paced struct {
+	r     io.Reader
+	stall *time.Timer
+}
+
+type readError struct{ error }
+
+func (e *readError) Unwrap() error { return e.error }
+
+func (p *paced) Read(b []byte) (int, error) {
+	p.stall.Reset(neighbourStall)
+	n, err := p.r.Read(b)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = &readError{err}
+	}
+	return n, err
 }
 
 // write takes d's bytes from r and gives them their name only if they are d's.
@@ -185,10 +329,10 @@ func (b *blobs) write(d function.Digest, r io.Reader) error {
 		return err
 	}
 	if n > maxBlobBytes {
-		return fmt.Errorf("more than %d bytes", int64(maxBlobBytes))
+		return fmt.Errorf("more than %d bytes: %w", int64(maxBlobBytes), errBlob)
 	}
 	if hex.EncodeToString(sum.Sum(nil)) != d.Hex() {
-		return fmt.Errorf("%d bytes from control: %w", n, errBlob)
+		return fmt.Errorf("%d bytes: %w", n, errBlob)
 	}
 	if err := os.Rename(f.Name(), b.path(d)); err != nil {
 		return err

@@ -186,7 +186,7 @@ func (c *control) status(r api.Release) api.NodeStatus {
 }
 
 // join makes a node of the fleet.
-func (c *control) join(name string) *identity.Node {
+func (c *control) join(name, pop string) *identity.Node {
 	c.t.Helper()
 	var made api.JoinTokenCreated
 	c.call("POST", "/v1/join-tokens", api.JoinTokenRequest{}, 201, &made)
@@ -194,7 +194,7 @@ func (c *control) join(name string) *identity.Node {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	n, err := identity.Join(context.Background(), filepath.Join(c.t.TempDir(), name), token, identity.JoinOptions{Name: name, PoP: "lon"})
+	n, err := identity.Join(context.Background(), filepath.Join(c.t.TempDir(), name), token, identity.JoinOptions{Name: name, PoP: pop})
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -22,17 +22,21 @@ const (
 	CatalogEmpty  EventKind = "catalog-empty"  // control lost its catalog; this node keeps its own
 	Unsaved       EventKind = "unsaved"        // the catalog could not be written to disk
 	Unswept       EventKind = "unswept"        // what no release names could not be removed
+	Distrusted    EventKind = "distrusted"     // Neighbour failed or lied: nothing is asked of it for Took
+	Detour        EventKind = "detour"         // Neighbour did not give a blob: control is asked
+	Rotten        EventKind = "rotten"         // a blob on disk is not what it was: it is fetched again
 )
 
 // Event is one fact.
 type Event struct {
-	Kind     EventKind
-	Function function.ID
-	Release  uint64
-	Digest   function.Digest
-	Took     time.Duration // Live: from seeing the release to serving it
-	Routes   int           // Swapped
-	Log      string        // Stream
-	What     string        // Stream
-	Err      error
+	Kind      EventKind
+	Function  function.ID
+	Release   uint64
+	Digest    function.Digest
+	Took      time.Duration // Live: from seeing the release to serving it
+	Neighbour string
+	Routes    int    // Swapped
+	Log       string // Stream
+	What      string // Stream
+	Err       error
 }

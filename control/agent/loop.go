@@ -48,6 +48,7 @@ func (a *Agent[F]) loop(ctx context.Context) {
 		case <-l.timer.C:
 			l.retry()
 			l.sweep()
+			l.save() // again, if the disk had no room
 		}
 	}
 	l.end()
@@ -163,11 +164,12 @@ func (l *loop[F]) failed(s *slot[F], r result[F]) {
 	l.config.OnEvent(Event{Kind: kind, Function: s.want.ID(), Release: s.want.Number, Digest: s.want.Bundle, Err: r.err})
 }
 
-// backoff is long for what costs a compilation, short for what costs a question.
+// backoff becomes long for what costs a compilation, and stays short for what costs a
+// question. The first is short for both: a helper may have been killed, a disk full.
 func backoff(at report.State, failures int) time.Duration {
 	first, most := time.Second, time.Minute
 	if at == report.Compiling {
-		first, most = 30*time.Second, 30*time.Minute
+		first, most = 2*time.Second, 30*time.Minute
 	}
 	return min(first<<min(failures-1, 16), most)
 }

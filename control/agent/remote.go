@@ -44,8 +44,8 @@ func refusal(resp *http.Response) error {
 	return e
 }
 
-// openStream opens change streams on control.
-func openStream(control Doer) func(context.Context, changes.Request) (io.ReadCloser, error) {
+// openStream opens change streams on control or a neighbour.
+func openStream(whom Doer) func(context.Context, changes.Request) (io.ReadCloser, error) {
 	return func(ctx context.Context, want changes.Request) (io.ReadCloser, error) {
 		b, err := json.Marshal(want)
 		if err != nil {
@@ -56,7 +56,7 @@ func openStream(control Doer) func(context.Context, changes.Request) (io.ReadClo
 			return nil, err
 		}
 		r.Header.Set("Content-Type", "application/json")
-		resp, err := control.Do(r)
+		resp, err := whom.Do(r)
 		if err != nil {
 			return nil, err
 		}

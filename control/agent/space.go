@@ -26,22 +26,13 @@ type spaces struct {
 
 var _ changes.Sink = (*spaces)(nil)
 
-func newSpaces[F Function](c Config[F]) *spaces {
+func newSpaces[F Function](c Config[F], p *pop, r *changes.Relay) *spaces {
 	s := &spaces{kv: c.KV}
 	s.mu.byLog = map[string]hostcall.Namespace{}
 	s.follower = changes.NewFollower(changes.FollowerConfig{
-		Open: openStream(c.Control), Verify: changes.VerifyWith(c.Trust), Sink: s,
-		OnEvent: func(e changes.Event) {
-			c.OnEvent(Event{Kind: Stream, Log: or(e.Log, "kv"), What: string(e.Kind), Err: e.Err})
-		},
+		Open: openStream(c.Control), Neighbours: p, Relay: r, Verify: changes.VerifyWith(c.Trust), Sink: s,
+		OnEvent: func(e changes.Event) { c.OnEvent(streamEvent("kv", e)) },
 	})
-	return s
-}
-
-func or(s, def string) string {
-	if s == "" {
-		return def
-	}
 	return s
 }
 

@@ -17,6 +17,14 @@
 // deletions after it were forgotten, make the follower start again: its sink is
 // told to Reset, and what follows replaces everything.
 //
+// # Neighbours
+//
+// Batches are signed, so anyone may pass them on: a node keeps the newest of those
+// it applied in a [Relay], for the others of its PoP. A [Follower] follows each log
+// from control or from the neighbour that its [Neighbourhood] names, and goes back to control
+// from one that fails, lies, is behind or brings nothing newly signed. Only who follows a
+// log from control serves it, so a change passes two streams at most and no two nodes wait for each other.
+//
 // # Wire
 //
 // POST [Path] with a JSON [Request]; the answer is a stream of frames (frame.go).

@@ -12,6 +12,8 @@ import (
 // conn is one stream of a follower.
 type conn struct {
 	f      *Follower
+	lane   *lane
+	quiet  time.Duration
 	cancel context.CancelCauseFunc
 	idle   *time.Timer
 	retry  *time.Timer // runs once a log was refused
@@ -28,11 +30,14 @@ var (
 var ErrOrder = errors.New("changes: a batch that does not continue the log")
 
 // follow follows one stream to its end. heard says that something valid came.
-func (f *Follower) follow(ctx context.Context, moved <-chan struct{}, req Request) (heard bool, err error) {
+func (f *Follower) follow(ctx context.Context, l *lane, moved <-chan struct{}, req Request) (heard bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	c := &conn{f: f, cancel: cancel}
-	c.idle = time.AfterFunc(f.cfg.Idle, func() { cancel(errIdle) })
+	c := &conn{f: f, lane: l, quiet: f.cfg.Idle, cancel: cancel}
+	if l.via != "" {
+		c.quiet = f.cfg.Quiet
+	}
+	c.idle = time.AfterFunc(c.quiet, func() { cancel(errIdle) })
 	defer c.idle.Stop()
 	defer cancelOn(ctx, moved, func() { cancel(errMoved) })()
 	defer func() {
@@ -40,7 +45,7 @@ func (f *Follower) follow(ctx context.Context, moved <-chan struct{}, req Reques
 			c.retry.Stop()
 		}
 	}()
-	if c.body, err = f.cfg.Open(ctx, req); err != nil {
+	if c.body, err = f.open(ctx, l.via, req); err != nil {
 		return false, fmt.Errorf("changes: open stream: %w", cause(ctx, err))
 	}
 	defer c.body.Close()
@@ -52,9 +57,17 @@ func (f *Follower) follow(ctx context.Context, moved <-chan struct{}, req Reques
 		}
 		if !heard {
 			heard = true
-			f.cfg.OnEvent(Event{Kind: Connected})
+			f.set(l, true)
+			f.cfg.OnEvent(Event{Kind: Connected, From: l.via})
 		}
 	}
+}
+
+func (f *Follower) open(ctx context.Context, via string, req Request) (io.ReadCloser, error) {
+	if via == "" {
+		return f.cfg.Open(ctx, req)
+	}
+	return f.cfg.Neighbours.Open(ctx, via, req)
 }
 
 // cancelOn calls stop when c is closed; the returned func ends the watch and waits for it.
@@ -90,7 +103,7 @@ func (c *conn) step(ctx context.Context) error {
 	}
 	// Applying may take longer than the stream may be silent.
 	c.idle.Stop()
-	defer c.idle.Reset(c.f.cfg.Idle)
+	defer c.idle.Reset(c.quiet)
 	switch kind {
 	case frameHeartbeat:
 		return nil
@@ -107,7 +120,12 @@ func (c *conn) notice(ctx context.Context, payload []byte) error {
 	if err != nil {
 		return err
 	}
-	l := c.f.followed(n.Log)
+	if c.lane.via != "" {
+		return c.declined(n)
+	}
+	c.f.applied.Lock()
+	defer c.f.applied.Unlock()
+	l := c.f.take(n.Log, "")
 	if l == nil {
 		return nil
 	}
@@ -121,6 +139,16 @@ func (c *conn) notice(ctx context.Context, payload []byte) error {
 	return fmt.Errorf("%w: notice %.40q is unknown", errFrame, n.Code)
 }
 
+// declined asks control for the log instead. That a log begins again is for control alone to say.
+func (c *conn) declined(n notice) error {
+	switch n.Code {
+	case noticeResync, noticeRefused, noticeBelow:
+		c.f.aside(n.Log, c.lane.via, n.Code+": "+n.Detail)
+		return nil
+	}
+	return fmt.Errorf("%w: notice %.40q is unknown", errFrame, n.Code)
+}
+
 // resync begins a log again. A notice is not signed: whoever serves the stream
 // may withhold anyway, and what replaces the log is verified like everything.
 func (c *conn) resync(ctx context.Context, l *followed, epoch uint64) error {
@@ -129,8 +157,9 @@ func (c *conn) resync(ctx context.Context, l *followed, epoch uint64) error {
 	}
 	c.f.cfg.OnEvent(Event{Kind: Resync, Log: l.want.Log})
 	if err := c.f.cfg.Sink.Reset(ctx, l.want.Log, epoch); err != nil {
-		return fmt.Errorf("changes: reset %s: %w", l.want.Log, err)
+		return fmt.Errorf("%w: reset %s: %w", errSink, l.want.Log, err)
 	}
+	c.f.cfg.Relay.forget(l.want.Log)
 	c.f.move(l, Position{}, false)
 	return nil
 }
@@ -146,19 +175,22 @@ func (c *conn) refused(l *followed, why string) {
 func (c *conn) batch(ctx context.Context, sealed []byte) error {
 	payload, err := c.f.cfg.Verify(sealed)
 	if err != nil {
-		return fmt.Errorf("changes: verify batch: %w", err)
+		return fmt.Errorf("%w: %w", ErrForged, err)
 	}
 	b, err := DecodeBatch(payload)
 	if err != nil {
 		return err
 	}
-	l := c.f.followed(b.Log)
+	c.f.applied.Lock()
+	defer c.f.applied.Unlock()
+	l := c.f.take(b.Log, c.lane.via)
 	if l == nil {
-		return nil // dropped meanwhile, or never asked for
+		return nil // dropped or moved meanwhile, or never asked for
 	}
 	if err := l.fits(b); err != nil {
 		return err
 	}
+	whole := *b
 	if l.started {
 		if b.To < l.want.Seq {
 			return nil // had it
@@ -166,9 +198,11 @@ func (c *conn) batch(ctx context.Context, sealed []byte) error {
 		b.skip(l.want.Seq)
 	}
 	if err := c.f.cfg.Sink.Apply(ctx, b); err != nil {
-		return fmt.Errorf("changes: apply %s up to %d: %w", b.Log, b.To, err)
+		return fmt.Errorf("%w: %s up to %d: %w", errSink, b.Log, b.To, err)
 	}
 	c.f.move(l, Position{Epoch: b.Epoch, Seq: b.To}, true)
+	c.f.note(l, &whole)
+	c.f.cfg.Relay.keep(&whole, sealed)
 	return nil
 }
 

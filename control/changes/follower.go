@@ -2,7 +2,6 @@ package changes
 
 import (
 	"context"
-	"errors"
 	"io"
 	"math/rand/v2"
 	"sync"
@@ -23,15 +22,22 @@ type Sink interface {
 
 // FollowerConfig says where changes come from, who vouches for them, and where they go.
 type FollowerConfig struct {
-	// Open opens one stream for r; the reader is closed when the stream is given up. Required.
+	// Open opens one stream on control for r; the reader is closed when the stream is given up. Required.
 	Open func(ctx context.Context, r Request) (io.ReadCloser, error)
+	// Neighbours are followed instead of control where they name a parent; nil: control always.
+	Neighbours Neighbourhood
 	// Verify returns the batch inside what was sealed, if a changes key that the
 	// fleet's root delegated to sealed it; see VerifyWith. Required.
 	Verify func(sealed []byte) (payload []byte, err error)
 	// Sink takes the changes. Required.
 	Sink Sink
+	// Relay keeps what was applied for neighbours; may be nil, and shared.
+	Relay *Relay
 
-	Idle       time.Duration  // a stream silent for so long is given up; default 20 s
+	Idle       time.Duration  // a stream of control's silent for so long is given up; default 20 s
+	Quiet      time.Duration  // the same for a neighbour's, which beats every second; default 5 s
+	Behind     time.Duration  // how long a neighbour may stay behind a head that was heard of; default 3 s
+	Stale      time.Duration  // how long a neighbour may bring nothing newly signed; default 25 s
 	MinBackoff time.Duration  // before the first new attempt; default 100 ms
 	MaxBackoff time.Duration  // default 15 s
 	Jitter     func() float64 // in [0,1); default math/rand
@@ -41,7 +47,9 @@ type FollowerConfig struct {
 // Event is one thing that happened to a follower.
 type Event struct {
 	Kind EventKind
-	Log  string // Resync, Refused
+	Log  string // Resync, Refused, Aside
+	From string // the neighbour it is about; "" is control
+	Why  string // Aside
 	Err  error  // Disconnected, Refused: why
 }
 
@@ -54,28 +62,37 @@ const (
 	Disconnected EventKind = "disconnected"
 	Resync       EventKind = "resync"
 	Refused      EventKind = "refused"
+	Aside        EventKind = "aside" // the neighbour does not serve the log now: control does for a while
 )
 
-// Follower keeps logs followed: it opens a stream, verifies what comes, hands it
-// to the sink, and opens another when the stream ends.
+// Follower keeps logs followed: it opens streams, verifies what comes, hands it
+// to the sink, and opens another when a stream ends. There is one stream to control and one
+// to each neighbour that logs are followed from, each with a lane of its own (lane.go).
 type Follower struct {
-	cfg FollowerConfig
-	mu  struct {
+	cfg     FollowerConfig
+	replan  chan struct{} // holds a token when route has something to do
+	applied sync.Mutex    // held over each call of the sink
+	mu      struct {
 		sync.Mutex
 		logs  map[string]*followed
-		moved chan struct{} // closed and replaced when the set of logs changes
+		lanes map[string]*lane // by neighbour; "" is control's
 	}
 }
 
+// followed is one log; Follower.mu guards it.
 type followed struct {
 	want    Want
 	started bool   // want.Position is a position, also if it is {epoch, 0}
 	floor   uint64 // the highest epoch seen: the log never goes below it
+	at      source
 }
 
 // NewFollower returns a follower of nothing yet; Run makes it work.
 func NewFollower(cfg FollowerConfig) *Follower {
 	setDefault(&cfg.Idle, 20*time.Second)
+	setDefault(&cfg.Quiet, 5*time.Second)
+	setDefault(&cfg.Behind, 3*time.Second)
+	setDefault(&cfg.Stale, 25*time.Second)
 	setDefault(&cfg.MinBackoff, 100*time.Millisecond)
 	setDefault(&cfg.MaxBackoff, 15*time.Second)
 	if cfg.Jitter == nil {
@@ -84,9 +101,12 @@ func NewFollower(cfg FollowerConfig) *Follower {
 	if cfg.OnEvent == nil {
 		cfg.OnEvent = func(Event) {}
 	}
-	f := &Follower{cfg: cfg}
+	if cfg.Neighbours == nil {
+		cfg.Neighbours = alone{}
+	}
+	f := &Follower{cfg: cfg, replan: make(chan struct{}, 1)}
 	f.mu.logs = make(map[string]*followed)
-	f.mu.moved = make(chan struct{})
+	f.mu.lanes = make(map[string]*lane)
 	return f
 }
 
@@ -102,39 +122,47 @@ func setDefault(d *time.Duration, def time.Duration) {
 func (f *Follower) Follow(wants ...Want) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	added := false
 	for _, w := range wants {
 		if f.mu.logs[w.Log] == nil {
 			f.mu.logs[w.Log] = &followed{want: w, started: w.Position != Position{}, floor: w.Epoch}
-			added = true
 		}
 	}
-	if added {
-		f.wake()
-	}
+	f.wake()
 }
 
 // Unfollow drops logs; a batch of one that is being applied is finished first or not begun.
 func (f *Follower) Unfollow(logs ...string) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, l := range logs {
-		delete(f.mu.logs, l)
+	for _, log := range logs {
+		if l := f.mu.logs[log]; l != nil {
+			delete(f.mu.logs, log)
+			f.poke(l.at.via)
+		}
 	}
-	f.wake()
+	f.mu.Unlock()
+	for _, log := range logs {
+		f.cfg.Relay.forget(log)
+	}
 }
 
-// Retry opens the stream anew at once, every log where it is: for who was told that there is more.
+// Retry opens the streams anew at once, every log where it is: for who was told that there is more.
 func (f *Follower) Retry() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.wake()
+	for via := range f.mu.lanes {
+		f.poke(via)
+	}
 }
 
-// wake ends the stream of now so that Run opens one for the logs of now.
+// Reroute looks at once whether a log has another parent now; it is looked at every second too.
+func (f *Follower) Reroute() { f.wake() }
+
+// wake has Run look at the routes.
 func (f *Follower) wake() {
-	close(f.mu.moved)
-	f.mu.moved = make(chan struct{})
+	select {
+	case f.replan <- struct{}{}:
+	default:
+	}
 }
 
 // Position returns how far log was applied, for saving; false before the first batch or if it is not followed.
@@ -150,59 +178,35 @@ func (f *Follower) Position(log string) (Position, bool) {
 
 // Run follows until ctx is done and returns its error. Call it once.
 func (f *Follower) Run(ctx context.Context) error {
-	backoff := f.cfg.MinBackoff
-	for ctx.Err() == nil {
-		moved, req := f.plan()
-		if len(req.Logs) == 0 {
-			wait(ctx, moved, -1)
-			continue
-		}
-		heard, err := f.follow(ctx, moved, req)
-		if errors.Is(err, errMoved) || errors.Is(err, errRetry) || ctx.Err() != nil {
-			backoff = f.cfg.MinBackoff
-			continue
-		}
-		f.cfg.OnEvent(Event{Kind: Disconnected, Err: err})
-		if heard {
-			backoff = f.cfg.MinBackoff
-		}
-		// Full jitter: a control node that comes back must not meet everyone at once.
-		wait(ctx, moved, f.cfg.MinBackoff/2+time.Duration(f.cfg.Jitter()*float64(backoff)))
-		backoff = min(2*backoff, f.cfg.MaxBackoff)
+	var lanes sync.WaitGroup
+	defer lanes.Wait()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	if _, alone := f.cfg.Neighbours.(alone); alone {
+		tick.Stop() // nothing changes by itself
 	}
-	return ctx.Err()
-}
-
-// wait returns after d (never if negative), when moved is closed, or when ctx is done.
-func wait(ctx context.Context, moved <-chan struct{}, d time.Duration) {
-	var after <-chan time.Time
-	if d >= 0 {
-		t := time.NewTimer(d)
-		defer t.Stop()
-		after = t.C
-	}
-	select {
-	case <-ctx.Done():
-	case <-moved:
-	case <-after:
+	for {
+		for _, l := range f.route() {
+			lanes.Go(func() { f.drive(ctx, l) })
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-f.replan:
+		case <-tick.C:
+		}
 	}
 }
 
-// plan returns the request for the logs of now, and what is closed when they change.
-func (f *Follower) plan() (moved <-chan struct{}, r Request) {
+// take returns the log's state if lane via may move it now; nil if another does, or none.
+// The caller holds f.applied, so that it stays so while it applies.
+func (f *Follower) take(log, via string) *followed {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, l := range f.mu.logs {
-		r.Logs = append(r.Logs, l.want)
+	if l := f.mu.logs[log]; l != nil && l.at.placed && l.at.via == via {
+		return l
 	}
-	return f.mu.moved, r
-}
-
-// followed returns the log's state; nil if it is not followed.
-func (f *Follower) followed(log string) *followed {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.mu.logs[log]
+	return nil
 }
 
 // move notes how far a log is; started is false when it has to begin again.

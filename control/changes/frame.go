@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"time"
 )
 
 // A frame is a u32 length (little-endian, of what follows), a kind byte and a payload.
@@ -25,7 +27,7 @@ var errFrame = errors.New("changes: not a frame")
 // notice tells a follower why a log does not come as it asked.
 type notice struct {
 	Log    string `json:"log"`
-	Code   string `json:"code"`            // noticeResync or noticeRefused
+	Code   string `json:"code"`            // one of those below
 	Epoch  uint64 `json:"epoch,omitempty"` // resync: the log's epoch now
 	Detail string `json:"detail,omitempty"`
 }
@@ -33,6 +35,7 @@ type notice struct {
 const (
 	noticeResync  = "resync"  // the position cannot be continued: begin again
 	noticeRefused = "refused" // the follower may not have this log now
+	noticeBelow   = "below"   // a neighbour no longer has what continues the position: ask control
 )
 
 func writeFrame(w io.Writer, kind frameKind, payload []byte) error {
@@ -84,4 +87,36 @@ func decodeNotice(b []byte) (notice, error) {
 		return n, fmt.Errorf("%w: notice: %w", errFrame, err)
 	}
 	return n, nil
+}
+
+// framer sends frames to one follower, each within a limit.
+type framer struct {
+	w     http.ResponseWriter
+	rc    *http.ResponseController
+	limit time.Duration
+}
+
+func newFramer(w http.ResponseWriter, limit time.Duration) *framer {
+	return &framer{w: w, rc: http.NewResponseController(w), limit: limit}
+}
+
+func (f *framer) write(kind frameKind, payload []byte) error {
+	f.deadline()
+	return slow(writeFrame(f.w, kind, payload))
+}
+
+func (f *framer) flush() error {
+	f.deadline()
+	return slow(f.rc.Flush())
+}
+
+// deadline is set by the real clock: the connection knows no other. A writer
+// without deadlines has nothing that could block.
+func (f *framer) deadline() { _ = f.rc.SetWriteDeadline(time.Now().Add(f.limit)) }
+
+func slow(err error) error {
+	if err != nil {
+		return fmt.Errorf("%w: %w", errSlow, err)
+	}
+	return nil
 }

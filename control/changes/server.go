@@ -83,7 +83,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	s.streams.Add(1)
 	defer s.streams.Add(-1)
-	st := &stream{s: s, w: w, rc: http.NewResponseController(w), epoch: s.cfg.Source.Epoch(), at: make(map[string]*cursor)}
+	st := &stream{s: s, framer: newFramer(w, s.cfg.WriteLimit), epoch: s.cfg.Source.Epoch(), at: make(map[string]*cursor)}
 	if err := st.run(r.Context(), req); errors.Is(err, errSlow) {
 		s.cut.Add(1)
 	}
@@ -91,9 +91,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // stream is one follower's.
 type stream struct {
+	*framer
 	s     *Server
-	w     http.ResponseWriter
-	rc    *http.ResponseController
 	epoch uint64
 	at    map[string]*cursor
 }
@@ -274,26 +273,4 @@ func (st *stream) notify(n notice) error {
 		return fmt.Errorf("changes: notice: %w", err)
 	}
 	return st.write(frameNotice, b)
-}
-
-// write sends one frame within the limit.
-func (st *stream) write(kind frameKind, payload []byte) error {
-	st.deadline()
-	return slow(writeFrame(st.w, kind, payload))
-}
-
-func (st *stream) flush() error {
-	st.deadline()
-	return slow(st.rc.Flush())
-}
-
-// deadline is set by the real clock: the connection knows no other. A writer
-// without deadlines has nothing that could block.
-func (st *stream) deadline() { _ = st.rc.SetWriteDeadline(time.Now().Add(st.s.cfg.WriteLimit)) }
-
-func slow(err error) error {
-	if err != nil {
-		return fmt.Errorf("%w: %w", errSlow, err)
-	}
-	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -48,6 +49,7 @@ type control struct {
 	public  *http.Server
 	admin   *http.Server
 	peer    *peer.Server
+	blobs   atomic.Int64 // asked for by nodes
 	serving sync.WaitGroup
 	failed  chan error
 }
@@ -211,7 +213,12 @@ func (c *control) listen() error {
 // peerHandler is what members may ask: the API's half for nodes, and fresh certificates and trust.
 func (c *control) peerHandler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/", c.api.PeerHandler())
+	nodes := c.api.PeerHandler()
+	mux.Handle("/", nodes)
+	mux.HandleFunc("GET "+api.PeerBlobs+"/{digest}", func(w http.ResponseWriter, r *http.Request) {
+		c.blobs.Add(1)
+		nodes.ServeHTTP(w, r)
+	})
 	mux.Handle("GET "+peer.TrustPath, peer.TrustHandler(c.id.Anchor))
 	mux.Handle("POST "+identity.RenewPath, peer.RenewHandler(c.id))
 	return mux
@@ -225,6 +232,8 @@ func (c *control) adminHandler() http.Handler {
 	}
 	gauge("catalog_revision", "Revision of the catalog.", func() float64 { return float64(c.api.Head().Revision) })
 	gauge("streams", "Change streams open.", func() float64 { return float64(c.api.Changes().Stats().Streams) })
+	reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "selvage", Subsystem: "control", Name: "blobs_total",
+		Help: "Codes and images that nodes asked for."}, func() float64 { return float64(c.blobs.Load()) }))
 	gauge("members_alive", "Members of the fleet that are alive.", func() float64 { return float64(c.gossip.Stats().Alive) })
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))

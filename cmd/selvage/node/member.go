@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"sync/atomic"
 
+	"github.com/selvage-edge/selvage/control/agent"
 	"github.com/selvage-edge/selvage/control/fleet"
 	"github.com/selvage-edge/selvage/control/identity"
 	"github.com/selvage-edge/selvage/control/peer"
@@ -24,6 +25,7 @@ const joinVariable = "SELVAGE_JOIN_TOKEN"
 type membership struct {
 	id      *identity.Node
 	control *peer.Client
+	near    *neighbours
 	fleet   atomic.Pointer[fleet.Fleet] // nil until gossip runs
 }
 
@@ -47,7 +49,7 @@ func (n *node) join(ctx context.Context) (*membership, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &membership{id: id, control: control}, nil
+	return &membership{id: id, control: control, near: newNeighbours(id.Member)}, nil
 }
 
 func (n *node) firstJoin(ctx context.Context, dir, text string) (*identity.Node, error) {
@@ -80,7 +82,13 @@ func (m *membership) keepFresh(ctx context.Context, log *slog.Logger) {
 	}})
 }
 
-func (m *membership) close() { m.control.Close() }
+// neighbours are the other live nodes of this PoP; none before gossip runs.
+func (m *membership) neighbours() []agent.Neighbour { return m.near.among(m.fleet.Load()) }
+
+func (m *membership) close() {
+	m.near.close()
+	m.control.Close()
+}
 
 // statusPath is what any member may ask of a node.
 const statusPath = "/peer/v1/status"
@@ -88,6 +96,7 @@ const statusPath = "/peer/v1/status"
 // peerServer answers the other members of the fleet, over mTLS.
 func (n *node) peerServer() (*peer.Server, error) {
 	mux := http.NewServeMux()
+	mux.Handle("/", n.agent.PeerHandler())
 	mux.HandleFunc("GET "+statusPath, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(n.agent.Stats()) // the peer left; nobody to tell

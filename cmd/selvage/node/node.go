@@ -93,6 +93,7 @@ func (n *node) run(ctx context.Context) error {
 	}
 	defer gossip.Close()
 	n.member.fleet.Store(gossip)
+	n.regroup()
 	n.path.startAdmin()
 	n.awaitRoutes(ctx)
 	n.path.start()
@@ -137,7 +138,7 @@ func (n *node) openAgent() (*agent.Agent[*pool.Function], error) {
 			Public: config.Reach(n.cfg.Listen.Public, n.cfg.Listen.Advertise), Build: n.build, Started: time.Now()},
 		Dir:     filepath.Join(n.cfg.Node.State, "agent"),
 		Control: n.member.control,
-		Trust:   n.member.id.Member.Anchor(),
+		Trust:   n.member.id.Member.Anchor(), Neighbours: n.member.neighbours,
 		Prepare: n.path.pool.Prepare,
 		Target: func(f *pool.Function, _ catalog.Release) *serve.Target {
 			return &serve.Target{Version: f.Version(), Invoker: invoke.New(f, n.ports())}
@@ -168,7 +169,10 @@ func (n *node) told(e agent.Event) {
 	var attrs []slog.Attr
 	if e.Function.Name != "" {
 		attrs = append(attrs, slog.String("project", e.Function.Project), slog.String("function", e.Function.Name),
-			slog.Uint64("release", e.Release), slog.String("digest", e.Digest.Short()))
+			slog.Uint64("release", e.Release))
+	}
+	if e.Digest != "" {
+		attrs = append(attrs, slog.String("digest", e.Digest.Short()))
 	}
 	if e.Took > 0 {
 		attrs = append(attrs, slog.Float64("took_ms", float64(e.Took.Microseconds())/1000))
@@ -178,6 +182,9 @@ func (n *node) told(e agent.Event) {
 	}
 	if e.Log != "" {
 		attrs = append(attrs, slog.String("log", e.Log), slog.String("what", e.What))
+	}
+	if e.Neighbour != "" {
+		attrs = append(attrs, slog.String("neighbour", e.Neighbour))
 	}
 	if e.Err != nil {
 		attrs = append(attrs, slog.String("err", e.Err.Error()))
@@ -207,4 +214,11 @@ func (n *node) heard(e fleet.Event) {
 		level = slog.LevelError // two nodes of one name: the operator must give one of them another
 	}
 	n.log.Log(context.Background(), level, "fleet: "+e.Kind.String(), "member", e.Member.Name, "pop", e.Member.Meta.PoP)
+	n.regroup()
+}
+
+// regroup has the agent look again at who follows whom in this PoP.
+func (n *node) regroup() {
+	n.member.near.look()
+	n.agent.Regroup()
 }
