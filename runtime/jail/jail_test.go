@@ -38,6 +38,8 @@ func TestMain(m *testing.M) {
 			os.Exit(beParent())
 		case "describe":
 			os.Exit(beDescriber())
+		case "capabilities":
+			os.Exit(beCapabilities())
 		}
 	}
 	os.Exit(m.Run())
