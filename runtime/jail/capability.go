@@ -41,10 +41,10 @@ func Capabilities() []Capability {
 	return all
 }
 
-// MissingHere lists the capabilities that are not OK, as a log wants them.
-func MissingHere() []Missing {
+// lacking lists those that are not to be had, as a log wants them.
+func lacking(all ...Capability) []Missing {
 	var missing []Missing
-	for _, c := range Capabilities() {
+	for _, c := range all {
 		if !c.OK {
 			missing = append(missing, Missing{c.Name, fmt.Errorf("%s; %s", c.Detail, c.Remedy)})
 		}

@@ -24,3 +24,20 @@ func seccompSupport() error {
 	}
 	return nil
 }
+
+// install puts a filter on all threads of the process, for good, and on what
+// they start. The calling thread must have given up new privileges; the others
+// do so with it.
+func install(code []unix.SockFilter) error {
+	program := unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}
+	thread, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER,
+		unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program)))
+	runtime.KeepAlive(code)
+	if errno != 0 {
+		return fmt.Errorf("seccomp: %w", errno)
+	}
+	if thread != 0 {
+		return fmt.Errorf("seccomp: thread %d has a filter of its own", thread)
+	}
+	return nil
+}
