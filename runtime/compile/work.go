@@ -28,8 +28,12 @@ func Work(verb jail.Verb, input []byte) ([]byte, error) {
 	}
 }
 
+// maps is for the engine of a helper, which cannot look up what the machine
+// allows: one or two instances are all that it runs.
+const maps = 16 << 10
+
 func compileCode(code []byte) ([]byte, error) {
-	e, err := engine.Open(engine.Config{})
+	e, err := engine.Open(engine.Config{Maps: maps})
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +65,7 @@ func prepare(module []byte) ([]byte, error) {
 	if err != nil {
 		return nil, refuse(err)
 	}
-	e, err := engine.Open(engine.Config{ParallelCompile: true})
+	e, err := engine.Open(engine.Config{ParallelCompile: true, Maps: maps})
 	if err != nil {
 		return nil, err
 	}

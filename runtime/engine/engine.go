@@ -38,6 +38,7 @@ type Config struct {
 	TableElements   int64         // of one instance's tables; default 131,072
 	RemapOnly       bool          // reset slots by mapping them anew, as where PAGEMAP_SCAN is missing
 	ParallelCompile bool          // compile one module on all processors; for tools, not for nodes
+	Maps            int64         // memory maps that may be in use; default: what vm.max_map_count leaves
 }
 
 func (c Config) withDefaults() Config {
@@ -62,6 +63,9 @@ func (c Config) Validate() error {
 	if c.ResidentBytes < 0 {
 		faults = append(faults, fmt.Errorf("engine: resident bytes %d: want 0 or more", c.ResidentBytes))
 	}
+	if c.Maps < 0 {
+		faults = append(faults, fmt.Errorf("engine: maps %d: want 0 or more", c.Maps))
+	}
 	if c.TableElements < 0 || c.TableElements > 10_000_000 {
 		faults = append(faults, fmt.Errorf("engine: table elements %d: want 0 to 10,000,000", c.TableElements))
 	}
@@ -82,9 +86,12 @@ func Open(c Config) (*Engine, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	m, err := readMaps()
-	if err != nil {
-		return nil, err
+	m := maps{most: c.Maps}
+	if c.Maps == 0 {
+		var err error
+		if m, err = readMaps(); err != nil {
+			return nil, err
+		}
 	}
 	return open(c.withDefaults(), production, m)
 }
@@ -96,8 +103,7 @@ func open(c Config, p policy, m maps) (*Engine, error) {
 	if !opened.CompareAndSwap(false, true) {
 		return nil, errors.New("engine: already opened: there is one engine per process")
 	}
-	// Else a guest that is refused memory makes the engine walk its own stack, for a text nobody reads.
-	if err := os.Setenv("RUST_LIB_BACKTRACE", "0"); err != nil {
+	if err := setEnvironment(); err != nil {
 		return nil, fmt.Errorf("engine: open: %w", err)
 	}
 	if err := cshim.Open(p.config(c, m)); err != nil {
@@ -108,6 +114,14 @@ func open(c Config, p policy, m maps) (*Engine, error) {
 		return nil, err
 	}
 	return &Engine{policy: p}, nil
+}
+
+// setEnvironment says what the engine's libraries take from there only.
+func setEnvironment() error {
+	// Else a guest that is refused memory makes the engine walk its own stack, for a text nobody reads.
+	err := os.Setenv("RUST_LIB_BACKTRACE", "0")
+	// Else the threads of the compiler are counted by files that a helper cannot open.
+	return errors.Join(err, os.Setenv("RAYON_NUM_THREADS", strconv.Itoa(runtime.GOMAXPROCS(0))))
 }
 
 // maps is how many memory maps the process has and may have.

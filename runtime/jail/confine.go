@@ -1,9 +1,11 @@
 package jail
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -29,13 +31,16 @@ func confine(l limits, verb string) error {
 		{"be the first to die when memory is short", volunteer},
 		{"give up new privileges", noNewPrivileges},
 		{"limit resources", l.set},
+		{"give up files", l.giveUpFiles},
 	}
 	for _, s := range steps {
 		if err := s.do(); err != nil {
 			return fmt.Errorf("helper: %s: %w", s.what, err)
 		}
 	}
-	err := syscall.Exec("/proc/self/exe", []string{"selvage", "helper", verb, confined}, nil)
+	// How many processors there are to use is read from files, which the copy cannot.
+	env := []string{processors + "=" + strconv.Itoa(runtime.GOMAXPROCS(0))}
+	err := syscall.Exec("/proc/self/exe", []string{"selvage", "helper", verb, confined}, env)
 	return fmt.Errorf("helper: exec: %w", err)
 }
 
@@ -44,8 +49,15 @@ func closeInherited() error {
 	return unix.CloseRange(outputFD+1, ^uint(0)>>32, unix.CLOSE_RANGE_CLOEXEC)
 }
 
-// yield lowers the priority: compiling may be late, requests may not.
-func yield() error { return unix.Setpriority(unix.PRIO_PROCESS, 0, 10) }
+// yield lowers the priority: compiling may be late, requests may not. Where it
+// is lower already, only root could raise it again.
+func yield() error {
+	err := unix.Setpriority(unix.PRIO_PROCESS, 0, 10)
+	if errors.Is(err, unix.EACCES) {
+		return nil
+	}
+	return err
+}
 
 func volunteer() error {
 	err := os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0)
@@ -53,6 +65,13 @@ func volunteer() error {
 		return nil // a help to the kernel, not a wall
 	}
 	return err
+}
+
+func (l limits) giveUpFiles() error {
+	if l.open {
+		return nil
+	}
+	return walledOff()
 }
 
 func noNewPrivileges() error { return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }

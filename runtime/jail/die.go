@@ -44,7 +44,7 @@ func dieAtOnce() error {
 		a := sigaction{handler: onSignalAddress(), flags: saRestorer, restorer: onSignalAddress()}
 		_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&a)), 0, 8, 0, 0)
 		if errno != 0 {
-			return fmt.Errorf("helper: handle %s: %w", sig, errno)
+			return fmt.Errorf("handle %s: %w", sig, errno)
 		}
 	}
 	return nil
@@ -55,8 +55,14 @@ func dieAtOnce() error {
 // a pipe that the parent holds open.
 func checkParent() error {
 	p := []unix.PollFd{{Fd: lifeline, Events: unix.POLLIN}}
-	if _, err := unix.Poll(p, 0); err != nil {
-		return err
+	for {
+		_, err := unix.Poll(p, 0)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
 	}
 	if p[0].Revents != 0 {
 		return errors.New("it is gone")

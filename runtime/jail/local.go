@@ -53,7 +53,7 @@ func Open(c Config) (*Local, error) {
 	if err != nil {
 		return nil, fmt.Errorf("jail: no helper can be started: %w", err)
 	}
-	l.means, l.missing = m, missing
+	l.means, l.missing = m, append(missing, lacking(seccompCapability(), landlockCapability())...)
 	return l, nil
 }
 

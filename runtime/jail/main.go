@@ -29,14 +29,32 @@ func Main(args []string, work func(Verb, []byte) ([]byte, error)) int {
 		fmt.Fprintln(os.Stderr, confine(table[verb], args[0]))
 		return exitConfine
 	}
+	if err := settle(table[verb]); err != nil {
+		fmt.Fprintln(os.Stderr, "helper:", err)
+		return exitConfine
+	}
 	if verb == probe {
 		return exitDone
 	}
-	if err := dieAtOnce(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return exitConfine
-	}
 	return serve(verb, work)
+}
+
+// processors is Go's own variable: how many to use.
+const processors = "GOMAXPROCS"
+
+// settle does what only the process that does the work can do for itself, before
+// it looks at the work.
+func settle(l limits) error {
+	if err := os.Unsetenv(processors); err != nil {
+		return err
+	}
+	if err := dieAtOnce(); err != nil {
+		return err
+	}
+	if l.open {
+		return nil
+	}
+	return lock()
 }
 
 func parseArgs(args []string) (Verb, bool) {

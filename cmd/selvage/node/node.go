@@ -69,6 +69,9 @@ func Run(ctx context.Context, cfg config.Edge, build string) error {
 		return err
 	}
 	defer n.path.close(n.log)
+	if err = n.lockIn(); err != nil {
+		return err
+	}
 	if n.agent, err = n.openAgent(); err != nil {
 		return err
 	}
