@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/signal"
+	"sync"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -14,7 +17,7 @@ import (
 	"github.com/selvage-edge/selvage/runtime/jail"
 )
 
-func edgeCommand(_ *options) *cobra.Command {
+func edgeCommand(o *options) *cobra.Command {
 	var file string
 	c := &cobra.Command{
 		Use:   "edge",
@@ -22,19 +25,28 @@ func edgeCommand(_ *options) *cobra.Command {
 		Long: `Runs one node of a PoP: opens its sockets, and starts and replaces the server
 that serves on them. A node that is not yet part of a fleet joins with the
 one-time token in $SELVAGE_JOIN_TOKEN (made by 'selvage join-token').
-SIGTERM drains it.`,
+SIGTERM drains it; SIGHUP upgrades it to the program and the configuration that
+are installed now, as 'selvage edge upgrade' does.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return runKeeper(c.Context(), file) },
 	}
 	c.Flags().StringVar(&file, "config", "edge.toml", "configuration file")
+	c.AddCommand(edgeUpgradeCommand(o))
 	return c
 }
 
 // runKeeper is the node's small parent.
 func runKeeper(ctx context.Context, file string) error {
+	left, err := keeper.Inherit()
+	if err != nil {
+		return err
+	}
 	cfg, err := config.LoadEdge(file)
 	if err != nil {
 		return usageError{err}
+	}
+	if left.Trial() {
+		return nil
 	}
 	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: config.Level(cfg.Log.Level)})).With("node", cfg.Node.Name, "room", "keeper")
 	helpers, err := jail.Open(jail.Config{})
@@ -50,13 +62,35 @@ func runKeeper(ctx context.Context, file string) error {
 		Admin:   cfg.Listen.Admin,
 		Peer:    cfg.Listen.Peer,
 		Args:    []string{"server", "--config", file},
+		State:   cfg.Node.State,
 		Helpers: helpers,
 		Event:   func(e keeper.Event) { logEvent(log, e) },
+		Become:  true, Inherited: left,
 	})
 	if err != nil {
 		return err
 	}
+	ctx, stop := context.WithCancel(ctx)
+	var signals sync.WaitGroup
+	defer signals.Wait()
+	defer stop()
+	signals.Go(func() { upgradeOnSignal(ctx, k) })
 	return k.Run(ctx)
+}
+
+// upgradeOnSignal makes each SIGHUP an upgrade to what is installed.
+func upgradeOnSignal(ctx context.Context, k *keeper.Keeper) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	for {
+		select {
+		case <-hup:
+			k.Upgrade(ctx)
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 func logEvent(log *slog.Logger, e keeper.Event) {
@@ -64,7 +98,13 @@ func logEvent(log *slog.Logger, e keeper.Event) {
 	if e.Err != nil {
 		level = slog.LevelError
 	}
-	attrs := []slog.Attr{slog.Int("pid", e.PID)}
+	var attrs []slog.Attr
+	if e.PID > 0 {
+		attrs = append(attrs, slog.Int("pid", e.PID))
+	}
+	if e.Program != "" {
+		attrs = append(attrs, slog.String("program", e.Program))
+	}
 	if e.Err != nil {
 		attrs = append(attrs, slog.String("err", e.Err.Error()))
 	}

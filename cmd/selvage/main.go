@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 )
 
@@ -22,6 +23,14 @@ const (
 	exitReach   = 3 // the fleet could not be reached
 	exitRefused = 4 // the fleet said no: the input or the right is missing
 )
+
+// The keeper's main thread starts its servers, and must be the one that executes
+// the next keeper: see keeper.Config.Become.
+func init() {
+	if len(os.Args) > 1 && os.Args[1] == "edge" {
+		runtime.LockOSThread()
+	}
+}
 
 func main() {
 	if code, ok := runHelper(os.Args[1:]); ok {

@@ -73,6 +73,16 @@ type Config[F Function] struct {
 	Announce func(fleet.Head) error // tells the fleet of this node's heads; may be nil
 	OnEvent  func(Event)            // must not block; may be nil
 
+	// Reign is closed when this agent is the node's only one: until then another
+	// may be at work in the same folder, so that this one neither reports nor
+	// writes the catalog nor removes anything. Nil: it is from the start.
+	Reign <-chan struct{}
+	// Hold makes the agent serve the catalog that last served well, and follow
+	// control only after so long; 0: it follows at once.
+	Hold time.Duration
+	// Calm is after how long a catalog counts as having served well; default 1 min.
+	Calm time.Duration
+
 	Workers int           // functions made ready at once; default 2
 	Settle  time.Duration // how long a start waits for all functions before it serves those it has; default 15 s
 	Grace   time.Duration // how long what no release names stays on disk; default 10 min
@@ -88,6 +98,12 @@ func (c Config[F]) withDefaults() Config[F] {
 	def(&c.Settle, 15*time.Second)
 	def(&c.Grace, 10*time.Minute)
 	def(&c.Beat, 30*time.Second)
+	def(&c.Calm, time.Minute)
+	if c.Reign == nil {
+		now := make(chan struct{})
+		close(now)
+		c.Reign = now
+	}
 	if c.Workers == 0 {
 		c.Workers = 2
 	}
@@ -138,6 +154,7 @@ type Agent[F Function] struct {
 	heard     atomic.Pointer[fleet.Head]
 	poked     atomic.Int64
 	stats     atomic.Pointer[Stats]
+	retired   atomic.Bool
 	work      sync.WaitGroup
 	room      chan struct{}
 }
@@ -173,9 +190,32 @@ func Open[F Function](c Config[F]) (*Agent[F], error) {
 // load takes the catalog from disk. Without it the node starts empty: what is
 // there is no reason not to start.
 func (a *Agent[F]) load() {
-	err := a.catalog.Load(a.catalogPath())
+	path := a.catalogPath()
+	if a.config.Hold > 0 {
+		if _, err := os.Stat(a.servedPath()); err == nil {
+			path = a.servedPath()
+		}
+	}
+	err := a.catalog.Load(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		a.config.OnEvent(Event{Kind: CatalogUnread, Err: err})
+	}
+}
+
+// servedPath is where the catalog is kept that last served well.
+func (a *Agent[F]) servedPath() string { return filepath.Join(a.config.Dir, "catalog.served") }
+
+// Retire has the agent leave to another what only one of a node's may do. It
+// keeps what is served up to date for as long as it runs. It cannot be undone.
+func (a *Agent[F]) Retire() { a.retired.Store(true) }
+
+// reigns reports whether this is the node's only agent.
+func (a *Agent[F]) reigns() bool {
+	select {
+	case <-a.config.Reign:
+		return !a.retired.Load()
+	default:
+		return false
 	}
 }
 
@@ -186,6 +226,18 @@ func (a *Agent[F]) follow() {
 		Open: openStream(a.config.Control), Neighbours: a.pop, Relay: a.relay,
 		Verify: changes.VerifyWith(a.config.Trust), Sink: a.sink, OnEvent: a.followed,
 	})
+}
+
+// follows begins to follow control's catalog, at once or after the hold.
+func (a *Agent[F]) follows(ctx context.Context) {
+	if a.config.Hold > 0 {
+		a.config.OnEvent(Event{Kind: CatalogHeld, Took: a.config.Hold})
+		select {
+		case <-time.After(a.config.Hold):
+		case <-ctx.Done():
+			return
+		}
+	}
 	p := a.catalog.Snapshot().Position()
 	a.follower.Follow(changes.Want{Log: catalogLog, Position: changes.Position{Epoch: p.Epoch, Seq: p.Revision}})
 }
@@ -197,14 +249,24 @@ func (a *Agent[F]) Run(ctx context.Context) error {
 	var parts sync.WaitGroup
 	for _, part := range []func(context.Context){
 		func(ctx context.Context) { _ = a.follower.Run(ctx) }, // returns ctx's error only
+		a.follows,
 		a.spaces.run,
-		a.reporter.run,
+		a.reports,
 		a.loop,
 	} {
 		parts.Go(func() { part(ctx) })
 	}
 	parts.Wait()
 	return ctx.Err()
+}
+
+// reports tells control of this node once this agent is the one to.
+func (a *Agent[F]) reports(ctx context.Context) {
+	select {
+	case <-a.config.Reign:
+		a.reporter.run(ctx, a.reigns)
+	case <-ctx.Done():
+	}
 }
 
 // changed wakes the loop; it never blocks.

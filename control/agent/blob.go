@@ -16,6 +16,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/selvage-edge/selvage/runtime/function"
 )
 
@@ -73,7 +75,7 @@ func openBlobs(dir string, control Doer, p *pop, onEvent func(Event)) (*blobs, e
 		return nil, fmt.Errorf("open blobs: %w", err)
 	}
 	for _, f := range files {
-		if strings.HasPrefix(f.Name(), ".new-") { // a fetch that a crash broke off
+		if strings.HasPrefix(f.Name(), ".new-") && abandoned(filepath.Join(dir, f.Name())) { // a fetch that a crash broke off
 			err = errors.Join(err, os.Remove(filepath.Join(dir, f.Name())))
 		}
 	}
@@ -81,6 +83,17 @@ func openBlobs(dir string, control Doer, p *pop, onEvent func(Event)) (*blobs, e
 		return nil, fmt.Errorf("open blobs: %w", err)
 	}
 	return b, nil
+}
+
+// abandoned reports whether nobody writes that file any more: who does has it
+// locked. While a node is upgraded two of its servers fetch into one folder.
+func abandoned(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return !errors.Is(err, fs.ErrNotExist)
+	}
+	defer f.Close()
+	return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
 }
 
 func (b *blobs) path(d function.Digest) string { return filepath.Join(b.dir, d.Hex()) }
@@ -323,6 +336,9 @@ func (b *blobs) write(d function.Digest, r io.Reader) error {
 		return err
 	}
 	defer os.Remove(f.Name()) // gone by then if all went well
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		return errors.Join(err, f.Close())
+	}
 	sum := sha256.New()
 	n, err := io.Copy(io.MultiWriter(f, sum), io.LimitReader(r, maxBlobBytes+1))
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {

@@ -20,6 +20,7 @@ const (
 	Unreported    EventKind = "unreported"     // control did not take a report; it is sent again
 	CatalogUnread EventKind = "catalog-unread" // the catalog on disk cannot be used; control has it
 	CatalogEmpty  EventKind = "catalog-empty"  // control lost its catalog; this node keeps its own
+	CatalogHeld   EventKind = "catalog-held"   // the catalog that last served well is served; control is followed after Took
 	Unsaved       EventKind = "unsaved"        // the catalog could not be written to disk
 	Unswept       EventKind = "unswept"        // what no release names could not be removed
 	Distrusted    EventKind = "distrusted"     // Neighbour failed or lied: nothing is asked of it for Took
@@ -33,7 +34,7 @@ type Event struct {
 	Function  function.ID
 	Release   uint64
 	Digest    function.Digest
-	Took      time.Duration // Live: from seeing the release to serving it
+	Took      time.Duration // Live: from seeing the release to serving it; CatalogHeld: for how long
 	Neighbour string
 	Routes    int    // Swapped
 	Log       string // Stream

@@ -27,6 +27,9 @@ type loop[F Function] struct {
 	swept   time.Time
 	timer   *time.Timer
 	saved   catalog.Position
+	calm    time.Time        // when the table in use was handed out
+	tabled  catalog.Position // the catalog it was made of
+	served  catalog.Position // the one that is kept as having served well
 }
 
 // loop keeps the node in step with the catalog until ctx ends.
@@ -36,10 +39,14 @@ func (a *Agent[F]) loop(ctx context.Context) {
 		timer: time.NewTimer(0), saved: a.catalog.Snapshot().Position(),
 	}
 	l.plan()
+	reign := a.config.Reign
 	for ctx.Err() == nil {
 		l.settle()
 		select {
 		case <-ctx.Done():
+		case <-reign:
+			reign = nil
+			l.save()
 		case <-a.wake:
 			l.save()
 			l.plan()
@@ -49,6 +56,7 @@ func (a *Agent[F]) loop(ctx context.Context) {
 			l.retry()
 			l.sweep()
 			l.save() // again, if the disk had no room
+			l.keepServed()
 		}
 	}
 	l.end()
@@ -102,7 +110,7 @@ func (l *loop[F]) plan() {
 // save writes the catalog to disk: the last known good of the next start.
 func (l *loop[F]) save() {
 	at := l.catalog.Snapshot().Position()
-	if at == l.saved {
+	if at == l.saved || !l.reigns() {
 		return
 	}
 	if err := l.catalog.Save(l.catalogPath()); err != nil {
@@ -110,6 +118,24 @@ func (l *loop[F]) save() {
 		return
 	}
 	l.saved = at
+}
+
+// proves reports whether the catalog in use is still to show that it serves
+// well: not if there is a newer one, which is about to be tried.
+func (l *loop[F]) proves() bool {
+	return l.tabled != l.served && l.tabled.Epoch != 0 && l.catalog.Snapshot().Position() == l.tabled && l.reigns()
+}
+
+// keepServed keeps a copy of a catalog that has served for a while.
+func (l *loop[F]) keepServed() {
+	if !l.proves() || time.Since(l.calm) < l.config.Calm {
+		return
+	}
+	if err := l.catalog.Save(l.servedPath()); err != nil {
+		l.config.OnEvent(Event{Kind: Unsaved, Err: err})
+		return
+	}
+	l.served = l.tabled
 }
 
 // begin starts to make a release ready; what the function served so far it serves on.
@@ -222,6 +248,7 @@ func (l *loop[F]) swap() {
 	}
 	l.config.Swap(table)
 	l.serving = true
+	l.calm, l.tabled = time.Now(), l.snap.Position()
 	l.config.OnEvent(Event{Kind: Swapped, Routes: table.Len()})
 	for id, s := range l.slots {
 		switch {
@@ -270,6 +297,9 @@ func (l *loop[F]) schedule() {
 			next = s.again
 		}
 	}
+	if well := l.calm.Add(l.config.Calm); l.proves() && well.Before(next) {
+		next = well
+	}
 	l.timer.Reset(max(time.Until(next), 0))
 }
 
@@ -279,6 +309,9 @@ func (l *loop[F]) sweep() {
 		return
 	}
 	l.swept = time.Now()
+	if !l.reigns() {
+		return
+	}
 	used := map[function.Digest]bool{}
 	for _, s := range l.slots {
 		for _, r := range s.releases() {

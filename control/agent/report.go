@@ -52,11 +52,12 @@ func (r *reporter) set(at catalog.Position, functions []report.Function) {
 	}
 }
 
-func (r *reporter) run(ctx context.Context) {
+// run reports until ctx ends, or until it may not any more.
+func (r *reporter) run(ctx context.Context, may func() bool) {
 	wait := r.beat
 	retry := reportRetry
 	for ctx.Err() == nil {
-		if !r.pause(ctx, wait, wait == r.beat) {
+		if !r.pause(ctx, wait, wait == r.beat) || !may() {
 			return
 		}
 		if err := r.send(ctx); err != nil {

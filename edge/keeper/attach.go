@@ -20,11 +20,14 @@ var ErrAlone = errors.New("keeper: this process was not started by a keeper; sta
 // Attached is the server's side: the sockets it inherited and its keeper. Run
 // and Ready are safe for use by many; sockets are taken by one.
 type Attached struct {
-	files map[string]*os.File
-	link  *link
-	lost  chan struct{} // closed when the keeper is gone
-	seats chan struct{} // taken by a request until its answer is here, also when nobody waits for it
-	mu    struct {
+	files   map[string]*os.File
+	role    role
+	link    *link
+	lost    chan struct{} // closed when the keeper is gone
+	reigns  *bell
+	retires *bell
+	seats   chan struct{} // taken by a request until its answer is here, also when nobody waits for it
+	mu      struct {
 		sync.Mutex
 		next    uint64
 		waiting map[uint64]chan jail.Outcome // nil when the keeper is gone
@@ -51,20 +54,39 @@ func Attach() (*Attached, error) {
 	if files[control] == nil {
 		return nil, fmt.Errorf("keeper: attach: %s=%q names no control socket", fdsVariable, list)
 	}
+	role, err := parseRole(os.Getenv(roleVariable))
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Unsetenv(roleVariable); err != nil {
+		return nil, fmt.Errorf("keeper: attach: %w", err)
+	}
 	l, err := newLink(files[control])
 	if err != nil {
 		return nil, err
 	}
 	delete(files, control)
-	return attach(files, l), nil
+	a := attach(files, l)
+	a.role = role
+	return a, l.send(message{kind: hello, number: speaks}, nil)
 }
 
 func attach(files map[string]*os.File, l *link) *Attached {
-	a := &Attached{files: files, link: l, lost: make(chan struct{}), seats: make(chan struct{}, maxPending)}
+	a := &Attached{files: files, link: l, lost: make(chan struct{}), seats: make(chan struct{}, maxPending),
+		reigns: newBell(), retires: newBell()}
 	a.mu.waiting = map[uint64]chan jail.Outcome{}
 	go a.listen()
 	return a
 }
+
+// bell rings once; that it has is seen by all.
+type bell struct {
+	rung chan struct{}
+	once sync.Once
+}
+
+func newBell() *bell  { return &bell{rung: make(chan struct{})} }
+func (b *bell) ring() { b.once.Do(func() { close(b.rung) }) }
 
 // Listener hands over the inherited TCP listener of that name, once. When it is
 // closed and the keeper has closed its own, the port is.
@@ -96,6 +118,29 @@ func hand[T any](a *Attached, name string, open func(*os.File) (T, error)) (T, e
 
 // Has reports whether a socket of that name was handed down and is not yet taken.
 func (a *Attached) Has(name string) bool { return a.files[name] != nil }
+
+// Beside reports whether another server serves while this one gets ready: there
+// is no hurry, and what clients get from it must be no less.
+func (a *Attached) Beside() bool { return a.role.beside }
+
+// Held reports that servers of this node died again and again with what they
+// were told to serve: serve what last served well.
+func (a *Attached) Held() bool { return a.role.held }
+
+// ConnectionPrefix is how this server's QUIC connection IDs begin, so that the
+// kernel hands each packet to the server whose connection it is.
+func (a *Attached) ConnectionPrefix() [4]byte { return a.role.prefix }
+
+// Reign is closed when what only one server of a node may do at a time is this
+// one's. That is at once when there is no other.
+func (a *Attached) Reign() <-chan struct{} { return a.reigns.rung }
+
+// Retire is closed when another server has taken over: give up what only one
+// may do, call Retired, finish what is under way, end.
+func (a *Attached) Retire() <-chan struct{} { return a.retires.rung }
+
+// Retired tells the keeper that this server does nothing any more that only one may do.
+func (a *Attached) Retired() error { return a.link.send(message{kind: retired}, nil) }
 
 // Ready tells the keeper that the server serves.
 func (a *Attached) Ready() error { return a.link.send(message{kind: ready}, nil) }
@@ -140,7 +185,7 @@ func (a *Attached) request(ctx context.Context, verb jail.Verb, f *os.File) (jai
 	if err != nil {
 		return jail.Outcome{}, err
 	}
-	if err := a.link.send(message{kind: run, verb: verb, request: number}, f); err != nil {
+	if err := a.link.send(message{kind: run, verb: verb, number: number}, f); err != nil {
 		a.take(number)
 		<-a.seats
 		return jail.Outcome{}, err
@@ -182,7 +227,7 @@ func (a *Attached) expect(ctx context.Context) (uint64, <-chan jail.Outcome, err
 // abandon gives a request up, or drops the answer that is just being delivered.
 func (a *Attached) abandon(number uint64, answer <-chan jail.Outcome) {
 	if a.take(number) != nil {
-		_ = a.link.send(message{kind: cancel, request: number}, nil) // a keeper that is gone has cancelled it
+		_ = a.link.send(message{kind: cancel, number: number}, nil) // a keeper that is gone has cancelled it
 		return
 	}
 	if o, ok := <-answer; ok {
@@ -198,24 +243,14 @@ func (a *Attached) take(number uint64) chan jail.Outcome {
 	return c
 }
 
-// listen delivers answers until the keeper is gone.
+// listen hears the keeper until it is gone.
 func (a *Attached) listen() {
 	defer close(a.lost)
 	for {
 		m, f, err := a.link.receive()
-		if err != nil {
+		if err != nil || !a.hear(m, f) {
 			break
 		}
-		if m.kind != done {
-			break // not a keeper
-		}
-		<-a.seats
-		o := jail.Outcome{Status: m.status, File: f, Wall: m.wall, CPU: m.cpu}
-		if c := a.take(m.request); c != nil {
-			c <- o
-			continue
-		}
-		o.Close()
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -223,4 +258,35 @@ func (a *Attached) listen() {
 		close(c)
 	}
 	a.mu.waiting = nil
+}
+
+// hear takes one message; false when it is not a keeper's.
+func (a *Attached) hear(m message, f *os.File) bool {
+	switch m.kind {
+	case done:
+		a.deliver(m, f)
+	case reign:
+		a.reigns.ring()
+	case retire:
+		a.retires.ring()
+	case hello, unknown:
+		// An older keeper does without what it does not know.
+	default:
+		if f != nil {
+			f.Close()
+		}
+		return false
+	}
+	return true
+}
+
+// deliver hands an answer to who waits for it, if somebody does.
+func (a *Attached) deliver(m message, f *os.File) {
+	<-a.seats
+	o := jail.Outcome{Status: m.status, File: f, Wall: m.wall, CPU: m.cpu}
+	if c := a.take(m.number); c != nil {
+		c <- o
+		return
+	}
+	o.Close()
 }

@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/selvage-edge/selvage/runtime/jail"
 	"github.com/selvage-edge/selvage/runtime/sealed"
@@ -15,60 +17,65 @@ import (
 // maxPending bounds the requests of one server that run or wait for their turn.
 const maxPending = 64
 
-// broker answers one server: it runs helpers and hears that it is ready.
+// broker answers one server: it runs helpers of the server's own program, and
+// hears how the server is.
 type broker struct {
 	link    *link
-	helpers FileRunner
-	ready   chan struct{} // closed by the first ready
-	broken  chan error    // the server broke the protocol
+	helpers Helpers
+	exe     string            // the helpers' program
+	told    func(fact, error) // what the server says of itself; from one goroutine
 	ctx     context.Context
 	stop    context.CancelFunc
 	jobs    sync.WaitGroup
 	served  chan struct{} // closed when serve is done
+	speaks  atomic.Uint64 // the newest protocol the server knows; 0 until it said so
 	mu      struct {
 		sync.Mutex
 		pending map[uint64]context.CancelFunc
 	}
 }
 
-func newBroker(l *link, h FileRunner) *broker {
-	b := &broker{link: l, helpers: h,
-		ready: make(chan struct{}), broken: make(chan error, 1), served: make(chan struct{})}
+func newBroker(l *link, h Helpers, exe string, told func(fact, error)) *broker {
+	b := &broker{link: l, helpers: h, exe: exe, told: told, served: make(chan struct{})}
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	b.mu.pending = map[uint64]context.CancelFunc{}
 	return b
 }
 
-// serve reads requests until the server is gone or cannot be trusted.
+// serve reads requests until the server is gone or cannot be trusted, or pause.
 func (b *broker) serve() {
 	defer close(b.served)
-	isReady := false
 	for {
 		m, f, err := b.link.receive()
 		if err == nil {
-			err = b.handle(m, f, &isReady)
+			err = b.handle(m, f)
 		}
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, io.EOF) || errors.Is(err, os.ErrDeadlineExceeded) {
 			return
 		}
 		if err != nil {
-			b.broken <- err
+			b.told(broke, err)
 			return
 		}
 	}
 }
 
-func (b *broker) handle(m message, f *os.File, isReady *bool) error {
+func (b *broker) handle(m message, f *os.File) error {
 	switch m.kind {
-	case ready:
-		if !*isReady {
-			*isReady = true
-			close(b.ready)
+	case hello:
+		if b.speaks.CompareAndSwap(0, max(m.number, 1)) {
+			b.told(greeted, nil)
 		}
+	case ready:
+		b.told(serves, nil)
+	case retired:
+		b.told(gaveUp, nil)
 	case run:
 		return b.begin(m, f)
 	case cancel:
-		b.cancel(m.request)
+		b.cancel(m.number)
+	case unknown:
+		// Nothing is sent to a server that it must know.
 	default:
 		if f != nil {
 			f.Close()
@@ -78,19 +85,33 @@ func (b *broker) handle(m message, f *os.File, isReady *bool) error {
 	return nil
 }
 
+// pause stops reading, and returns when no helper runs any more. What the server
+// asks meanwhile waits in the socket, for serve or for another keeper.
+func (b *broker) pause() {
+	_ = b.link.conn.SetReadDeadline(time.Unix(1, 0))
+	<-b.served
+	b.jobs.Wait()
+}
+
+// resume undoes pause; serve follows.
+func (b *broker) resume() {
+	_ = b.link.conn.SetReadDeadline(time.Time{})
+	b.served = make(chan struct{})
+}
+
 // begin runs a request on its own; f becomes the job's.
 func (b *broker) begin(m message, f *os.File) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if _, twice := b.mu.pending[m.request]; twice || len(b.mu.pending) == maxPending {
+	if _, twice := b.mu.pending[m.number]; twice || len(b.mu.pending) == maxPending {
 		f.Close()
-		return fmt.Errorf("%w: request %d is there already, or too many are", errMessage, m.request)
+		return fmt.Errorf("%w: request %d is there already, or too many are", errMessage, m.number)
 	}
 	ctx, stop := context.WithCancel(b.ctx)
-	b.mu.pending[m.request] = stop
+	b.mu.pending[m.number] = stop
 	b.jobs.Go(func() {
 		defer f.Close()
-		b.reply(m.request, b.work(ctx, m.verb, f))
+		b.reply(m.number, b.work(ctx, m.verb, f))
 	})
 	return nil
 }
@@ -105,7 +126,7 @@ func (b *broker) cancel(request uint64) {
 
 // work runs the helper; what kept it from being run is told in words.
 func (b *broker) work(ctx context.Context, verb jail.Verb, input *os.File) jail.Outcome {
-	o, err := b.helpers.RunFile(ctx, verb, input)
+	o, err := b.helpers.RunFileOf(ctx, b.exe, verb, input)
 	if err == nil {
 		return o
 	}
@@ -129,7 +150,7 @@ func (b *broker) reply(request uint64, o jail.Outcome) {
 	b.mu.pending[request]()
 	delete(b.mu.pending, request)
 	b.mu.Unlock()
-	m := message{kind: done, status: o.Status, request: request, wall: o.Wall, cpu: o.CPU}
+	m := message{kind: done, status: o.Status, number: request, wall: o.Wall, cpu: o.CPU}
 	if err := b.link.send(m, o.File); err != nil {
 		b.link.close()
 	}

@@ -11,6 +11,8 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -25,16 +27,27 @@ import (
 	"github.com/selvage-edge/selvage/runtime/sealed"
 )
 
-// The test binary is keeper, server and helper, as the product is.
+// A keeper's main thread is the one that starts servers and is replaced.
+func init() {
+	if len(os.Args) > 1 && os.Args[1] == "keeper" {
+		runtime.LockOSThread()
+	}
+}
+
+// The test binary is keeper, server and helper, as the product is. Under other
+// names it is a program that is not to be had as an upgrade (upgrade_test.go).
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
+		if os.Args[1] == "server" {
+			misbehave()
+		}
 		switch os.Args[1] {
 		case "helper":
 			os.Exit(jail.Main(os.Args[2:], work))
 		case "server":
 			os.Exit(beServer(os.Args[2]))
 		case "keeper":
-			os.Exit(beKeeper())
+			os.Exit(beKeeper(os.Args[2]))
 		}
 	}
 	os.Exit(m.Run())
@@ -65,6 +78,9 @@ func beServer(mode string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	if mode == "unheld" && !a.Held() {
+		return 1
+	}
 	l, err := a.Listener(PublicTCP)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -90,7 +106,13 @@ func beServer(mode string) int {
 	if mode == "rude" {
 		_, _ = a.link.conn.Write([]byte("let me run /bin/sh"))
 	}
-	<-term
+	select {
+	case <-term:
+	case <-a.Retire():
+		if err := a.Retired(); err != nil {
+			return 1
+		}
+	}
 	if mode == "stubborn" {
 		select {}
 	}
@@ -131,6 +153,11 @@ func answer(a *Attached, c net.Conn) {
 	word, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
 	reply := rest
 	switch word {
+	case "knock": // a server must not get its keeper to do this
+		_, err := Ask(context.Background(), rest, nil, func(Stage) {})
+		reply = fmt.Sprint(err)
+	case "reigns":
+		<-a.Reign()
 	case "helper":
 		reply = runHelper(a, rest)
 	case "hold": // until the client says so
@@ -444,7 +471,7 @@ func TestRudeServerIsReplaced(t *testing.T) {
 
 // When the keeper is killed, its server goes with it, and the sockets.
 func TestServerDiesWithKeeper(t *testing.T) {
-	cmd := exec.Command("/proc/self/exe", "keeper")
+	cmd := exec.Command("/proc/self/exe", "keeper", t.TempDir())
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -467,8 +494,19 @@ func TestServerDiesWithKeeper(t *testing.T) {
 	}
 }
 
-// beKeeper prints the ready server's process id and address and keeps it.
-func beKeeper() int {
+// beKeeper prints each ready server's process id and the address, and keeps it.
+func beKeeper(dir string) int {
+	left, err := Inherit()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	if exe, _ := os.Executable(); filepath.Base(exe) == "crashes-as-keeper" {
+		return 1
+	}
+	if left.Trial() {
+		return 0
+	}
 	h, err := jail.Open(jail.Config{})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -476,6 +514,7 @@ func beKeeper() int {
 	}
 	var k *Keeper
 	k, err = Open(context.Background(), Config{Public: "127.0.0.1:0", Admin: "127.0.0.1:0", Args: []string{"server", "plain"}, Helpers: h,
+		State: dir, Become: true, Inherited: left,
 		Event: func(e Event) {
 			if e.Kind == Ready {
 				fmt.Println(e.PID, k.Addr(PublicTCP))
@@ -563,7 +602,7 @@ func TestLinkRefuses(t *testing.T) {
 	}
 	defer f.Close()
 	fd := int(f.Fd())
-	good := message{kind: run, verb: jail.Compile, request: 7}.encode()
+	good := message{kind: run, verb: jail.Compile, number: 7}.encode()
 	for name, tc := range map[string]struct {
 		b      []byte
 		rights []byte
@@ -604,7 +643,7 @@ func countFiles(t *testing.T) int {
 // fakeRunner answers at once, or when its context ends.
 type fakeRunner struct{}
 
-func (fakeRunner) RunFile(ctx context.Context, v jail.Verb, in *os.File) (jail.Outcome, error) {
+func (fakeRunner) RunFileOf(ctx context.Context, _ string, v jail.Verb, in *os.File) (jail.Outcome, error) {
 	b, err := sealed.Read(in, 1<<20)
 	if err != nil {
 		return jail.Outcome{}, err
@@ -628,14 +667,19 @@ func TestBrokerRefusesTooMuch(t *testing.T) {
 		"too many": upTo(maxPending + 1),
 	} {
 		ours, theirs := pair(t)
-		b := newBroker(ours, fakeRunner{})
+		broken := make(chan error, 1)
+		b := newBroker(ours, fakeRunner{}, "", func(f fact, err error) {
+			if f == broke {
+				broken <- err
+			}
+		})
 		go b.serve()
 		for _, n := range numbers {
-			if err := theirs.send(message{kind: run, verb: jail.Compile, request: n}, f); err != nil {
+			if err := theirs.send(message{kind: run, verb: jail.Compile, number: n}, f); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := <-b.broken; !errors.Is(err, errMessage) {
+		if err := <-broken; !errors.Is(err, errMessage) {
 			t.Errorf("%s: %v", name, err)
 		}
 		b.close()
@@ -653,7 +697,8 @@ func upTo(n int) (all []uint64) {
 // many are given up.
 func TestClientKeepsWithinBounds(t *testing.T) {
 	ours, theirs := pair(t)
-	b := newBroker(ours, fakeRunner{})
+	broken := make(chan error, 1)
+	b := newBroker(ours, fakeRunner{}, "", func(f fact, err error) { broken <- err })
 	go b.serve()
 	a := attach(nil, theirs)
 	var all sync.WaitGroup
@@ -675,7 +720,7 @@ func TestClientKeepsWithinBounds(t *testing.T) {
 	}
 	all.Wait()
 	select {
-	case err := <-b.broken:
+	case err := <-broken:
 		t.Error(err)
 	default:
 	}
@@ -701,10 +746,19 @@ func TestMessageRoundTrip(t *testing.T) {
 		files int
 	}{
 		{message{kind: ready}, 0},
-		{message{kind: run, verb: jail.Prepare, request: 1<<64 - 1}, 1},
-		{message{kind: cancel, request: 3}, 0},
-		{message{kind: done, status: jail.TimedOut, request: 9, wall: time.Hour, cpu: time.Second}, 1},
-		{message{kind: done, status: jail.Crashed, request: 9}, 0},
+		{message{kind: run, verb: jail.Prepare, number: 1<<64 - 1}, 1},
+		{message{kind: cancel, number: 3}, 0},
+		{message{kind: done, status: jail.TimedOut, number: 9, wall: time.Hour, cpu: time.Second}, 1},
+		{message{kind: done, status: jail.Crashed, number: 9}, 0},
+		{message{kind: hello, number: speaks}, 0},
+		{message{kind: unknown, number: 0xff}, 0},
+		{message{kind: reign}, 0},
+		{message{kind: retire}, 0},
+		{message{kind: retired}, 0},
+		{message{kind: upgrade}, 1},
+		{message{kind: upgrade}, 0},
+		{message{kind: stage, number: uint64(Switched)}, 0},
+		{message{kind: verdict, number: wentWell}, 1},
 	} {
 		if got, err := decode(tc.m.encode(), tc.files); err != nil || got != tc.m {
 			t.Errorf("%+v: %+v, %v", tc.m, got, err)
@@ -715,12 +769,22 @@ func TestMessageRoundTrip(t *testing.T) {
 // FuzzDecode: what is taken is exactly what would have been sent.
 func FuzzDecode(f *testing.F) {
 	f.Add(message{kind: ready}.encode(), 0)
-	f.Add(message{kind: run, verb: jail.Compile, request: 1}.encode(), 1)
-	f.Add(message{kind: cancel, request: 1}.encode(), 0)
-	f.Add(message{kind: done, status: jail.Done, request: 1, wall: 5, cpu: 4}.encode(), 1)
+	f.Add(message{kind: run, verb: jail.Compile, number: 1}.encode(), 1)
+	f.Add(message{kind: cancel, number: 1}.encode(), 0)
+	for k := hello; k <= verdict+1; k++ {
+		f.Add(message{kind: k, number: 1}.encode(), 0)
+		f.Add(message{kind: k}.encode(), 1)
+	}
+	f.Add(message{kind: done, status: jail.Done, number: 1, wall: 5, cpu: 4}.encode(), 1)
 	f.Fuzz(func(t *testing.T, b []byte, files int) {
 		m, err := decode(b, files)
 		if err != nil {
+			return
+		}
+		if !m.kind.known() {
+			if m.kind&optional == 0 || m != (message{kind: m.kind}) {
+				t.Errorf("%x was taken for %+v", b, m)
+			}
 			return
 		}
 		if !bytes.Equal(m.encode(), b) {

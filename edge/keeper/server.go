@@ -1,11 +1,9 @@
 package keeper
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
 	"syscall"
 	"time"
@@ -16,83 +14,51 @@ import (
 var (
 	errConfig = errors.New("keeper: the server cannot serve with this configuration; its own message says why")
 	errKilled = errors.New("keeper: the server did not finish in time and was killed")
+	errSlow   = errors.New("keeper: the server did not say in time that it serves, and was killed")
 )
 
-// server is one server process, from its start to its end.
+// server is one server process, from its start to its end. The duty owns what is not constant.
 type server struct {
-	cmd    *exec.Cmd
-	broker *broker
+	pid     int
+	program *program
+	number  int // of its UDP socket
+	process *os.Process
+	broker  *broker
+	began   time.Time
+	limit   *time.Timer // kills it; nil when nothing is awaited of it
+
+	ready  bool
+	reigns bool  // was given what only one may do
+	gaveUp bool  // has given it back
+	why    error // it was killed for this
 }
 
-// serve runs one server until it is gone: by itself, or drained because ctx is done.
-func (k *Keeper) serve(ctx context.Context) (pid int, err error) {
-	s, err := k.start()
-	if err != nil {
-		return 0, err
-	}
-	pid = s.cmd.Process.Pid
-	k.config.Event(Event{Kind: Started, PID: pid})
-	result := make(chan error, 1)
-	go func() { result <- s.cmd.Wait() }()
-	go s.broker.serve()
-	err = k.watch(ctx, s, result)
-	s.broker.close()
-	return pid, err
+// fact is what is learnt of a server.
+type fact uint8
+
+const (
+	greeted fact = iota + 1 // it said hello
+	serves
+	gaveUp
+	broke   // it broke the protocol
+	ended   // it is gone
+	late    // what was awaited of it did not come
+	stilled // no helper of it runs, and what it asks waits in the socket
+	tried   // not of a server: the next keeper was tried
+)
+
+// news is one fact.
+type news struct {
+	of   *server
+	fact fact
+	err  error
 }
 
-// watch waits for the end of s and tells of its readiness on the way.
-func (k *Keeper) watch(ctx context.Context, s *server, result <-chan error) error {
-	isReady := s.broker.ready
-	for {
-		select {
-		case <-isReady:
-			k.config.Event(Event{Kind: Ready, PID: s.cmd.Process.Pid})
-			isReady = nil
-		case err := <-s.broker.broken:
-			// What breaks the protocol is not a server any more.
-			_ = s.cmd.Process.Kill()
-			<-result
-			return err
-		case err := <-result:
-			return ended(s.cmd.ProcessState, err)
-		case <-ctx.Done():
-			return k.drain(s, result)
-		}
+// start starts a server and watches it.
+func (d *duty) start(p *program, number int, r role) (*server, error) {
+	if err := p.whole(); err != nil {
+		return nil, err
 	}
-}
-
-// drain asks s to finish. Our own sockets close first: once the server closes
-// its own, clients are refused and go elsewhere, rather than waiting in a queue.
-func (k *Keeper) drain(s *server, result <-chan error) error {
-	k.config.Event(Event{Kind: Draining, PID: s.cmd.Process.Pid})
-	k.Close()
-	_ = s.cmd.Process.Signal(unix.SIGTERM)
-	late := time.NewTimer(k.config.Drain)
-	defer late.Stop()
-	select {
-	case err := <-result:
-		if s.cmd.ProcessState.Success() {
-			return nil
-		}
-		return ended(s.cmd.ProcessState, err)
-	case <-late.C:
-		_ = s.cmd.Process.Kill()
-		<-result
-		return fmt.Errorf("%w (%s)", errKilled, k.config.Drain)
-	}
-}
-
-func ended(ps *os.ProcessState, err error) error {
-	if ps.ExitCode() == ExitConfig {
-		return errConfig
-	}
-	if err == nil {
-		err = errors.New("exit status 0")
-	}
-	return fmt.Errorf("keeper: the server ended by itself: %w", err)
-}
-
-func (k *Keeper) start() (*server, error) {
 	ours, theirs, err := controlPair()
 	if err != nil {
 		return nil, err
@@ -102,36 +68,103 @@ func (k *Keeper) start() (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := k.command(theirs)
-	if err := cmd.Start(); err != nil {
+	pid, err := d.fork(p, number, r, theirs)
+	if err != nil {
 		l.close()
 		return nil, fmt.Errorf("keeper: start the server: %w", err)
 	}
-	return &server{cmd: cmd, broker: newBroker(l, k.config.Helpers)}, nil
+	s, err := d.adopt(pid, l, p, number)
+	if err != nil {
+		return nil, err
+	}
+	s.limit = d.within(s, d.config.Patience)
+	d.config.Event(Event{Kind: Started, PID: pid, Program: p.name})
+	return s, nil
 }
 
-// command is the server's: this very executable, even if its file was replaced.
-func (k *Keeper) command(ctl *os.File) *exec.Cmd {
-	names, files := []string{control}, []*os.File{ctl}
-	for _, s := range k.sockets {
-		names, files = append(names, s.name), append(files, s.file)
+// adopt watches a child that is there.
+func (d *duty) adopt(pid int, l *link, p *program, number int) (*server, error) {
+	process, err := os.FindProcess(pid)
+	if err != nil {
+		l.close()
+		return nil, fmt.Errorf("keeper: server %d: %w", pid, err)
 	}
-	return &exec.Cmd{
-		Path:       "/proc/self/exe",
-		Args:       append([]string{os.Args[0]}, k.config.Args...),
-		Env:        append(withoutFDs(os.Environ()), fdsVariable+"="+strings.Join(names, ":")),
-		Stdout:     os.Stdout,
-		Stderr:     os.Stderr,
-		ExtraFiles: files,
+	s := &server{pid: pid, program: p, number: number, process: process, began: time.Now()}
+	s.broker = newBroker(l, d.config.Helpers, p.path(), func(f fact, err error) { d.tell(news{s, f, err}) })
+	d.work.Go(s.broker.serve)
+	d.work.Go(func() {
+		ps, err := process.Wait()
+		s.broker.close() // the helpers of a server that is gone are of no use to anybody
+		d.tell(news{s, ended, endOf(ps, err)})
+	})
+	return s, nil
+}
+
+// fork starts the process. Only the thread that does may not end before it.
+func (d *duty) fork(p *program, number int, r role, ctl *os.File) (pid int, err error) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return 0, err
+	}
+	defer null.Close()
+	names, fds := []string{control}, []uintptr{null.Fd(), os.Stdout.Fd(), os.Stderr.Fd(), ctl.Fd()}
+	for _, s := range d.sockets {
+		name, ok := handedTo(number, s.name)
+		if ok {
+			names, fds = append(names, name), append(fds, uintptr(s.fd))
+		}
+	}
+	return syscall.ForkExec(p.path(), append([]string{os.Args[0]}, d.config.Args...), &syscall.ProcAttr{
+		Env:   append(plainEnv(), fdsVariable+"="+strings.Join(names, ":"), roleVariable+"="+r.String()),
+		Files: fds,
 		// A group of its own: a Ctrl-C is the keeper's to pass on.
-		SysProcAttr: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true},
+		Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true},
+	})
+}
+
+// handedTo says whether a server gets that socket, and as what: of the two UDP
+// sockets each gets the one of its number.
+func handedTo(number int, name string) (string, bool) {
+	switch name {
+	case PublicUDP:
+		return PublicUDP, number == 0
+	case secondUDP:
+		return PublicUDP, number == 1
+	}
+	return name, true
+}
+
+func endOf(ps *os.ProcessState, err error) error {
+	switch {
+	case err != nil:
+		return fmt.Errorf("keeper: wait for the server: %w", err)
+	case ps.ExitCode() == ExitConfig:
+		return errConfig
+	case ps.Success():
+		return nil
+	}
+	return fmt.Errorf("keeper: the server ended by itself: %s", ps)
+}
+
+// kill ends s; why is what its end will be reported with.
+func (s *server) kill(why error) {
+	s.why = why
+	_ = s.process.Kill() // it may be gone
+}
+
+// inTime stops the clock that runs for s.
+func (s *server) inTime() {
+	if s.limit != nil {
+		s.limit.Stop()
+		s.limit = nil
 	}
 }
 
-func withoutFDs(env []string) []string {
-	kept := make([]string, 0, len(env)+1)
-	for _, e := range env {
-		if !strings.HasPrefix(e, fdsVariable+"=") {
+// plainEnv is the environment without what one process of a node tells another.
+func plainEnv() []string {
+	kept := make([]string, 0, len(os.Environ())+2)
+	for _, e := range os.Environ() {
+		if name, _, _ := strings.Cut(e, "="); name != fdsVariable && name != roleVariable && name != keeperVariable {
 			kept = append(kept, e)
 		}
 	}

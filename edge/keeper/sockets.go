@@ -8,6 +8,8 @@ import (
 	"os"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // The names of the sockets a server inherits.
@@ -18,6 +20,10 @@ const (
 	Peer      = "peer"
 )
 
+// secondUDP is the keeper's name for the other of its two UDP sockets (steer.go);
+// to the server that gets it, it is PublicUDP.
+const secondUDP = "public-udp-1"
+
 // control is the name of the socket between server and keeper itself.
 const control = "control"
 
@@ -27,12 +33,16 @@ const fdsVariable = "SELVAGE_FDS"
 // portTries bounds the search for a port that is free for both TCP and UDP.
 const portTries = 50
 
-// socket is one open socket, kept as a file: the keeper never uses it.
+// socket is one open socket. The keeper never uses it, and keeps it as a bare
+// descriptor: Go's runtime would poll a file, and switch it to blocking when it
+// hands it down, while servers use the very same socket.
 type socket struct {
 	name string
 	addr net.Addr
-	file *os.File
+	fd   int
 }
+
+func (s socket) close() { _ = unix.Close(s.fd) }
 
 // openSockets opens what c names, all or nothing.
 func openSockets(ctx context.Context, c Config) (all []socket, err error) {
@@ -70,9 +80,14 @@ func openPublic(ctx context.Context, addr string, udp opener) ([]socket, error) 
 		}
 		u, err := udp(ctx, PublicUDP, t.addr.String())
 		if err == nil {
-			return []socket{t, u}, nil
+			second, err := twin(ctx, u)
+			if err != nil {
+				closeSockets([]socket{t, u})
+				return nil, err
+			}
+			return []socket{t, u, second}, nil
 		}
-		t.file.Close()
+		t.close()
 		if !anyPort(addr) || !errors.Is(err, syscall.EADDRINUSE) || try == portTries {
 			return nil, err
 		}
@@ -103,12 +118,40 @@ func udp(ctx context.Context, name, addr string) (socket, error) {
 	return keep(name, p.LocalAddr(), p.(*net.UDPConn).File)
 }
 
+// twin opens a second UDP socket on u's address. That u was opened without
+// SO_REUSEPORT shows that nobody else has the port; packets go to u until steered.
+func twin(ctx context.Context, u socket) (socket, error) {
+	if err := unix.SetsockoptInt(u.fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+		return socket{}, openError(secondUDP, u.addr.String(), err)
+	}
+	var failed error
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		err := c.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
+		return errors.Join(err, failed)
+	}}
+	p, err := lc.ListenPacket(ctx, "udp", u.addr.String())
+	if err != nil {
+		return socket{}, openError(secondUDP, u.addr.String(), err)
+	}
+	defer p.Close()
+	second, err := keep(secondUDP, p.LocalAddr(), p.(*net.UDPConn).File)
+	if err != nil {
+		return socket{}, err
+	}
+	return second, steer(u.fd, toOne(0))
+}
+
 func keep(name string, addr net.Addr, file func() (*os.File, error)) (socket, error) {
 	f, err := file()
 	if err != nil {
 		return socket{}, fmt.Errorf("keeper: keep the %s socket: %w", name, err)
 	}
-	return socket{name: name, addr: addr, file: f}, nil
+	defer f.Close()
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return socket{}, fmt.Errorf("keeper: keep the %s socket: %w", name, err)
+	}
+	return socket{name: name, addr: addr, fd: fd}, nil
 }
 
 func openError(name, addr string, err error) error {
@@ -126,6 +169,6 @@ func openError(name, addr string, err error) error {
 
 func closeSockets(all []socket) {
 	for _, s := range all {
-		s.file.Close()
+		s.close()
 	}
 }

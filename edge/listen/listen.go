@@ -39,6 +39,13 @@ type Config struct {
 	// TokenKey encrypts QUIC address tokens. The same for all servers of a node;
 	// the zero value means one of its own.
 	TokenKey [32]byte
+	// TicketKey is what the keys of TLS session tickets are made of, a new one each
+	// day. The same for all servers of a node, so that clients resume with each of
+	// them; the zero value means keys of its own.
+	TicketKey [32]byte
+	// ConnectionPrefix is how the IDs of QUIC connections begin: where two servers
+	// have sockets on one address, the kernel tells their packets apart by it.
+	ConnectionPrefix [4]byte
 
 	HandshakeTimeout time.Duration // default 10 s
 	HeadTimeout      time.Duration // to read a request's head; default 5 s

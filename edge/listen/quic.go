@@ -2,6 +2,7 @@ package listen
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -48,10 +49,9 @@ func newQUICServer(cfg *Config, h http.Handler) *quicServer {
 		},
 	}
 	q.transport = &quic.Transport{
-		Conn: cfg.UDP,
-		// Eight bytes: the next step of the design steers packets by a bit of them.
-		ConnectionIDLength:  8,
-		VerifySourceAddress: func(net.Addr) bool { return !q.rate.allow(time.Now(), freeHandshakes) },
+		Conn:                  cfg.UDP,
+		ConnectionIDGenerator: connectionIDs{cfg.ConnectionPrefix},
+		VerifySourceAddress:   func(net.Addr) bool { return !q.rate.allow(time.Now(), freeHandshakes) },
 	}
 	if cfg.ResetKey != [32]byte{} {
 		q.transport.StatelessResetKey = (*quic.StatelessResetKey)(&cfg.ResetKey)
@@ -61,6 +61,23 @@ func newQUICServer(cfg *Config, h http.Handler) *quicServer {
 	}
 	return q
 }
+
+// connectionIDs makes IDs by which the kernel tells one server's packets from
+// another's: a prefix, and eight random bytes that no two connections share.
+// The prefix is the same for all of a server's connections, so it links none to another.
+type connectionIDs struct{ prefix [4]byte }
+
+var _ quic.ConnectionIDGenerator = connectionIDs{}
+
+// GenerateConnectionID implements quic.ConnectionIDGenerator.
+func (c connectionIDs) GenerateConnectionID() (quic.ConnectionID, error) {
+	id := make([]byte, c.ConnectionIDLen())
+	_, _ = rand.Read(id[copy(id, c.prefix[:]):]) // never fails
+	return quic.ConnectionIDFromBytes(id), nil
+}
+
+// ConnectionIDLen implements quic.ConnectionIDGenerator.
+func (c connectionIDs) ConnectionIDLen() int { return len(c.prefix) + 8 }
 
 // quicConfig is never nil: http3's default would allow 0-RTT, whose requests an
 // attacker can replay.

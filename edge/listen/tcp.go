@@ -68,7 +68,7 @@ func protocols() *http.Protocols {
 }
 
 func tlsConfig(cfg *Config, next ...string) *tls.Config {
-	return &tls.Config{GetCertificate: cfg.Certificate, NextProtos: next, MinVersion: tls.VersionTLS12}
+	return withTickets(cfg.TicketKey, &tls.Config{GetCertificate: cfg.Certificate, NextProtos: next, MinVersion: tls.VersionTLS12})
 }
 
 // debugLog takes net/http's lines: nearly all of them are what clients did.

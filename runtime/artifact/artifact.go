@@ -43,8 +43,8 @@ type Config struct {
 	Grace    time.Duration // Trim keeps what was used this recently; default 1 h
 }
 
-// Store is a folder of artifacts. It is safe for use by many; the folder is
-// for one process.
+// Store is a folder of artifacts. It is safe for use by many, and two processes
+// of one node may have the same folder for a while.
 type Store struct {
 	config Config
 	dir    *os.File
@@ -197,6 +197,9 @@ func (s *Store) write(h header, artifact []byte) error {
 	}
 	defer os.Remove(f.Name()) // a no-op once it is in place
 	defer f.Close()
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		return err
+	}
 	if _, err := f.Write(s.config.Key.sign(h, artifact)); err != nil {
 		return err
 	}
@@ -317,11 +320,21 @@ func (s *Store) removeHalfWritten() error {
 		return fmt.Errorf("artifact: %w", err)
 	}
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), temporary) {
+		if strings.HasPrefix(e.Name(), temporary) && s.abandoned(e.Name()) {
 			if err := s.remove(e.Name()); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// abandoned reports whether nobody writes that file any more: who does has it locked.
+func (s *Store) abandoned(name string) bool {
+	f, err := s.open(name)
+	if err != nil {
+		return !errors.Is(err, fs.ErrNotExist)
+	}
+	defer f.Close()
+	return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
 }

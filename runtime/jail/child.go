@@ -30,6 +30,7 @@ const (
 
 // order is one child to run.
 type order struct {
+	exe   string
 	verb  Verb
 	input *os.File // nil for probe
 	uid   int
@@ -88,7 +89,7 @@ func startChild(o order) (*child, error) {
 	}
 	defer theirs.Close()
 	c.cmd = &exec.Cmd{
-		Path:        "/proc/self/exe",
+		Path:        o.exe,
 		Args:        []string{"selvage", "helper", o.verb.String()},
 		Env:         []string{},
 		Dir:         "/",

@@ -88,6 +88,15 @@ func (l *Local) Run(ctx context.Context, verb Verb, input []byte) (Result, error
 // input stays the caller's. An error means that the work was not run or not
 // awaited; how it ended is in the Outcome.
 func (l *Local) RunFile(ctx context.Context, verb Verb, input *os.File) (Outcome, error) {
+	return l.RunFileOf(ctx, self, verb, input)
+}
+
+// self is the program of helpers that belong to this very process.
+const self = "/proc/self/exe"
+
+// RunFileOf is RunFile with the helper of another program, such as a newer
+// version of this one: a path that the child can open as well.
+func (l *Local) RunFileOf(ctx context.Context, exe string, verb Verb, input *os.File) (Outcome, error) {
 	if !verb.Valid() {
 		return Outcome{}, fmt.Errorf("jail: there is no verb %d", verb)
 	}
@@ -106,7 +115,7 @@ func (l *Local) RunFile(ctx context.Context, verb Verb, input *os.File) (Outcome
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(l.ctx, cancel)()
-	return runChild(ctx, order{verb: verb, input: input, uid: uid, means: l.means, wall: l.wall(verb)})
+	return runChild(ctx, order{exe: exe, verb: verb, input: input, uid: uid, means: l.means, wall: l.wall(verb)})
 }
 
 func (l *Local) wall(v Verb) time.Duration {

@@ -74,7 +74,7 @@ func findMeans(uid int) (means, []Missing, error) {
 }
 
 func try(m means, uid int) error {
-	o, err := runChild(context.Background(), order{verb: probe, uid: uid, means: m, wall: 10 * time.Second})
+	o, err := runChild(context.Background(), order{exe: self, verb: probe, uid: uid, means: m, wall: 10 * time.Second})
 	if err != nil {
 		return err
 	}

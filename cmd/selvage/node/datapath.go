@@ -59,7 +59,7 @@ type dataPath struct {
 
 // openDataPath builds the rooms from the ground up; nothing is served yet.
 func (n *node) openDataPath() (*dataPath, error) {
-	p := &dataPath{failed: make(chan error, 3)}
+	p := &dataPath{failed: make(chan error, 4)}
 	for _, step := range []func(*dataPath) error{n.openRuntime, n.openPorts, n.openServe, n.openListeners} {
 		if err := step(p); err != nil {
 			p.close(n.log)
@@ -140,7 +140,8 @@ func (n *node) openListeners(p *dataPath) error {
 	}
 	p.public, err = listen.New(listen.Config{TCP: tcp, UDP: udp, Certificate: store.Get, Handler: p.handler,
 		Guard:    func(c net.Conn) net.Conn { return guard.Wire(c, headTimeout) },
-		ResetKey: derive(n.secret, "quic reset"), TokenKey: derive(n.secret, "quic token"), Log: n.log.With("room", "listen")})
+		ResetKey: derive(n.secret, "quic reset"), TokenKey: derive(n.secret, "quic token"), TicketKey: derive(n.secret, "tls ticket"),
+		ConnectionPrefix: n.att.ConnectionPrefix(), Log: n.log.With("room", "listen")})
 	if err != nil {
 		return err
 	}
@@ -152,16 +153,25 @@ func (n *node) openListeners(p *dataPath) error {
 	return err
 }
 
-// startAdmin serves metrics and health, which also tell that the rest is not ready.
-func (p *dataPath) startAdmin() {
+// startOffice serves metrics and health, which also tell when the rest is not
+// ready, and the fleet.
+func (p *dataPath) startOffice() {
 	p.serve("admin", func() error { return p.admin.Serve(p.sockets.admin) })
-}
-
-// start serves users and the fleet.
-func (p *dataPath) start() {
-	p.serve("public", p.public.Serve)
 	p.serve("peer", func() error { return p.peer.Serve(p.sockets.peer) })
 }
+
+// officeLimit is how long answers to peers and operators under way may take to end.
+const officeLimit = 5 * time.Second
+
+func (p *dataPath) closeOffice() {
+	ctx, cancel := context.WithTimeout(context.Background(), officeLimit)
+	defer cancel()
+	_ = errors.Join(p.peer.Close(ctx), p.admin.Shutdown(ctx))        // who is cut off asks again
+	_ = errors.Join(p.sockets.admin.Close(), p.sockets.peer.Close()) // closed already if they were served
+}
+
+// start serves users.
+func (p *dataPath) start() { p.serve("public", p.public.Serve) }
 
 func (p *dataPath) serve(name string, run func() error) {
 	p.serving.Go(func() {
@@ -172,13 +182,13 @@ func (p *dataPath) serve(name string, run func() error) {
 }
 
 // drain lets requests under way end, then stops serving.
-func (p *dataPath) drain(log *slog.Logger) error {
+func (p *dataPath) drain(log *slog.Logger, limit time.Duration) error {
 	begin := time.Now()
 	p.handler.SetDraining(true)
-	ctx, cancel := context.WithTimeout(context.Background(), drainLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	err := p.public.Drain(ctx)
-	err = errors.Join(err, p.peer.Close(ctx), p.admin.Shutdown(ctx))
+	p.closeOffice()
 	p.serving.Wait()
 	log.Info("drained", "took", time.Since(begin).Round(time.Millisecond))
 	return err

@@ -25,13 +25,28 @@ import (
 	"github.com/selvage-edge/selvage/runtime/pool"
 )
 
-// drainLimit is how long requests under way may take to end after SIGTERM. The
-// keeper waits a little longer before it kills.
-const drainLimit = 25 * time.Second
+// How long requests under way may take to end: after SIGTERM, and when another
+// server has taken over, so that nobody waits. The keeper waits a little longer before it kills.
+const (
+	drainLimit    = 25 * time.Second
+	handoverLimit = 2 * time.Minute
+)
+
+// handoverPause is between another server's taking over and the end of our
+// listeners: handshakes that began with us end with us.
+const handoverPause = 500 * time.Millisecond
 
 // firstTable is how long connections may queue at the sockets while the first
 // route table is made; a server that replaces one that died has it in a moment.
-const firstTable = 20 * time.Second
+// Beside a server that serves there is time to compile everything, as another engine must.
+const (
+	firstTable       = 20 * time.Second
+	firstTableBeside = 4 * time.Minute
+)
+
+// holdCatalog is how long a server that was told to keep to what last served
+// well does not ask for anything newer.
+const holdCatalog = 10 * time.Minute
 
 // node is one running server.
 type node struct {
@@ -88,43 +103,59 @@ func (n *node) run(ctx context.Context) error {
 	var parts sync.WaitGroup
 	defer parts.Wait()
 	defer stop()
-	parts.Go(func() { n.member.keepFresh(background, n.log) })
 	parts.Go(func() { _ = n.agent.Run(background) }) // returns the context's error only
-	gossip, err := n.gossip()
-	if err != nil {
-		return err
-	}
-	defer gossip.Close()
-	n.member.fleet.Store(gossip)
-	n.regroup()
-	n.path.startAdmin()
+	office := n.openOffice(background)
+	defer office.close()
 	n.awaitRoutes(ctx)
 	n.path.start()
 	if err := n.att.Ready(); err != nil {
 		return err
 	}
-	n.log.Info("serving", "public", n.cfg.Listen.Public, "pop", n.cfg.Node.PoP, "build", n.build)
+	n.log.Info("serving", "public", n.cfg.Listen.Public, "pop", n.cfg.Node.PoP, "build", n.build, "beside", n.att.Beside())
 	headroom := Headroom()
 	defer runtime.KeepAlive(headroom)
+	var err error
 	select {
 	case <-ctx.Done():
+	case <-n.att.Retire():
+		return n.handOver(ctx, office)
 	case err = <-n.path.failed:
 	case <-n.att.Lost():
 		err = errors.New("the keeper is gone")
 	}
-	_ = gossip.Leave(time.Second) // others notice all the same, a little later
-	return errors.Join(err, n.path.drain(n.log))
+	office.leave()
+	return errors.Join(err, n.path.drain(n.log, drainLimit))
+}
+
+// handOver ends a server whose successor serves: first what only one of them
+// may do, then, when nothing new comes any more, what is under way.
+func (n *node) handOver(ctx context.Context, office *office) error {
+	n.log.Info("another server has taken over")
+	office.close()
+	if err := n.att.Retired(); err != nil {
+		return err
+	}
+	select {
+	case <-time.After(handoverPause):
+	case <-ctx.Done(): // the node is stopped: no time for that
+		return n.path.drain(n.log, drainLimit)
+	}
+	return n.path.drain(n.log, handoverLimit)
 }
 
 // awaitRoutes waits for the first route table, so that no connection that waits
 // at the sockets is told that there are no routes yet.
 func (n *node) awaitRoutes(ctx context.Context) {
-	limit := time.NewTimer(firstTable)
+	wait := firstTable
+	if n.att.Beside() {
+		wait = firstTableBeside
+	}
+	limit := time.NewTimer(wait)
 	defer limit.Stop()
 	select {
 	case <-n.routed:
 	case <-limit.C:
-		n.log.Warn("serving without a route table: neither this node's disk nor control has given one", "waited", firstTable.String())
+		n.log.Warn("serving without a route table: neither this node's disk nor control has given one", "waited", wait.String())
 	case <-ctx.Done():
 	}
 }
@@ -136,7 +167,15 @@ func (n *node) swap(t *serve.Routes) {
 }
 
 func (n *node) openAgent() (*agent.Agent[*pool.Function], error) {
+	var hold, settle time.Duration
+	if n.att.Held() {
+		hold = holdCatalog
+	}
+	if n.att.Beside() {
+		settle = firstTableBeside // a table that lacks functions would be worse than the old server's
+	}
 	a, err := agent.Open(agent.Config[*pool.Function]{
+		Reign: n.att.Reign(), Hold: hold, Settle: settle,
 		Self: report.Report{Node: n.cfg.Node.Name, PoP: n.cfg.Node.PoP, Region: n.cfg.Node.Region,
 			Public: config.Reach(n.cfg.Listen.Public, n.cfg.Listen.Advertise), Build: n.build, Started: time.Now()},
 		Dir:     filepath.Join(n.cfg.Node.State, "agent"),

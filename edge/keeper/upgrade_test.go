@@ -1,0 +1,566 @@
+package keeper
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// misbehave makes a server of this program, under certain names, a bad upgrade.
+func misbehave() {
+	exe, _ := os.Executable()
+	switch filepath.Base(exe) {
+	case "crashes":
+		os.Exit(1)
+	case "mute":
+		time.Sleep(time.Hour)
+	case "once": // serves the first time only
+		if _, err := os.OpenFile(exe+".ran", os.O_CREATE|os.O_EXCL, 0o600); err != nil {
+			os.Exit(1)
+		}
+	}
+}
+
+// as returns this program under another name.
+func as(t *testing.T, name string) *os.File {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.Link(exe, path); err != nil {
+		copyFile(t, path, exe) // another file system
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+func copyFile(t *testing.T, to, from string) {
+	t.Helper()
+	b, err := os.ReadFile(from)
+	if err == nil {
+		err = os.WriteFile(to, b, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// upgradable keeps a server whose keeper can be asked in dir.
+func upgradable(t *testing.T, mode string, change func(*Config)) (k *kept, dir string) {
+	t.Helper()
+	// A name longer than a socket's address has room for.
+	dir = filepath.Join(t.TempDir(), strings.Repeat("long", 30))
+	return keepServer(t, mode, func(c *Config) {
+		c.State = dir
+		if change != nil {
+			change(c)
+		}
+	}), dir
+}
+
+func mustAsk(t *testing.T, dir string, program *os.File) (stages []Stage) {
+	t.Helper()
+	name, err := Ask(t.Context(), dir, program, func(s Stage) { stages = append(stages, s) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if program != nil && name != program.Name() {
+		t.Errorf("upgraded to %s, want %s", name, program.Name())
+	}
+	return stages
+}
+
+// Clients notice nothing of an upgrade, nor of the next, which takes the first's socket again.
+func TestUpgradeFailsNobody(t *testing.T) {
+	k, dir := upgradable(t, "plain", nil)
+	pid := k.await(t, Ready).PID
+	var asked, failed atomic.Int64
+	stop := make(chan struct{})
+	var clients sync.WaitGroup
+	for range 4 {
+		clients.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				asked.Add(1)
+				if _, reply, err := k.ask("say hello"); err != nil || reply != "hello" {
+					failed.Add(1)
+					t.Errorf("reply %q, %v", reply, err)
+				}
+			}
+		})
+	}
+	for i := range 3 {
+		before := asked.Load()
+		waitUntil(t, func() bool { return asked.Load() > before+100 })
+		if got := fmt.Sprint(mustAsk(t, dir, nil)); got != fmt.Sprint([]Stage{Starting, Switched, Finished}) {
+			t.Errorf("stages %s", got)
+		}
+		now, _, err := k.ask("reigns")
+		if err != nil || now == pid {
+			t.Fatalf("upgrade %d: answered by %d, %v; the old one is %d", i, now, err, pid)
+		}
+		if syscall.Kill(pid, 0) == nil {
+			t.Errorf("server %d is still there", pid)
+		}
+		pid = now
+	}
+	close(stop)
+	clients.Wait()
+	t.Logf("%d asked, %d failed", asked.Load(), failed.Load())
+}
+
+// A connection of the old server goes on until it is done, and only then has the upgrade ended.
+func TestUpgradeLetsRequestsFinish(t *testing.T) {
+	k, dir := upgradable(t, "plain", nil)
+	old := k.await(t, Ready).PID
+	c, err := net.Dial("tcp", k.Addr(PublicTCP).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Fprintln(c, "hold")
+	r := bufio.NewReader(c)
+	if s, err := r.ReadString('\n'); s != "held\n" {
+		t.Fatal(s, err)
+	}
+	switched, ended := make(chan struct{}), make(chan error, 1)
+	go func() {
+		_, err := Ask(t.Context(), dir, nil, func(s Stage) {
+			if s == Switched {
+				close(switched)
+			}
+		})
+		ended <- err
+	}()
+	<-switched
+	waitUntil(t, func() bool { by, _, err := k.ask("say"); return err == nil && by != old })
+	if _, err := Ask(t.Context(), dir, nil, func(Stage) {}); !errors.Is(err, ErrKept) || !strings.Contains(err.Error(), "another upgrade") {
+		t.Errorf("a second upgrade meanwhile: %v", err)
+	}
+	select {
+	case err := <-ended:
+		t.Errorf("it ended before the old server: %v", err)
+	default:
+	}
+	fmt.Fprintln(c, "finished")
+	if by, s, err := readReply(r); err != nil || by != old || s != "finished" {
+		t.Errorf("%d %q %v", by, s, err)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// A program that does not come to serve leaves everything as it was, and says why.
+func TestBadUpgradesKeepTheOld(t *testing.T) {
+	k, dir := upgradable(t, "plain", func(c *Config) { c.Patience = 2 * time.Second })
+	pid := k.await(t, Ready).PID
+	inside := filepath.Join(dir, "inside")
+	copyFile(t, inside, "/proc/self/exe")
+	for _, tc := range []struct{ name, says string }{
+		{"crashes", "exit status 1"},
+		{"mute", "did not say in time"},
+		{"inside", "state folder"},
+		{"writable", "written by others"},
+		{"text", "exec format error"},
+		{"no program", "not an executable file"},
+	} {
+		program := as(t, tc.name)
+		switch tc.name {
+		case "inside":
+			program = open(t, inside)
+		case "writable":
+			path := filepath.Join(t.TempDir(), "writable")
+			copyFile(t, path, "/proc/self/exe")
+			if err := os.Chmod(path, 0o777); err != nil {
+				t.Fatal(err)
+			}
+			program = open(t, path)
+		case "text", "no program":
+			path := filepath.Join(t.TempDir(), "text")
+			mode := map[string]os.FileMode{"text": 0o755, "no program": 0o644}[tc.name]
+			if err := os.WriteFile(path, []byte("no program"), mode); err != nil {
+				t.Fatal(err)
+			}
+			program = open(t, path)
+		}
+		_, err := Ask(t.Context(), dir, program, func(Stage) {})
+		if !errors.Is(err, ErrKept) || !strings.Contains(err.Error(), tc.says) {
+			t.Errorf("%s: %v, want it to say %q", tc.name, err, tc.says)
+		}
+		if e := k.await(t, Kept); e.Err == nil {
+			t.Errorf("%s: %+v", tc.name, e)
+		}
+		if by, _, err := k.ask("say"); err != nil || by != pid {
+			t.Errorf("%s: answered by %d, %v; want %d", tc.name, by, err, pid)
+		}
+	}
+}
+
+func open(t *testing.T, path string) *os.File {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// A program that served once, and then crashes at every start, gives way to the one before it.
+func TestFallsBackToTheProgramBefore(t *testing.T) {
+	k, dir := upgradable(t, "plain", nil)
+	first := k.await(t, Ready)
+	program := as(t, "once")
+	mustAsk(t, dir, program)
+	second := k.await(t, Ready)
+	if second.Program != program.Name() {
+		t.Errorf("%+v", second)
+	}
+	_ = syscall.Kill(second.PID, syscall.SIGKILL)
+	if e := k.await(t, FellBack); e.Program != first.Program {
+		t.Errorf("%+v, want %s", e, first.Program)
+	}
+	if e := k.await(t, Ready); e.Program != first.Program {
+		t.Errorf("%+v, want %s", e, first.Program)
+	}
+	if _, reply, err := k.ask("say hello"); err != nil || reply != "hello" {
+		t.Errorf("%q, %v", reply, err)
+	}
+}
+
+// Servers that die of what they are told to serve get what served well before.
+func TestHeldAfterDeaths(t *testing.T) {
+	k := keepServer(t, "unheld", nil)
+	k.await(t, Held)
+	k.await(t, Ready)
+}
+
+// What does not serve is replaced without care.
+func TestUpgradeWhereNothingServes(t *testing.T) {
+	k, dir := upgradable(t, "unheld", nil)
+	k.await(t, Exited)
+	_, err := Ask(t.Context(), dir, as(t, "crashes"), func(Stage) {})
+	if !errors.Is(err, ErrKept) {
+		t.Errorf("err = %v", err)
+	}
+	k.await(t, Ready)
+}
+
+// The old server is killed while the new one gets ready: that one takes over all the same.
+func TestServerKilledDuringUpgrade(t *testing.T) {
+	k, dir := upgradable(t, "plain", nil)
+	pid := k.await(t, Ready).PID
+	ended := make(chan error, 1)
+	go func() {
+		_, err := Ask(t.Context(), dir, nil, func(s Stage) {
+			if s == Starting {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+		})
+		ended <- err
+	}()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if by, _, err := k.ask("reigns"); err != nil || by == pid {
+		t.Errorf("answered by %d, %v", by, err)
+	}
+}
+
+// A server that was taken over must not have its keeper execute something.
+func TestServersMayNotAsk(t *testing.T) {
+	k, dir := upgradable(t, "plain", nil)
+	k.await(t, Ready)
+	if _, reply, err := k.ask("knock " + dir); err != nil || !strings.Contains(reply, "one that the node runs") {
+		t.Errorf("%q, %v", reply, err)
+	}
+	cmd := exec.Command("setpriv", "--no-new-privs", "true")
+	if _, err := cmd.CombinedOutput(); err != nil {
+		t.Logf("without setpriv the no_new_privs half is not tried: %v", err)
+		return
+	}
+	jailed, err := isJailed(os.Getpid())
+	if err != nil || jailed {
+		t.Errorf("this process itself: %v, %v", jailed, err)
+	}
+	sleeper := exec.Command("setpriv", "--no-new-privs", "sleep", "60")
+	if err := sleeper.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = sleeper.Process.Kill(); _ = sleeper.Wait() }()
+	if parent, _ := statusOf(readStatus(t, sleeper.Process.Pid)); parent != os.Getpid() {
+		t.Errorf("parent %d", parent)
+	}
+	waitUntil(t, func() bool { _, noPrivs := statusOf(readStatus(t, sleeper.Process.Pid)); return noPrivs })
+}
+
+func readStatus(t *testing.T, pid int) string {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestDoorTakesNothingElse(t *testing.T) {
+	k, dir := upgradable(t, "plain", nil)
+	k.await(t, Ready)
+	if fi, err := os.Stat(filepath.Join(dir, doorName)); err != nil || fi.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", fi, err)
+	}
+	for name, b := range map[string][]byte{"a server's": message{kind: ready}.encode(), "noise": []byte("open"), "nothing": nil} {
+		err := within(dir, func(short string) error {
+			c, err := net.Dial("unixpacket", short)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			if b != nil {
+				_, err = c.Write(b)
+			} else {
+				err = c.(*net.UnixConn).CloseWrite()
+			}
+			if err != nil {
+				return err
+			}
+			_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+			if n, err := c.Read(make([]byte, 100)); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) && n != 0 {
+				t.Errorf("%s: answered by %d bytes, %v", name, n, err)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(name, err)
+		}
+	}
+	mustAsk(t, dir, nil)
+	if _, err := Ask(t.Context(), t.TempDir(), nil, nil); !errors.Is(err, ErrNobody) {
+		t.Errorf("without a keeper: %v", err)
+	}
+}
+
+// The keeper becomes another program in place: the same process and sockets, and
+// its server does not notice.
+func TestKeeperBecomesAnother(t *testing.T) {
+	dir := t.TempDir()
+	cmd := exec.Command("/proc/self/exe", "keeper", dir)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	var pid int
+	var addr string
+	if _, err := fmt.Fscan(out, &pid, &addr); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"second", "third"} {
+		program := as(t, name)
+		stages := mustAsk(t, dir, program)
+		if len(stages) == 0 || stages[len(stages)-1] != Replacing {
+			t.Errorf("stages %v", stages)
+		}
+		if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", cmd.Process.Pid)); err != nil || exe != program.Name() {
+			t.Errorf("the keeper is %s, %v; want %s", exe, err, program.Name())
+		}
+		old := pid
+		var again string
+		if _, err := fmt.Fscan(out, &pid, &again); err != nil || again != addr || pid == old {
+			t.Fatalf("server %d on %s, %v; before %d on %s", pid, again, err, old, addr)
+		}
+		by := dialAsk(t, addr, "helper loud")
+		if by != fmt.Sprintf("%d LOUD", pid) {
+			t.Errorf("a helper for the server that stayed: %q", by)
+		}
+	}
+	// The next keeper replaces servers as the first did.
+	_ = syscall.Kill(pid, syscall.SIGKILL)
+	old := pid
+	if _, err := fmt.Fscan(out, &pid, &addr); err != nil || pid == old {
+		t.Fatal(pid, err)
+	}
+	// One that would not take over is not executed.
+	if _, err := Ask(t.Context(), dir, as(t, "crashes-as-keeper"), func(Stage) {}); !errors.Is(err, ErrHalf) {
+		t.Errorf("err = %v", err)
+	}
+	old = pid
+	if _, err := fmt.Fscan(out, &pid, &addr); err != nil || pid == old {
+		t.Fatal(pid, err)
+	}
+	// And a keeper that is killed takes the server with it, also one it did not start.
+	_ = cmd.Process.Kill()
+	waitUntil(t, func() bool { return syscall.Kill(pid, 0) != nil })
+}
+
+func dialAsk(t *testing.T, addr, line string) string {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	fmt.Fprintln(c, line)
+	s, err := bufio.NewReader(c).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(s)
+}
+
+// The kernel hands packets to the sockets that the programs name.
+func TestSteer(t *testing.T) {
+	pair, err := openPublic(t.Context(), "127.0.0.1:0", udp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeSockets(pair)
+	both := prefixes([4]byte{0xfe, 2, 3, 4})
+	if both[0] == both[1] || both[0][1] != 2 {
+		t.Fatalf("%x", both)
+	}
+	short := func(prefix [4]byte) []byte { return append(append([]byte{0x40}, prefix[:]...), make([]byte, 20)...) }
+	long := func(prefix [4]byte) []byte {
+		return append(append([]byte{0xc0, 0, 0, 0, 1, 12}, prefix[:]...), make([]byte, 20)...)
+	}
+	for _, tc := range []struct {
+		name    string
+		program []unix.SockFilter
+		packet  []byte
+		want    int
+	}{
+		{"one: 0", toOne(0), short(both[1]), 0},
+		{"one: 1", toOne(1), short(both[0]), 1},
+		{"old's, short", toBoth(1, 0, both[0]), short(both[0]), 0},
+		{"old's, long", toBoth(1, 0, both[0]), long(both[0]), 0},
+		{"new's, short", toBoth(1, 0, both[0]), short(both[1]), 1},
+		{"new's, long", toBoth(1, 0, both[0]), long(both[1]), 1},
+		{"client's own", toBoth(1, 0, both[0]), long([4]byte{9, 9, 9, 9}), 1},
+		{"too short", toBoth(1, 0, both[0]), []byte{0x40, both[0][0]}, 1},
+		{"other way", toBoth(0, 1, both[1]), long(both[1]), 1},
+		{"other way, client's", toBoth(0, 1, both[1]), long([4]byte{9, 9, 9, 9}), 0},
+	} {
+		if err := steer(pair[1].fd, tc.program); err != nil {
+			t.Fatal(err)
+		}
+		// From several ports: it must not be the address that decides.
+		for range 8 {
+			c, err := net.Dial("udp", pair[1].addr.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := c.Write(tc.packet); err != nil {
+				t.Fatal(err)
+			}
+			c.Close()
+			b := make([]byte, 100)
+			n, _, err := unix.Recvfrom(pair[1+tc.want].fd, b, unix.MSG_DONTWAIT)
+			if err != nil || !bytes.Equal(b[:n], tc.packet) {
+				t.Errorf("%s: socket %d has %x, %v", tc.name, tc.want, b[:max(n, 0)], err)
+			}
+		}
+	}
+}
+
+// A peer of a newer version may say what is not known here; the answer tells it.
+func TestUnknownKindIsAnswered(t *testing.T) {
+	a, b := pair(t)
+	newer := message{kind: 0xf0}.encode()
+	newer[6], newer[20] = 1, 7
+	for _, m := range [][]byte{newer, message{kind: ready}.encode()} {
+		if _, _, err := a.conn.WriteMsgUnix(m, nil, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if m, _, err := b.receive(); err != nil || m.kind != ready {
+		t.Errorf("%+v, %v", m, err)
+	}
+	if m, _, err := a.receive(); err != nil || m != (message{kind: unknown, number: 0xf0}) {
+		t.Errorf("%+v, %v", m, err)
+	}
+}
+
+func TestRole(t *testing.T) {
+	for _, r := range []role{{}, {prefix: [4]byte{1, 2, 3, 255}, beside: true, held: true}} {
+		if got, err := parseRole(r.String()); err != nil || got != r {
+			t.Errorf("%+v: %+v, %v", r, got, err)
+		}
+	}
+	if r, err := parseRole("of-a-later-version beside"); err != nil || !r.beside {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if _, err := parseRole("prefix=12"); err == nil {
+		t.Error("a short prefix was taken")
+	}
+}
+
+func FuzzDescription(f *testing.F) {
+	good := description{Version: descriptionVersion, Sockets: []inSocket{{Name: PublicTCP, FD: 3}}, Server: inServer{PID: 9, Control: 4, Program: inProgram{FD: 5}}}
+	b, err := json.Marshal(good)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Add([]byte(`{"version":1,"more":true}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		d, err := decodeDescription(b)
+		if err != nil {
+			return
+		}
+		if len(d.Sockets) == 0 || d.Server.PID < 2 || d.Server.Number != 0 && d.Server.Number != 1 {
+			t.Errorf("%+v was taken", d)
+		}
+		d.inheritance(true)
+	})
+}
+
+// A keeper that is not on its main thread must not be replaced: its servers would be killed.
+func TestOnlyTheMainThreadIsReplaced(t *testing.T) {
+	if unix.Gettid() == unix.Getpid() {
+		runtime.LockOSThread() // keep it busy; the keeper's own is another
+		defer runtime.UnlockOSThread()
+	}
+	k, dir := upgradable(t, "plain", func(c *Config) { c.Become = true })
+	k.await(t, Ready)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if _, err := Ask(ctx, dir, nil, func(Stage) {}); !errors.Is(err, ErrHalf) || !strings.Contains(err.Error(), "main thread") {
+		t.Errorf("err = %v", err)
+	}
+	if e := k.await(t, Upgraded); e.Err == nil {
+		t.Errorf("%+v", e)
+	}
+}
