@@ -86,6 +86,7 @@ func (a *API) publicRoutes() []*route {
 		{name: "deleteFunction", method: "DELETE", pattern: fnPath + "/{function}", summary: "Take a function away from every node", scope: deploy, mutates: true, status: 200, out: Release{}, do: a.deleteFunction},
 		{name: "listReleases", method: "GET", pattern: fnPath + "/{function}/releases", summary: "A function's releases, newest first, 64 at most", scope: read, status: 200, out: ReleaseList{}, do: a.listReleases},
 		{name: "createRelease", method: "POST", pattern: fnPath + "/{function}/releases", summary: "Make an uploaded bundle live", scope: deploy, mutates: true, limit: jsonLimit, status: 201, in: DeployRequest{}, out: Deployed{}, do: a.createRelease},
+		{name: "rollback", method: "POST", pattern: fnPath + "/{function}/rollback", summary: "Make an earlier release live again, as a new one, without preparing it anew", scope: deploy, mutates: true, limit: jsonLimit, status: 201, in: RollbackRequest{}, out: Deployed{}, do: a.rollback},
 		{name: "getReleaseStatus", method: "GET", pattern: fnPath + "/{function}/releases/{number}/status", summary: "Where a release stands, PoP by PoP", scope: read, status: 200, query: waitQuery, out: Status{}, do: a.getReleaseStatus},
 
 		{name: "listNamespaces", method: "GET", pattern: "/v1/projects/{project}/kv", summary: "KV namespaces", scope: read, status: 200, out: NamespaceList{}, do: a.listNamespaces},
