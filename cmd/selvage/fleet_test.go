@@ -166,6 +166,8 @@ func TestBadDeploys(t *testing.T) {
 		w.selvage(t, "kv", "put", "some", "k", "v", "--ttl=-3s").expect(t, exitUsage, "--ttl")
 		w.selvage(t, "kv", "put", "some", "k", "v", "--if-absent").expect(t, exitOK)
 		w.selvage(t, "kv", "put", "some", "k", "w", "--if-absent").expect(t, exitRefused, "revision")
+		w.selvage(t, "kv", "rm", "some", "none").expect(t, exitRefused, `no key "none"`, "--if-exists")
+		w.selvage(t, "kv", "rm", "some", "none", "--if-exists").expect(t, exitOK, "no such key")
 		w.selvage(t, "kv", "frob").expect(t, exitUsage, "frob")
 		if got := w.selvage(t, "kv", "get", "some", "k"); got.out != "v" {
 			t.Errorf("got %q", got.out)

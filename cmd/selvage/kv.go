@@ -16,11 +16,8 @@ import (
 	"github.com/selvage-edge/selvage/runtime/hostcall"
 )
 
-// kvFlags are those of all kv commands.
-type kvFlags struct{ project string }
-
 func kvCommand(o *options) *cobra.Command {
-	var f kvFlags
+	var f project
 	c := &cobra.Command{
 		Use:   "kv",
 		Short: "read and write KV namespaces at the truth",
@@ -28,29 +25,12 @@ func kvCommand(o *options) *cobra.Command {
 acknowledged, and every PoP forgets its old value the moment the change reaches it.`,
 	}
 	c.RunE = onlySubcommands
-	c.PersistentFlags().StringVar(&f.project, "project", "", "the project (default: the target's)")
+	f.flag(c.PersistentFlags())
 	c.AddCommand(kvGet(o, &f), kvPut(o, &f), kvRemove(o, &f), kvList(o, &f), kvCreate(o, &f))
 	return c
 }
 
-// with runs do with a client and the project.
-func (f *kvFlags) with(o *options, do func(c *client.Client, project string) error) error {
-	t, err := o.find()
-	if err != nil {
-		return err
-	}
-	c, err := dialAPI(t)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	if f.project != "" {
-		t.Project = f.project
-	}
-	return do(c, t.Project)
-}
-
-func kvGet(o *options, f *kvFlags) *cobra.Command {
+func kvGet(o *options, f *project) *cobra.Command {
 	return &cobra.Command{
 		Use: "get NAMESPACE KEY", Short: "print a value", Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -79,7 +59,7 @@ func kvGet(o *options, f *kvFlags) *cobra.Command {
 	}
 }
 
-func kvPut(o *options, f *kvFlags) *cobra.Command {
+func kvPut(o *options, f *project) *cobra.Command {
 	var ttl time.Duration
 	var ifRevision int64
 	var ifAbsent bool
@@ -128,25 +108,46 @@ func valueOf(arg string) ([]byte, error) {
 	}
 }
 
-func kvRemove(o *options, f *kvFlags) *cobra.Command {
+func kvRemove(o *options, f *project) *cobra.Command {
 	ifRevision := hostcall.AnyRevision
+	var ifExists bool
 	c := &cobra.Command{
-		Use: "rm NAMESPACE KEY", Short: "delete a key", Args: cobra.ExactArgs(2),
+		Use: "rm NAMESPACE KEY", Short: "delete a key; it exits with 4 if there is none", Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.with(o, func(c *client.Client, project string) error {
 				w, err := c.Delete(cmd.Context(), project, args[0], args[1], ifRevision)
 				if err != nil {
 					return err
 				}
-				return o.out().Result(w, func(out io.Writer) { fmt.Fprintf(out, "deleted, revision %d\n", w.Revision) })
+				if w.Absent && !ifExists {
+					return noKey{namespace: args[0], key: args[1]}
+				}
+				return o.out().Result(w, func(out io.Writer) {
+					if w.Absent {
+						fmt.Fprintln(out, "there was no such key")
+						return
+					}
+					fmt.Fprintf(out, "deleted, revision %d\n", w.Revision)
+				})
 			})
 		},
 	}
 	c.Flags().Int64Var(&ifRevision, "if-revision", hostcall.AnyRevision, "only if the key stands at this revision")
+	c.Flags().BoolVar(&ifExists, "if-exists", false, "a key that is not there is no failure")
 	return c
 }
 
-func kvList(o *options, f *kvFlags) *cobra.Command {
+// noKey is the deletion of what is not there.
+type noKey struct{ namespace, key string }
+
+func (e noKey) Error() string {
+	return fmt.Sprintf("namespace %s has no key %q; 'selvage kv ls %s' lists them, --if-exists makes this no failure", e.namespace, e.key, e.namespace)
+}
+
+// Refused makes it the exit code of kv get's answer for such a key.
+func (noKey) Refused() bool { return true }
+
+func kvList(o *options, f *project) *cobra.Command {
 	var prefix string
 	var limit int
 	c := &cobra.Command{
@@ -211,7 +212,7 @@ func listKeys(ctx context.Context, o *options, c *client.Client, project, ns, pr
 	})
 }
 
-func kvCreate(o *options, f *kvFlags) *cobra.Command {
+func kvCreate(o *options, f *project) *cobra.Command {
 	return &cobra.Command{
 		Use: "create NAMESPACE", Short: "make a namespace; deploying a function that binds one makes it too", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -15,6 +15,7 @@ import (
 	"github.com/selvage-edge/selvage/control/catalog"
 	"github.com/selvage-edge/selvage/control/changes"
 	"github.com/selvage-edge/selvage/control/identity"
+	"github.com/selvage-edge/selvage/control/logs"
 	"github.com/selvage-edge/selvage/control/store"
 )
 
@@ -29,6 +30,7 @@ type Prepared struct {
 // Member is one node as membership knows it.
 type Member struct {
 	Name, PoP, Region, Public string
+	Peer                      string // host:port of its peer listener
 	Alive                     bool
 }
 
@@ -112,6 +114,7 @@ type API struct {
 	peers   []*route
 	doc     []byte // the OpenAPI document
 	blobs   blobSet
+	logs    *logs.Hub
 	signed  sync.Mutex // held from reading the catalog to appending to it
 	trusted sync.Mutex // held from reading the trust to updating it
 }
@@ -127,6 +130,9 @@ func Open(ctx context.Context, cfg Config) (*API, error) {
 		cfg: cfg, board: newBoard(), limiter: newLimiter(cfg.Now),
 		bodies:  semaphore.NewWeighted(cfg.BodyBytes),
 		prepare: semaphore.NewWeighted(int64(cfg.PrepareAtOnce)),
+	}
+	if err := a.openLogs(); err != nil {
+		return nil, err
 	}
 	a.routes, a.peers = a.publicRoutes(), a.peerRoutes()
 	a.changes = changes.NewServer(a.changesConfig())

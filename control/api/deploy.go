@@ -83,7 +83,7 @@ func (a *API) createRelease(ctx context.Context, c *call) (*reply, error) {
 	c.note("function", id.String())
 	c.note("digest", string(req.Bundle))
 	if r, ok := a.liveAs(id, req.Bundle); ok {
-		return &reply{status: http.StatusOK, json: Deployed{Release: r, Unchanged: true}}, nil
+		return unchanged(r), nil
 	}
 	b, publisher, err := a.uploaded(ctx, id, req.Bundle)
 	if err != nil {
@@ -99,6 +99,11 @@ func (a *API) createRelease(ctx context.Context, c *call) (*reply, error) {
 		return nil, err
 	}
 	return a.publish(ctx, c, rel, notes)
+}
+
+// unchanged answers who asked for what is live already.
+func unchanged(r Release) *reply {
+	return &reply{status: http.StatusOK, json: Deployed{Release: shown(r.Position, r.Release), Unchanged: true}}
 }
 
 // liveAs returns the function's live release if it is of this very bundle.
@@ -204,7 +209,7 @@ func (a *API) publish(ctx context.Context, c *call, rel *catalog.Release, notes 
 		}
 		out.Release = Release{Position: r.Position}
 	}
-	out.Release.Release = *rel
+	out.Release = shown(out.Release.Position, *rel)
 	c.note("release", strconv.FormatUint(rel.Number, 10))
 	c.note("revision", out.Release.Position.String())
 	return &reply{json: out}, nil

@@ -23,7 +23,7 @@ func (a *API) listFunctions(_ context.Context, c *call) (*reply, error) {
 
 func (a *API) function(snap *catalog.Snapshot, r catalog.Release) Function {
 	at := snap.ReleasePosition(r.ID())
-	return Function{Release: Release{at, r}, Status: a.status(Release{at, r})}
+	return Function{Release: shown(at, r), Status: a.status(Release{at, r})}
 }
 
 func (a *API) getFunction(_ context.Context, c *call) (*reply, error) {
@@ -45,6 +45,9 @@ func (a *API) listReleases(ctx context.Context, c *call) (*reply, error) {
 		return nil, notFound("deploy it first", "there never was a function %s", id)
 	}
 	slices.Reverse(releases)
+	for i, r := range releases {
+		releases[i] = shown(r.Position, r.Release)
+	}
 	return &reply{json: ReleaseList{Releases: releases}}, nil
 }
 

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"net/http"
 	"strconv"
 	"strings"
@@ -90,7 +91,27 @@ func (a *API) deleteKey(ctx context.Context, c *call) (*reply, error) {
 	if err != nil {
 		return nil, err
 	}
+	if at == hostcall.AnyRevision {
+		return a.removeIfThere(ctx, c, ns, c.param("key"))
+	}
 	return a.removeKey(ctx, c, ns, c.param("key"), at)
+}
+
+// removeIfThere deletes a key whatever it holds, and tells whether there was one.
+func (a *API) removeIfThere(ctx context.Context, c *call, ns hostcall.Namespace, key string) (*reply, error) {
+	for {
+		e, err := a.cfg.Store.KV().Get(ctx, ns, key)
+		if errors.Is(err, hostcall.ErrNotFound) {
+			return &reply{json: Written{Revision: a.cfg.Store.KV().AsOf(), Epoch: a.cfg.Store.Epoch(), Absent: true}}, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		out, err := a.removeKey(ctx, c, ns, key, int64(e.Revision))
+		if !errors.Is(err, hostcall.ErrConflict) && !errors.Is(err, hostcall.ErrNotFound) {
+			return out, err
+		}
+	}
 }
 
 func (a *API) removeKey(ctx context.Context, c *call, ns hostcall.Namespace, key string, at int64) (*reply, error) {

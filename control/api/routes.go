@@ -76,6 +76,8 @@ func (a *API) publicRoutes() []*route {
 		{name: "createToken", method: "POST", pattern: "/v1/tokens", summary: "Make an API token", scope: admin, mutates: true, secret: true, limit: jsonLimit, status: 201, in: TokenRequest{}, out: TokenCreated{}, do: a.createToken},
 		{name: "deleteToken", method: "DELETE", pattern: "/v1/tokens/{id}", summary: "Revoke an API token, at once", scope: admin, mutates: true, status: 200, out: Empty{}, do: a.deleteToken},
 		{name: "listAudit", method: "GET", pattern: "/v1/audit", summary: "Every change, oldest first", scope: admin, status: 200, query: auditQuery, out: AuditList{}, do: a.listAudit},
+		{name: "getLogs", method: "GET", pattern: "/v1/logs", summary: "Functions' logs and access records of all nodes, merged; also of exchanges that reached no function", scope: read, status: 200, query: logQuery, rawOut: "lines of JSON (application/x-ndjson); empty ones say that the stream is alive", stream: a.streamLogs},
+		{name: "getProjectLogs", method: "GET", pattern: "/v1/projects/{project}/logs", summary: "A project's logs and access records of all nodes, merged", scope: read, status: 200, query: logQuery, rawOut: "lines of JSON (application/x-ndjson); empty ones say that the stream is alive", stream: a.streamLogs},
 		{name: "listProjects", method: "GET", pattern: "/v1/projects", summary: "Projects that have something", scope: read, status: 200, out: ProjectList{}, do: a.listProjects},
 		{name: "listProjectAudit", method: "GET", pattern: "/v1/projects/{project}/audit", summary: "Every change in a project, oldest first", scope: admin, status: 200, query: auditQuery, out: AuditList{}, do: a.listAudit},
 
@@ -86,6 +88,7 @@ func (a *API) publicRoutes() []*route {
 		{name: "deleteFunction", method: "DELETE", pattern: fnPath + "/{function}", summary: "Take a function away from every node", scope: deploy, mutates: true, status: 200, out: Release{}, do: a.deleteFunction},
 		{name: "listReleases", method: "GET", pattern: fnPath + "/{function}/releases", summary: "A function's releases, newest first, 64 at most", scope: read, status: 200, out: ReleaseList{}, do: a.listReleases},
 		{name: "createRelease", method: "POST", pattern: fnPath + "/{function}/releases", summary: "Make an uploaded bundle live", scope: deploy, mutates: true, limit: jsonLimit, status: 201, in: DeployRequest{}, out: Deployed{}, do: a.createRelease},
+		{name: "rollback", method: "POST", pattern: fnPath + "/{function}/rollback", summary: "Make an earlier release live again, as a new one, without preparing it anew", scope: deploy, mutates: true, limit: jsonLimit, status: 201, in: RollbackRequest{}, out: Deployed{}, do: a.rollback},
 		{name: "getReleaseStatus", method: "GET", pattern: fnPath + "/{function}/releases/{number}/status", summary: "Where a release stands, PoP by PoP", scope: read, status: 200, query: waitQuery, out: Status{}, do: a.getReleaseStatus},
 
 		{name: "listNamespaces", method: "GET", pattern: "/v1/projects/{project}/kv", summary: "KV namespaces", scope: read, status: 200, out: NamespaceList{}, do: a.listNamespaces},
@@ -98,6 +101,13 @@ func (a *API) publicRoutes() []*route {
 }
 
 var auditQuery = []param{{"after", "entries after this sequence"}, {"limit", "entries in the page, 1 to 500; default 100"}}
+
+var logQuery = []param{
+	{"function", "only this function's"}, {"pop", "only of this PoP's nodes"}, {"kind", "access or function; default both"},
+	{"level", "this and above: debug, info, warn or error; default all"}, {"request", "only the exchange with this ID"},
+	{"since", "how far back, Go duration; default nothing of the past"}, {"tail", "the newest of the past lines, at most; default 1000, at most 10000"},
+	{"follow", "true: go on with what comes, until the caller leaves"},
+}
 
 // path is the pattern as the OpenAPI document writes it.
 func (rt *route) path() string { return strings.ReplaceAll(rt.pattern, "...}", "}") }

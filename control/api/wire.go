@@ -35,7 +35,12 @@ type DeployRequest struct {
 	Bundle function.Digest `json:"bundle"`
 }
 
-// Deployed answers a deployment.
+// RollbackRequest makes an earlier release live again.
+type RollbackRequest struct {
+	To uint64 `json:"to,omitempty"` // the release's number; 0: the newest before the live one that differs from it
+}
+
+// Deployed answers a deployment, or a rollback.
 type Deployed struct {
 	Release           Release  `json:"release"`
 	Unchanged         bool     `json:"unchanged,omitempty"`          // this bundle was live already: nothing was done
@@ -47,6 +52,14 @@ type Deployed struct {
 type Release struct {
 	catalog.Position
 	catalog.Release
+}
+
+// shown is r as it is told: limits that its manifest left open are those in force.
+func shown(at catalog.Position, r catalog.Release) Release {
+	if !r.Removed {
+		r.Limits = r.Limits.WithDefaults()
+	}
+	return Release{at, r}
 }
 
 // Function is one function as it is live.
@@ -139,6 +152,7 @@ type KeyList struct {
 type Written struct {
 	Revision uint64 `json:"revision"`
 	Epoch    uint64 `json:"epoch"`
+	Absent   bool   `json:"absent,omitempty"` // a deletion found nothing to delete, and wrote nothing
 }
 
 // TokenRequest makes an API token.

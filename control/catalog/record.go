@@ -36,7 +36,7 @@ type Release struct {
 	Image     function.Digest   `json:"image,omitempty"`
 	Started   bool              `json:"started,omitempty"`
 	Routes    []string          `json:"routes,omitempty"` // canonical patterns
-	Limits    function.Limits   `json:"limits"`
+	Limits    function.Limits   `json:"limits,omitzero"`
 	Bindings  function.Bindings `json:"bindings"`
 	Publisher identity.KeyID    `json:"publisher,omitempty"`
 	CreatedAt time.Time         `json:"created_at"`

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"runtime"
@@ -114,7 +113,7 @@ func start(t *testing.T) *node {
 	n := &node{sockets: listentest.Open(t), records: make(chan map[string]any, 100)}
 	h, err := serve.New(serve.Config{
 		Limiter:   limit.New(limit.Config{}),
-		Telemetry: telemetry.New(telemetry.Config{Log: slog.New(slog.NewJSONHandler(n, nil))}),
+		Telemetry: telemetry.New(telemetry.Config{Log: telemetry.Direct{W: n}}),
 	})
 	if err != nil {
 		t.Fatal(err)

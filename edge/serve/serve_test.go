@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -62,7 +61,7 @@ func newNode(t testing.TB, routes map[string]invoker) *node {
 	t.Helper()
 	n := &node{limiter: limit.New(limit.Config{Rand: func(int64) int64 { return 2 }})}
 	place := telemetry.Place{PoP: "fra", Node: "fra-1", Region: "eu"}
-	n.tel = telemetry.New(telemetry.Config{Place: place, Log: slog.New(slog.NewJSONHandler(n, nil))})
+	n.tel = telemetry.New(telemetry.Config{Place: place, Log: telemetry.Direct{W: n, Place: place}})
 	h, err := serve.New(serve.Config{Limiter: n.limiter, Telemetry: n.tel, Place: place})
 	if err != nil {
 		t.Fatal(err)

@@ -22,12 +22,12 @@ func (s *stuck) Write(p []byte) (int, error) {
 // is kept for them is bounded; how much was lost is told.
 func TestLogThatIsNotRead(t *testing.T) {
 	out := &stuck{free: make(chan struct{})}
-	log := NewLog(out)
+	log := NewLog(out, LogConfig{})
 	logged := make(chan struct{})
 	go func() {
 		defer close(logged)
 		for range 3 * mostWaiting / (64 << 10) {
-			log.Info(strings.Repeat("x", 64<<10))
+			log.Record(&Record{Path: strings.Repeat("x", 64<<10)})
 		}
 	}()
 	select {

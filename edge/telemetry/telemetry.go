@@ -2,8 +2,6 @@
 package telemetry
 
 import (
-	"context"
-	"log/slog"
 	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,8 +12,8 @@ import (
 // Config wires a Telemetry.
 type Config struct {
 	Place Place
-	// Log gets one line for each exchange; nil: none. See NewLog.
-	Log *slog.Logger
+	// Log gets a record of each exchange; nil: nobody does. A *Log is one.
+	Log Recorder
 	// Functions bounds how many functions have series of their own; the others
 	// share one, named "other". Default 2,000.
 	Functions int
@@ -24,7 +22,6 @@ type Config struct {
 // Telemetry observes exchanges and serves the metrics. Use New.
 type Telemetry struct {
 	cfg      Config
-	log      slog.Handler // nil: none
 	registry *prometheus.Registry
 	handler  http.Handler
 	exchange *series
@@ -46,17 +43,14 @@ func New(cfg Config) *Telemetry {
 		handler:  promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
 		exchange: newSeries(registry, cfg.Place.PoP, cfg.Functions),
 	}
-	if cfg.Log != nil {
-		t.log = cfg.Log.Handler().WithAttrs([]slog.Attr{slog.String("pop", cfg.Place.PoP), slog.String("node", cfg.Place.Node)})
-	}
 	return t
 }
 
 // Observe counts and logs one exchange.
 func (t *Telemetry) Observe(r Record) {
 	t.exchange.observe(&r)
-	if t.log != nil {
-		r.write(context.Background(), t.log)
+	if t.cfg.Log != nil {
+		t.cfg.Log.Record(&r)
 	}
 }
 

@@ -33,8 +33,8 @@ func metrics(t *testing.T, tel *Telemetry) string {
 
 func TestObserve(t *testing.T) {
 	var out bytes.Buffer
-	log := NewLog(&out)
-	tel := New(Config{Place: Place{PoP: "fra", Node: "n1"}, Log: log.Logger})
+	log := NewLog(&out, LogConfig{Place: Place{PoP: "fra", Node: "n1"}})
+	tel := New(Config{Place: Place{PoP: "fra", Node: "n1"}, Log: log})
 	tel.Gauge("routes", "Routes.", func() float64 { return 7 })
 	tel.Observe(sample)
 	tel.Observe(Record{Method: "GET", Protocol: "HTTP/1.1", Status: 404, Refused: "no-route"})
@@ -119,8 +119,8 @@ func (failing) Write([]byte) (int, error) { return 0, errors.New("disk full") }
 func TestLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out sink
-		l := NewLog(&out)
-		l.Info("one")
+		l := NewLog(&out, LogConfig{})
+		l.Record(&Record{Path: "one"})
 		synctest.Wait()
 		if out.String() != "" {
 			t.Error("a line did not wait for others")
@@ -130,12 +130,12 @@ func TestLog(t *testing.T) {
 		if !strings.Contains(out.String(), "one") {
 			t.Error("a line waited longer than it may")
 		}
-		l.Info("two")
-		if err := l.Close(); err != nil || !strings.HasSuffix(out.String(), "\"two\"}\n") {
+		l.Record(&Record{Path: "two"})
+		if err := l.Close(); err != nil || !strings.Contains(out.String(), `"path":"two"`) {
 			t.Errorf("after Close: %q, %v", out.String(), err)
 		}
-		bad := NewLog(failing{})
-		bad.Info("x")
+		bad := NewLog(failing{}, LogConfig{})
+		bad.Record(&Record{})
 		if err := bad.Close(); err == nil {
 			t.Error("a failed write is not told")
 		}
@@ -143,9 +143,9 @@ func TestLog(t *testing.T) {
 }
 
 func BenchmarkObserve(b *testing.B) {
-	log := NewLog(discard{})
+	log := NewLog(discard{}, LogConfig{})
 	defer log.Close()
-	tel := New(Config{Log: log.Logger})
+	tel := New(Config{Log: log})
 	b.ReportAllocs()
 	for b.Loop() {
 		tel.Observe(sample)

@@ -42,6 +42,20 @@ func (c *Client) Deploy(ctx context.Context, project, name string, digest functi
 	return d, c.json(ctx, k.jsonBody(api.DeployRequest{Bundle: digest}), &d)
 }
 
+// Rollback makes an earlier release live again; to 0 is the newest of another bundle.
+func (c *Client) Rollback(ctx context.Context, project, name string, to uint64) (api.Deployed, error) {
+	var d api.Deployed
+	k := call{method: http.MethodPost, path: projectPath(project, "functions", name, "rollback"), header: http.Header{api.HeaderIdempotency: {rand.Text()}}}
+	return d, c.json(ctx, k.jsonBody(api.RollbackRequest{To: to}), &d)
+}
+
+// Releases lists a function's releases that are kept, newest first.
+func (c *Client) Releases(ctx context.Context, project, name string) ([]api.Release, error) {
+	var l api.ReleaseList
+	err := c.json(ctx, call{method: http.MethodGet, path: projectPath(project, "functions", name, "releases")}, &l)
+	return l.Releases, err
+}
+
 // Remove takes a function away from every node.
 func (c *Client) Remove(ctx context.Context, project, name string) (api.Release, error) {
 	var r api.Release

@@ -63,6 +63,9 @@ type Fetch struct {
 type Log struct {
 	Level  string `toml:"level" doc:"debug, info, warn or error." default:"info"`
 	Access bool   `toml:"access" doc:"One JSON line per request on standard output." default:"true"`
+
+	RecentBytes   int `toml:"recent_bytes" doc:"Memory for recent lines, which 'selvage logs' shows, in bytes." default:"16777216"`
+	FunctionBytes int `toml:"function_bytes" doc:"What one function may log in a second, in bytes, on average; more is dropped and counted." default:"1048576"`
 }
 
 // DefaultEdge returns the configuration of a file that sets nothing.
@@ -71,7 +74,7 @@ func DefaultEdge() Edge {
 		Node:   Node{Region: "local"},
 		Listen: EdgeListen{Public: "0.0.0.0:443", Admin: "127.0.0.1:9090", Peer: "0.0.0.0:7443", Gossip: "0.0.0.0:7946"},
 		Limits: EdgeLimits{Concurrency: 10_000, CacheBytes: 128 << 20},
-		Log:    Log{Level: "info", Access: true},
+		Log:    Log{Level: "info", Access: true, RecentBytes: 16 << 20, FunctionBytes: 1 << 20},
 	}
 }
 
@@ -123,6 +126,8 @@ func (c *Edge) Validate() error {
 		}
 	}
 	f.level(c.Log.Level)
+	f.positive("log.recent_bytes", c.Log.RecentBytes)
+	f.positive("log.function_bytes", c.Log.FunctionBytes)
 	return errors.Join(f...)
 }
 

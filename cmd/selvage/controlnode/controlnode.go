@@ -143,7 +143,7 @@ func (c *control) members() []api.Member {
 	var all []api.Member
 	for _, m := range c.gossip.Members() {
 		if m.Meta.Role == fleet.Node && m.Health != fleet.Left {
-			all = append(all, api.Member{Name: m.Name, PoP: m.Meta.PoP, Region: m.Meta.Region, Public: m.Meta.Public, Alive: m.Health == fleet.Alive})
+			all = append(all, api.Member{Name: m.Name, PoP: m.Meta.PoP, Region: m.Meta.Region, Public: m.Meta.Public, Peer: m.Meta.Peer, Alive: m.Health == fleet.Alive})
 		}
 	}
 	return all

@@ -44,8 +44,7 @@ type dataPath struct {
 	pool     *pool.Pool
 	kv       *kv.Store
 	fetch    *fetch.Client
-	lines    *slog.Logger   // access records and functions' lines
-	access   *telemetry.Log // what writes them
+	lines    *telemetry.Log // access records and functions' lines
 	metrics  *telemetry.Telemetry
 	limiter  *limit.Limiter
 	handler  *serve.Handler
@@ -105,13 +104,9 @@ func (n *node) own() []netip.AddrPort {
 
 func (n *node) openServe(p *dataPath) (err error) {
 	place := telemetry.Place{PoP: n.cfg.Node.PoP, Node: n.cfg.Node.Name, Region: n.cfg.Node.Region}
-	p.access = telemetry.NewLog(os.Stdout)
-	p.lines = p.access.Logger
-	tc := telemetry.Config{Place: place}
-	if n.cfg.Log.Access {
-		tc.Log = p.lines
-	}
-	p.metrics = telemetry.New(tc)
+	l := n.cfg.Log
+	p.lines = telemetry.NewLog(os.Stdout, telemetry.LogConfig{Place: place, NoAccess: !l.Access, RecentBytes: l.RecentBytes, FunctionBytes: l.FunctionBytes})
+	p.metrics = telemetry.New(telemetry.Config{Place: place, Log: p.lines})
 	p.limiter = limit.New(limit.Config{Node: n.cfg.Limits.Concurrency})
 	return nil
 }
@@ -212,8 +207,8 @@ func (p *dataPath) close(log *slog.Logger) {
 	if p.engine != nil {
 		errs = append(errs, p.engine.Close())
 	}
-	if p.access != nil {
-		errs = append(errs, p.access.Close())
+	if p.lines != nil {
+		errs = append(errs, p.lines.Close())
 	}
 	if err := errors.Join(errs...); err != nil {
 		log.Warn("closing", "err", err)

@@ -20,6 +20,8 @@ func (n *node) gauges(a *agent.Agent[*pool.Function]) {
 	m.Gauge("kv_entries_bytes", "Memory of cached KV entries.", func() float64 { return float64(p.kv.Stats().Bytes) })
 	m.Counter("kv_hits_total", "KV reads answered in this node.", func() float64 { return float64(p.kv.Stats().Hits) })
 	m.Counter("kv_misses_total", "KV reads that asked control.", func() float64 { return float64(p.kv.Stats().Misses) })
+	m.Counter("log_lines_dropped_total", "Log lines dropped: over a function's rate, or not read in time.", func() float64 { return float64(p.lines.Stats().Lost) })
+	m.Gauge("log_followers", "Who follows this node's log.", func() float64 { return float64(p.lines.Stats().Follows) })
 	m.Gauge("catalog_revision", "Revision of the catalog applied here.", func() float64 { return float64(a.Stats().Revision) })
 	m.Counter("blobs_from_control_total", "Codes and images fetched from control.", func() float64 { return float64(a.Stats().Fetched.FromControl) })
 	m.Counter("blobs_from_neighbours_total", "Codes and images fetched from a node of the PoP.", func() float64 { return float64(a.Stats().Fetched.FromNeighbours) })

@@ -15,6 +15,7 @@ import (
 	"github.com/selvage-edge/selvage/control/agent"
 	"github.com/selvage-edge/selvage/control/fleet"
 	"github.com/selvage-edge/selvage/control/identity"
+	"github.com/selvage-edge/selvage/control/logs"
 	"github.com/selvage-edge/selvage/control/peer"
 )
 
@@ -101,5 +102,6 @@ func (n *node) peerServer() (*peer.Server, error) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(n.agent.Stats()) // the peer left; nobody to tell
 	})
+	mux.Handle("GET "+logs.Path, logs.Handler(n.path.lines))
 	return peer.NewServer(peer.ServerConfig{Member: n.member.id.Member, Handler: mux})
 }

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/selvage-edge/selvage/cmd/selvage/request"
+	"github.com/selvage-edge/selvage/control/api"
+	"github.com/selvage-edge/selvage/runtime/guesttest"
+)
+
+const greetAgain = `(data (i32.const 64) "again\n")
+(func (export "handle") (drop (call $response_write (i32.const 64) (i32.const 6))))`
+
+// What those who run a fleet do with it, on one that runs.
+func TestOperations(t *testing.T) {
+	w := openWorld(t, "127.0.0.100")
+	dir := w.function(t, "good", guesttest.Guest(t, greet))
+	w.selvage(t, "deploy", "--wait", dir).expect(t, exitOK, "live")
+	t.Run("rollback", func(t *testing.T) { w.rollBack(t) })
+	t.Run("logs", func(t *testing.T) { w.logs(t) })
+	t.Run("token", func(t *testing.T) { w.tokens(t) })
+}
+
+func (w *world) rollBack(t *testing.T) {
+	w.selvage(t, "rollback", "none").expect(t, exitRefused, "never was")
+	w.selvage(t, "rollback", "good").expect(t, exitRefused, "no earlier release")
+	w.selvage(t, "deploy", "--wait", w.function(t, "good", guesttest.Guest(t, greetAgain))).expect(t, exitOK, "live")
+	if status, body := w.get(t, request.HTTP2, "good", "/"); status != 200 || body != "again\n" {
+		t.Fatalf("deployed: %d %q", status, body)
+	}
+	w.selvage(t, "rollback", "--wait", "good").expect(t, exitOK, "release 3", "live", "cached")
+	if status, body := w.get(t, request.HTTP2, "good", "/"); status != 200 || body != "woven\n" {
+		t.Errorf("rolled back: %d %q", status, body)
+	}
+	w.selvage(t, "rollback", "good", "--to", "1", "--json").expect(t, exitOK, `"unchanged": true`)
+	w.selvage(t, "rollback", "good", "--to", "7").expect(t, exitRefused, "selvage versions good")
+	w.selvage(t, "versions", "good").expect(t, exitOK, "live, as release 1")
+	var all []api.Release
+	if err := json.Unmarshal([]byte(w.selvage(t, "versions", "good", "--json").out), &all); err != nil || len(all) != 3 || all[0].Bundle != all[2].Bundle || all[0].Limits.Concurrency == 0 {
+		t.Errorf("versions: %+v, %v", all, err)
+	}
+}
+
+func (w *world) tokens(t *testing.T) {
+	w.selvage(t, "token", "create", "--life", "9000h").expect(t, exitUsage, "2160h")
+	w.selvage(t, "token", "create", "--scope", "all").expect(t, exitRefused, "admin, deploy or read")
+	secret := strings.TrimSpace(w.selvage(t, "token", "create", "--project", "default", "--note", "for the test").out)
+	as := append(w.env, "SELVAGE_TOKEN="+secret)
+	selvage(t, as, "versions", "good").expect(t, exitOK, "live")
+	selvage(t, as, "rollback", "good").expect(t, exitRefused, "scope deploy")
+	w.selvage(t, "token", "ls").expect(t, exitOK, "for the test", "read")
+	id := strings.Split(secret, "_")[1]
+	w.selvage(t, "token", "revoke", id).expect(t, exitOK, "revoked")
+	selvage(t, as, "versions", "good").expect(t, exitRefused, "token")
+	w.selvage(t, "token", "revoke", id).expect(t, exitRefused, "token")
+}
+
+const talks = `(data (i32.const 64) "I was asked\n")
+(func (export "handle")
+	(drop (call $log (i32.const 4) (i32.const 64) (i32.const 11)))
+	(drop (call $response_write (i32.const 64) (i32.const 12))))`
+
+func (w *world) logs(t *testing.T) {
+	w.selvage(t, "deploy", "--wait", w.function(t, "talks", guesttest.Guest(t, talks))).expect(t, exitOK, "live")
+	if status, _ := w.get(t, request.HTTP3, "talks", "/path"); status != 200 {
+		t.Fatalf("it answers %d", status)
+	}
+	w.get(t, request.HTTP2, "good", "/")
+	w.selvage(t, "logs", "--level", "loud").expect(t, exitUsage, "debug, info, warn or error")
+	got := w.selvage(t, "logs", "talks")
+	got.expect(t, exitOK, "WARN I was asked", "GET talks.edge.localhost/path 200", "lon-1", "cpu", "mem")
+	if strings.Contains(got.out, "good") {
+		t.Errorf("another function's lines:\n%s", got.out)
+	}
+	if got := w.selvage(t, "logs", "--kind", "access", "--level", "warn"); strings.Contains(got.out, "talks") {
+		t.Errorf("what was not asked for:\n%s", got.out)
+	}
+	var line struct {
+		Kind, Function, PoP string
+		RequestID           string `json:"request_id"`
+	}
+	first, _, _ := strings.Cut(w.selvage(t, "logs", "talks", "--json", "--tail", "1").out, "\n")
+	if err := json.Unmarshal([]byte(first), &line); err != nil || line.Function != "talks" || line.PoP != "lon" {
+		t.Errorf("%s: %+v, %v", first, line, err)
+	}
+	w.selvage(t, "logs", "--request", line.RequestID).expect(t, exitOK, "I was asked", "GET talks.edge.localhost/path 200")
+	w.logsLive(t)
+}
+
+// logsLive follows while a request is made.
+func (w *world) logsLive(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(exe, "logs", "-f", "talks")
+	cmd.Env = append(os.Environ(), w.env...)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	heard := make(chan string, 1)
+	go func() {
+		in := bufio.NewScanner(out)
+		for in.Scan() {
+			if strings.Contains(in.Text(), "GET talks.edge.localhost/live") {
+				heard <- in.Text()
+				return
+			}
+		}
+	}()
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
+		w.get(t, request.HTTP2, "talks", "/live")
+		select {
+		case <-heard:
+			return
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+	t.Error("nothing was heard of a request while its log was followed")
+}
