@@ -66,6 +66,9 @@ func (r *Record) write(ctx context.Context, log slog.Handler) {
 			slog.Uint64("crossings", r.Usage.Crossings),
 		)
 	}
+	if len(r.Usage.Refused) > 0 {
+		attrs = append(attrs, refusedCalls(r.Usage.Refused))
+	}
 	if r.Refused != "" {
 		attrs = append(attrs, slog.String("refused", r.Refused))
 	}
@@ -78,6 +81,15 @@ func (r *Record) write(ctx context.Context, log slog.Handler) {
 	line := slog.NewRecord(r.Time, level, "exchange", 0)
 	line.AddAttrs(attrs...)
 	_ = log.Handle(ctx, line) // a Log tells its write errors when it is closed
+}
+
+// refusedCalls is how often each kind of call was refused.
+func refusedCalls(all fault.Tally) slog.Attr {
+	attrs := make([]slog.Attr, 0, len(all))
+	for _, t := range all {
+		attrs = append(attrs, slog.Int(t.Refusal.String(), t.Count))
+	}
+	return slog.Attr{Key: "refused_calls", Value: slog.GroupValue(attrs...)}
 }
 
 // level is error for what operators must look at: the platform's own failures.

@@ -40,7 +40,9 @@ type Session struct {
 	kvOperations int
 	subrequests  int
 	fetches      map[int32]*fetch
-	lastFetch    int32 // handles are not given twice: one that was closed stays closed
+	lastFetch    int32         // handles are not given twice: one that was closed stays closed
+	arrived      chan struct{} // a response's head has come; nil before the first fetch
+	refused      fault.Tally
 }
 
 // NewSession returns a session. Close it before its instance.
@@ -96,6 +98,10 @@ func (s *Session) Do(ctx context.Context, ev *engine.Event) (int64, error) {
 		return s.fetchRead(ctx, a)
 	case OpFetchClose:
 		return s.fetchClose(a)
+	case OpFetchTrailers:
+		return s.fetchTrailers(ctx, a)
+	case OpFetchWait:
+		return s.fetchWait(ctx, a)
 	}
 	return 0, fault.New(fault.Internal, fmt.Sprintf("no native call has number %d", ev.Op), nil)
 }
