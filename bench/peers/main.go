@@ -34,15 +34,19 @@ func main() {
 	jsonFile := flag.String("json", "", "also write each row to this file, as JSON lines")
 	quick := flag.Bool("quick", false, "short rounds: to see that it works, not for figures")
 	serve := flag.Bool("serve", false, "be the server of the HTTP rows (started by the command itself)")
+	wait := flag.String("wait", "", "be the server of the wait rows, with this backend (started by the command itself)")
 	rows := flag.String("rows", "", "only rows whose names begin so, for example http/h1 (for figures run all: they are made side by side)")
 	profile := flag.String("profile", "", "write a processor profile of the server of the HTTP rows to this file")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	ctx, cancel := context.WithTimeout(ctx, runLimit)
 	var err error
-	if *serve {
+	switch {
+	case *serve:
 		err = runServer(ctx, *profile)
-	} else {
+	case *wait != "":
+		err = runWaitServer(ctx, *wait)
+	default:
 		err = run(ctx, *jsonFile, *profile, *rows, *quick)
 	}
 	cancel()
@@ -76,6 +80,11 @@ func run(ctx context.Context, jsonFile, profile, only string, quick bool) error 
 	if wanted(only, "http/") {
 		var more []row
 		more, err = httpRows(ctx, s, template, profile, only)
+		rows = append(rows, more...)
+	}
+	if err == nil && wanted(only, "wait/") {
+		var more []row
+		more, err = waitRows(ctx)
 		rows = append(rows, more...)
 	}
 	table(os.Stdout, rows)

@@ -17,7 +17,7 @@ import (
 	"github.com/selvage-edge/selvage/cmd/selvage/up"
 )
 
-// limit bounds the whole run; compiling three examples on three nodes with two cores is most of it.
+// limit bounds the whole run; compiling four examples on three nodes with two cores is most of it.
 const limit = 15 * time.Minute
 
 func main() {
@@ -59,6 +59,10 @@ func run(ctx context.Context, selvage, jsonFile string, keep bool) (ok bool, err
 	}
 	d := &demo{fleet: up.Fleet{Layout: layout, Selvage: bin}, work: filepath.Join(dir, "functions")}
 	defer d.fleet.Stop()
+	if d.origin, err = startOrigin(); err != nil {
+		return false, err
+	}
+	defer d.origin.close()
 	err = d.show(ctx)
 	if err != nil && !keep {
 		d.showLogs(os.Stderr)

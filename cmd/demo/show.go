@@ -22,6 +22,7 @@ import (
 type demo struct {
 	fleet  up.Fleet
 	work   string // where functions are made
+	origin *origin
 	checks checks
 }
 
@@ -101,7 +102,11 @@ func (d *demo) deployExamples(ctx context.Context) error {
 	if _, err := d.fleet.Run(ctx, "init", "--json", own); err != nil {
 		return err
 	}
-	for _, dir := range []string{own, "sdk/examples/hello", "sdk/examples/redirects", "sdk/examples/httpbin"} {
+	proxy, err := d.proxyFunction()
+	if err != nil {
+		return err
+	}
+	for _, dir := range []string{own, "sdk/examples/hello", "sdk/examples/redirects", "sdk/examples/httpbin", proxy} {
 		start := time.Now()
 		v, err := d.deploy(ctx, dir)
 		if err != nil {
@@ -122,6 +127,7 @@ func (d *demo) probes() map[string][]expect {
 	return map[string][]expect{
 		"hello":     {get("/", "hello")},
 		greeter:     {get("/", "hello from "+greeter)},
+		"proxy":     d.proxyProbes(),
 		"redirects": {{path: "/s/docs", status: 302, location: firstLink, bytes: -1}, {path: "/s/none", status: 404, bytes: -1}},
 		"httpbin": {
 			get("/get?a=b", `"a"`, `"b"`), {path: "/headers", status: 200, header: [2]string{"X-Demo", "selvage"}, contains: []string{"X-Demo", "selvage"}, bytes: -1},

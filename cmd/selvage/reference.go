@@ -12,7 +12,6 @@ import (
 	"github.com/selvage-edge/selvage/cmd/selvage/config"
 	"github.com/selvage-edge/selvage/control/api"
 	"github.com/selvage-edge/selvage/control/bundle"
-	"github.com/selvage-edge/selvage/runtime/fault"
 )
 
 func referenceCommand(_ *options) *cobra.Command {
@@ -32,10 +31,12 @@ func writeReference(w io.Writer, root *cobra.Command) error {
 	bundle.WriteReference(w)
 	fmt.Fprint(w, "\n## Limits\n\n")
 	bundle.WriteLimits(w)
-	fmt.Fprint(w, "\n## Faults\n\nWhat a function can fail with; the log and the metric name it.\n\n| fault | status | meaning |\n|---|---|---|\n")
-	for _, k := range fault.Kinds() {
-		fmt.Fprintf(w, "| `%s` | %d | the function %s |\n", k, k.Status(), k.Text())
-	}
+	fmt.Fprint(w, "\n## Faults\n\nWhat a function can fail with. The function's log says it with the limit and the key that changes it; so do the access\n"+
+		"record (`fault`, `fault_limit`, `fault_knob`) and the metric `selvage_faults_total`. The client sees the status, or, when\nthe answer had begun, a response that breaks off.\n\n")
+	bundle.WriteFaults(w)
+	fmt.Fprint(w, "\n## Refusals\n\nCalls that the node refuses and the function survives: it reads a status below zero, in Go an error. The function's log says it\n"+
+		"once a request; the access record (`refused_calls`) and the metric `selvage_refused_calls_total` count them.\n\n")
+	bundle.WriteRefusals(w)
 	fmt.Fprint(w, "\n## Configuration of an edge node: selvage edge --config FILE\n\n")
 	config.WriteReference(w, config.DefaultEdge())
 	fmt.Fprint(w, "\n## Configuration of a control node: selvage control --config FILE\n\n")

@@ -103,6 +103,8 @@ func readLimits(t *table, l *function.Limits) {
 	t.sizeInt("log", &l.LogBytes, top.LogBytes)
 	t.count("subrequests", &l.Subrequests, top.Subrequests)
 	t.count("subrequests_now", &l.SubrequestsNow, top.SubrequestsNow)
+	t.size("subrequest_body", &l.SubrequestBody, top.SubrequestBody)
+	t.count("host_calls", &l.HostCalls, top.HostCalls)
 	t.count("kv_operations", &l.KVOperations, top.KVOperations)
 	t.count("concurrency", &l.Concurrency, top.Concurrency)
 	t.done()
@@ -272,9 +274,30 @@ func readBackends(root *table, b *function.Bindings) {
 				backend.URL = parsed.String()
 			}
 		}
+		backend.Private = t.flag("private")
+		readTimeouts(t, &backend.Timeouts)
 		t.done()
 		b.Backends = append(b.Backends, backend)
 	}
+}
+
+func readTimeouts(t *table, o *function.Timeouts) {
+	top := function.CeilingTimeouts
+	t.duration("connect_timeout", &o.Connect, top.Connect)
+	t.duration("tls_timeout", &o.TLS, top.TLS)
+	t.duration("first_byte_timeout", &o.FirstByte, top.FirstByte)
+	t.duration("between_bytes_timeout", &o.Between, top.Between)
+	t.duration("total_timeout", &o.Total, top.Total)
+}
+
+// flag reads true or false; false if it is not there.
+func (t *table) flag(name string) bool {
+	v, ok := t.get(name)
+	b, is := v.(bool)
+	if ok && !is {
+		t.fault(name, "%s where true or false is wanted", show(v))
+	}
+	return b
 }
 
 func readVariables(t *table, b *function.Bindings) {

@@ -68,6 +68,8 @@ response_head = "16KiB"
 log = "1KiB"
 subrequests = 3
 subrequests_now = 2
+subrequest_body = "2GiB"
+host_calls = 5000
 kv_operations = 10
 concurrency = 5
 
@@ -82,6 +84,12 @@ access = "write"
 [[backends]]
 name = "pay"
 url = "https://Pay.example.com:8443"
+private = true
+connect_timeout = "1s"
+tls_timeout = "2s"
+first_byte_timeout = "3s"
+between_bytes_timeout = "4s"
+total_timeout = "5s"
 
 [variables]
 GREETING = "hello"
@@ -98,11 +106,16 @@ func TestManifestInFull(t *testing.T) {
 		Build:  Build{Command: "make", Output: "out/cart.wasm"},
 		Limits: function.Limits{
 			CPU: 100 * time.Millisecond, Wall: time.Minute, MemoryBytes: 256 << 20, RequestBody: 1 << 20, ResponseHead: 16 << 10,
-			LogBytes: 1 << 10, Subrequests: 3, SubrequestsNow: 2, KVOperations: 10, Concurrency: 5,
+			LogBytes: 1 << 10, Subrequests: 3, SubrequestsNow: 2, SubrequestBody: 2 << 30, HostCalls: 5000, KVOperations: 10, Concurrency: 5,
 		},
 		Bindings: function.Bindings{
-			KV:        []function.KVBinding{{Name: "items", Namespace: "items"}, {Name: "orders", Namespace: "orders-2", Write: true}},
-			Backends:  []function.Backend{{Name: "pay", URL: "https://pay.example.com:8443"}},
+			KV: []function.KVBinding{{Name: "items", Namespace: "items"}, {Name: "orders", Namespace: "orders-2", Write: true}},
+			Backends: []function.Backend{{
+				Name: "pay", URL: "https://pay.example.com:8443", Private: true,
+				Timeouts: function.Timeouts{
+					Connect: time.Second, TLS: 2 * time.Second, FirstByte: 3 * time.Second, Between: 4 * time.Second, Total: 5 * time.Second,
+				},
+			}},
 			Variables: map[string]string{"GREETING": "hello"},
 		},
 		Source: []byte(full),

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/selvage-edge/selvage/runtime/function"
 )
@@ -23,7 +25,29 @@ var manifestKeys = []key{
 	{"kv.access", "`read`", "`read` or `write`."},
 	{"backends.name", "(required)", "A name for the origin. One `[[backends]]` table for each."},
 	{"backends.url", "(required)", "Scheme, host and optional port that the function may send requests to."},
+	{"backends.private", "`false`", "`true`: it may be in a private network; the node's `fetch.allow` must allow that network too."},
+	{"backends.connect_timeout", timeout(function.DefaultTimeouts.Connect, function.CeilingTimeouts.Connect), "Name and TCP connection. One subrequest over a timeout fails as unavailable."},
+	{"backends.tls_timeout", timeout(function.DefaultTimeouts.TLS, function.CeilingTimeouts.TLS), "TLS handshake."},
+	{"backends.first_byte_timeout", timeout(function.DefaultTimeouts.FirstByte, function.CeilingTimeouts.FirstByte), "From the request sent to the response's head."},
+	{"backends.between_bytes_timeout", timeout(function.DefaultTimeouts.Between, function.CeilingTimeouts.Between), "Without a byte of the response's body, while the function waits for one."},
+	{"backends.total_timeout", timeout(function.DefaultTimeouts.Total, function.CeilingTimeouts.Total), "From the call to the last byte of the response's body."},
 	{"variables", "none", "Names and values given to the function; also its environment."},
+}
+
+func timeout(def, ceiling time.Duration) string {
+	if def == 0 {
+		return "`limits.wall`; at most " + short(ceiling)
+	}
+	return short(def) + "; at most " + short(ceiling)
+}
+
+// short is a duration without zero parts: 15m, not 15m0s.
+func short(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = s[:len(s)-2]
+	}
+	return s
 }
 
 // WriteReference writes a table of the manifest's keys.
@@ -49,6 +73,8 @@ var limitKeys = []limitKey{
 	{"log", "Log lines of one request.", "dropped and counted", func(l function.Limits) string { return formatSize(int64(l.LogBytes)) }},
 	{"subrequests", "Outbound requests.", "refused to the function", func(l function.Limits) string { return strconv.Itoa(l.Subrequests) }},
 	{"subrequests_now", "Outbound requests at once.", "refused to the function", func(l function.Limits) string { return strconv.Itoa(l.SubrequestsNow) }},
+	{"subrequest_body", "Body of one subrequest's response.", "the read fails", func(l function.Limits) string { return formatSize(l.SubrequestBody) }},
+	{"host_calls", "Host calls that leave the engine: all but those for the clock, random numbers, the log and what is gathered of an answer.", "500", func(l function.Limits) string { return strconv.Itoa(l.HostCalls) }},
 	{"kv_operations", "KV calls.", "refused to the function", func(l function.Limits) string { return strconv.Itoa(l.KVOperations) }},
 	{"concurrency", "Requests of the function at once on a node.", "503 with Retry-After", func(l function.Limits) string { return strconv.Itoa(l.Concurrency) }},
 }

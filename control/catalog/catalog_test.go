@@ -91,7 +91,7 @@ func TestRecordRoundTrip(t *testing.T) {
 	c, _ := newControl(t)
 	full := bind(release("shop/cart", 7, "shop.example.com/*"), "items", true)
 	full.Release.Bindings.Variables = map[string]string{"A": "<b>&\u2028\"é"}
-	full.Release.Bindings.Backends = []function.Backend{{Name: "api", URL: "https://api.example.com"}}
+	full.Release.Bindings.Backends = []function.Backend{{Name: "api", URL: "https://api.example.com", Private: true, Timeouts: function.Timeouts{Total: time.Minute}}}
 	full.Release.Limits.CPU = time.Second
 	for _, r := range []*Record{full, removal("shop/cart", 8, 2), namespace("shop/items", 9)} {
 		got, err := Open(c.Anchor, sign(t, c, r)[0])
@@ -165,6 +165,9 @@ func TestValidate(t *testing.T) {
 		"limit over ceiling":  change(func(r *Record) { r.Release.Limits.MemoryBytes = 1 << 40 }),
 		"binding twice":       change(func(r *Record) { bind(bind(r, "a", false), "a", true) }),
 		"binding name":        change(func(r *Record) { bind(r, "a.>", false) }),
+		"backend with too long a timeout": change(func(r *Record) {
+			r.Release.Bindings.Backends = []function.Backend{{Name: "a", URL: "https://a.example", Timeouts: function.Timeouts{TLS: time.Hour}}}
+		}),
 		"backend without URL": change(func(r *Record) { r.Release.Bindings.Backends = []function.Backend{{Name: "a"}} }),
 		"time missing":        change(func(r *Record) { r.Release.CreatedAt = time.Time{} }),
 		"time elsewhere":      change(func(r *Record) { r.Release.CreatedAt = start.In(time.FixedZone("x", 3600)) }),

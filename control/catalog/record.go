@@ -190,6 +190,8 @@ func checkLimits(l function.Limits) error {
 		{"log", int64(l.LogBytes), int64(c.LogBytes)},
 		{"subrequests", int64(l.Subrequests), int64(c.Subrequests)},
 		{"subrequests_now", int64(l.SubrequestsNow), int64(c.SubrequestsNow)},
+		{"subrequest_body", l.SubrequestBody, c.SubrequestBody},
+		{"host_calls", int64(l.HostCalls), int64(c.HostCalls)},
 		{"kv_operations", int64(l.KVOperations), int64(c.KVOperations)},
 		{"concurrency", int64(l.Concurrency), int64(c.Concurrency)},
 	} {
@@ -216,6 +218,19 @@ func checkBindings(b function.Bindings) error {
 			errs = append(errs, fmt.Errorf("backend %q: bound twice, or without a URL", o.Name))
 		}
 		names["backend "+o.Name] = true
+		errs = append(errs, checkTimeouts(o))
 	}
 	return errors.Join(errs...)
+}
+
+func checkTimeouts(o function.Backend) error {
+	t, most := o.Timeouts, function.CeilingTimeouts
+	for _, one := range [][2]time.Duration{
+		{t.Connect, most.Connect}, {t.TLS, most.TLS}, {t.FirstByte, most.FirstByte}, {t.Between, most.Between}, {t.Total, most.Total},
+	} {
+		if one[0] < 0 || one[0] > one[1] {
+			return fmt.Errorf("backend %q: a timeout of %v is outside 0 to %v", o.Name, one[0], one[1])
+		}
+	}
+	return nil
 }

@@ -140,19 +140,26 @@ func port(u *url.URL, def uint16) (uint16, error) {
 	return uint16(n), nil
 }
 
-// bound returns u's origin, when it is that of one of v's backends.
-func bound(v *function.Version, u *url.URL) (Backend, error) {
+// route is how requests go to one backend of a function.
+type route struct {
+	Backend
+	private  bool
+	timeouts function.Timeouts
+}
+
+// bound returns the way to u's origin, when that is one of v's backends.
+func bound(v *function.Version, u *url.URL) (route, error) {
 	if u == nil {
-		return Backend{}, fmt.Errorf("%w: no URL", hostcall.ErrInvalid)
+		return route{}, fmt.Errorf("%w: no URL", hostcall.ErrInvalid)
 	}
 	want, err := backendOf(u)
 	if err != nil {
-		return Backend{}, fmt.Errorf("%w: %w", hostcall.ErrInvalid, err)
+		return route{}, fmt.Errorf("%w: %w", hostcall.ErrInvalid, err)
 	}
 	for _, b := range v.Bindings.Backends {
 		if have, err := ParseBackend(b.URL); err == nil && have == want {
-			return want, nil
+			return route{want, b.Private, b.Timeouts}, nil
 		}
 	}
-	return Backend{}, fmt.Errorf("%w: no backend of %s is %s; bind it in selvage.toml", hostcall.ErrDenied, v.ID, want)
+	return route{}, fmt.Errorf("%w: no backend of %s is %s; bind it in selvage.toml", hostcall.ErrDenied, v.ID, want)
 }

@@ -36,6 +36,8 @@ func (b *body) Read(p []byte) (int, error) {
 		return n, err
 	case context.Cause(b.ctx) == errSilent:
 		return n, fmt.Errorf("fetch: %w: %w for %v", hostcall.ErrUnavailable, errSilent, b.limit)
+	case context.Cause(b.ctx) == errTotal:
+		return n, fmt.Errorf("fetch: %w", errTotal)
 	case b.ctx.Err() != nil:
 		return n, fmt.Errorf("fetch: %w", context.Cause(b.ctx))
 	}

@@ -4,6 +4,7 @@
 package fetch
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -19,7 +20,8 @@ import (
 
 // Config says where requests may go and how long each phase may take.
 type Config struct {
-	// Allow lists networks that are not public and may be reached all the same.
+	// Allow lists networks that are not public and may be reached all the same, by
+	// backends that are bound as private.
 	// Addresses of cloud metadata services need an entry of their own (/32, /128).
 	Allow []netip.Prefix
 	// Refuse lists addresses never to be reached, whatever Allow says: this
@@ -32,11 +34,15 @@ type Config struct {
 	// Resolver looks up backends; nil means the system's.
 	Resolver *net.Resolver
 
-	Connect time.Duration // DNS and TCP; default 5 s
-	TLS     time.Duration // the handshake; default 5 s
-	Head    time.Duration // from the request sent to the response's head; default 10 s
-	Body    time.Duration // without a byte of the response's body; default 30 s
+	// Of backends that name no timeouts of their own; default function.DefaultTimeouts.
+	Connect time.Duration // DNS and TCP
+	TLS     time.Duration // the handshake
+	Head    time.Duration // from the request sent to the response's head
+	Body    time.Duration // without a byte of the response's body
 	Idle    time.Duration // a connection kept for the next request; default 60 s
+	// Connections is how many a function may have to one backend; default 256.
+	// One request more waits until one is free, or its time is over.
+	Connections int
 }
 
 func (c Config) withDefaults() Config {
@@ -45,11 +51,14 @@ func (c Config) withDefaults() Config {
 			*field = d
 		}
 	}
-	def(&c.Connect, 5*time.Second)
-	def(&c.TLS, 5*time.Second)
-	def(&c.Head, 10*time.Second)
-	def(&c.Body, 30*time.Second)
+	def(&c.Connect, function.DefaultTimeouts.Connect)
+	def(&c.TLS, function.DefaultTimeouts.TLS)
+	def(&c.Head, function.DefaultTimeouts.FirstByte)
+	def(&c.Body, function.DefaultTimeouts.Between)
 	def(&c.Idle, time.Minute)
+	if c.Connections == 0 {
+		c.Connections = maxConnsPerBackend
+	}
 	if c.CDN == "" {
 		c.CDN = CDN
 	}
@@ -76,6 +85,9 @@ func (c Config) Validate() error {
 		if d < 0 {
 			faults = append(faults, fmt.Errorf("fetch: timeout %v is below 0", d))
 		}
+	}
+	if c.Connections < 0 {
+		faults = append(faults, fmt.Errorf("fetch connections %d: want 0 or more", c.Connections))
 	}
 	return errors.Join(faults...)
 }
@@ -123,16 +135,17 @@ func (c *Client) Fetch(ctx context.Context, v *function.Version, r *http.Request
 }
 
 func (c *Client) fetch(ctx context.Context, v *function.Version, r *http.Request) (*http.Response, error) {
-	b, err := bound(v, r.URL)
+	to, err := bound(v, r.URL)
 	if err != nil {
 		return nil, err
 	}
-	out, err := c.request(ctx, r, b)
+	to.timeouts = c.timeouts(to.timeouts)
+	out, err := c.request(ctx, r, to.Backend)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	p := c.pools.of(v.ID)
+	ctx, cancel := c.bounded(ctx, to.timeouts.Total)
+	p := c.pools.of(v.ID, to)
 	defer p.done()
 	resp, err := p.transport.RoundTrip(watch(ctx, out))
 	if err != nil {
@@ -146,8 +159,31 @@ func (c *Client) fetch(ctx context.Context, v *function.Version, r *http.Request
 		return nil, fmt.Errorf("%w: %w", hostcall.ErrUnavailable, err)
 	}
 	dropHopByHop(resp.Header)
-	resp.Body = newBody(ctx, cancel, resp.Body, c.config.Body)
+	resp.Body = newBody(ctx, cancel, resp.Body, to.timeouts.Between)
 	return resp, nil
+}
+
+// timeouts are a backend's own, and the node's where it names none.
+func (c *Client) timeouts(t function.Timeouts) function.Timeouts {
+	return function.Timeouts{
+		Connect: cmp.Or(t.Connect, c.config.Connect), TLS: cmp.Or(t.TLS, c.config.TLS),
+		FirstByte: cmp.Or(t.FirstByte, c.config.Head), Between: cmp.Or(t.Between, c.config.Body), Total: t.Total,
+	}
+}
+
+var errTotal = fmt.Errorf("%w: not done within the backend's total_timeout", hostcall.ErrUnavailable)
+
+// bounded returns the context of one request, which ends after d unless that is 0.
+func (c *Client) bounded(ctx context.Context, d time.Duration) (context.Context, context.CancelCauseFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	if d == 0 {
+		return ctx, cancel
+	}
+	t := time.AfterFunc(d, func() { cancel(errTotal) })
+	return ctx, func(err error) {
+		t.Stop()
+		cancel(err)
+	}
 }
 
 // reason says what an error of the transport means to the function.
@@ -155,7 +191,7 @@ func reason(ctx context.Context, err error) error {
 	var no *denied
 	switch {
 	case errors.As(err, &no):
-		return fmt.Errorf("%w: %w", hostcall.ErrDenied, no)
+		return fmt.Errorf("%w: %w", hostcall.ErrAddress, no)
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	}

@@ -2,6 +2,8 @@ package fetch
 
 import (
 	"bufio"
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -11,7 +13,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -456,4 +460,194 @@ func TestConfig(t *testing.T) {
 			t.Errorf("%v: does not name %s", err, want)
 		}
 	}
+}
+
+// TestPrivateIsSaidTwice: a network that is not public takes the operator's word
+// and the manifest's.
+func TestPrivateIsSaidTwice(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer s.Close()
+	for _, tt := range []struct {
+		allow   []netip.Prefix
+		private bool
+		want    error
+		said    string
+	}{
+		{loopback, true, nil, ""},
+		{loopback, false, hostcall.ErrAddress, "private = true"},
+		{[]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, true, hostcall.ErrAddress, "fetch.allow"},
+	} {
+		v := bind(s.URL)
+		v.Bindings.Backends[0].Private = tt.private
+		r, err := get(context.Background(), client(t, Config{Allow: tt.allow}), v, s.URL, nil)
+		if err == nil {
+			r.Body.Close()
+		}
+		if !errors.Is(err, tt.want) || err != nil && (!errors.Is(err, hostcall.ErrDenied) || !strings.Contains(err.Error(), tt.said)) {
+			t.Errorf("allow %v, private %t: %v", tt.allow, tt.private, err)
+		}
+	}
+}
+
+// TestPrivateConnectionsAreNotShared: the connection that a private binding
+// opened is not there for one that is not.
+func TestPrivateConnectionsAreNotShared(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer s.Close()
+	c, v := client(t, Config{}), bind(s.URL)
+	fetchAll(t, c, v, s.URL)
+	v = bind(s.URL)
+	v.Bindings.Backends[0].Private = false
+	if _, err := get(context.Background(), c, v, s.URL, nil); !errors.Is(err, hostcall.ErrAddress) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestTimeouts: each phase has its own, which the binding names.
+func TestTimeouts(t *testing.T) {
+	const short = 50 * time.Millisecond
+	ok := "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"
+	deaf, err := net.Listen("tcp", "127.0.0.1:0") // accepts, and never says a word
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { deaf.Close() })
+	for _, tt := range []struct {
+		name, url  string
+		timeouts   function.Timeouts
+		head, body error
+		said       string
+	}{
+		{"tls", "https://" + deaf.Addr().String(), function.Timeouts{TLS: short}, hostcall.ErrUnavailable, nil, "TLS handshake timeout"},
+		{"first byte", raw(t, "", true), function.Timeouts{FirstByte: short}, hostcall.ErrUnavailable, nil, "timeout awaiting response headers"},
+		{"between bytes", raw(t, ok, true), function.Timeouts{Between: short}, nil, hostcall.ErrUnavailable, "stopped sending"},
+		{"total, before the head", raw(t, "", true), function.Timeouts{Total: short}, hostcall.ErrUnavailable, nil, "total_timeout"},
+		{"total, in the body", raw(t, ok, true), function.Timeouts{Total: 300 * time.Millisecond}, nil, hostcall.ErrUnavailable, "total_timeout"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			v := bind(tt.url)
+			v.Bindings.Backends[0].Timeouts = tt.timeouts
+			r, err := get(context.Background(), client(t, Config{}), v, tt.url, nil)
+			if tt.head == nil && err == nil {
+				defer r.Body.Close()
+				_, err = io.ReadAll(r.Body)
+			}
+			if want := cmp.Or(tt.head, tt.body); !errors.Is(err, want) || !strings.Contains(err.Error(), tt.said) {
+				t.Errorf("got %v, want %v with %q", err, want, tt.said)
+			}
+		})
+	}
+}
+
+// TestConnectTimeout asks a name server that never answers.
+func TestConnectTimeout(t *testing.T) {
+	silent, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { silent.Close() })
+	c := client(t, Config{Resolver: &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "udp", silent.LocalAddr().String())
+	}}})
+	v := bind("http://nowhere.example")
+	v.Bindings.Backends[0].Timeouts.Connect = 50 * time.Millisecond
+	if _, err := get(context.Background(), c, v, "http://nowhere.example", nil); !errors.Is(err, hostcall.ErrUnavailable) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestTrailers(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Trailer", "X-Sum")
+		io.WriteString(w, "body")
+		w.Header().Set("X-Sum", "42")
+	}))
+	defer s.Close()
+	r, err := get(context.Background(), client(t, Config{}), bind(s.URL), s.URL, nil)
+	if body := readAll(t, r, err); body != "body" || r.Trailer.Get("X-Sum") != "42" {
+		t.Errorf("got %q, trailers %v", body, r.Trailer)
+	}
+}
+
+// TestConnectionsAreBounded: one request more than there may be connections waits
+// for one, and no connection more is opened.
+func TestConnectionsAreBounded(t *testing.T) {
+	var now, most atomic.Int32
+	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		most.Store(max(most.Load(), now.Add(1)))
+		time.Sleep(10 * time.Millisecond)
+		now.Add(-1)
+	}))
+	defer s.Close()
+	c := client(t, Config{Connections: 2})
+	var all sync.WaitGroup
+	for range 10 {
+		all.Go(func() {
+			r, err := get(context.Background(), c, bind(s.URL), s.URL, nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			r.Body.Close()
+		})
+	}
+	all.Wait()
+	if n := most.Load(); n > 2 {
+		t.Errorf("%d requests at once over 2 connections", n)
+	}
+}
+
+func FuzzLoop(f *testing.F) {
+	for _, s := range []string{"", "selvage", `x; a="selvage, selvage"`, `x; a="\",selvage`, ",,,", `"`, `\`} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		n := passes(s, "selvage")
+		if n < 0 || n > strings.Count(strings.ToLower(s), "selvage") {
+			t.Fatalf("%q: %d", s, n)
+		}
+		if strings.Count(s, `"`)%2 == 0 && !strings.Contains(s, `\`) && passes(s+", selvage", "selvage") != n+1 {
+			t.Fatalf("%q and one more: not %d", s, n+1)
+		}
+	})
+}
+
+// FuzzRequest: whatever headers a function gives, what is sent is one HTTP
+// request, to the backend, that names no client.
+func FuzzRequest(f *testing.F) {
+	f.Add("GET", "/a?b", "X-A", "b")
+	f.Add("GE T", "/", "Host", "evil")
+	f.Add("POST", "//evil/", "X-Forwarded-For", "1.2.3.4")
+	f.Add("PUT", "/", "X_Real_Ip\r\n", "a\r\nb")
+	f.Fuzz(func(t *testing.T, method, path, name, value string) {
+		u, err := url.Parse("http://backend.example" + path)
+		if err != nil || u.Host != "backend.example" {
+			return
+		}
+		c, err := New(Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := backendOf(u)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := c.request(context.Background(), &http.Request{Method: method, URL: u, Header: http.Header{name: {value}}}, b)
+		if err != nil {
+			return
+		}
+		var wire bytes.Buffer
+		if err := out.Write(&wire); err != nil {
+			return
+		}
+		in := bufio.NewReader(&wire)
+		got, err := http.ReadRequest(in)
+		if err != nil || in.Buffered() != 0 || got.Host != "backend.example" {
+			t.Fatalf("%q %q %q %q: sends what reads as %+v, %v, with %d bytes more", method, path, name, value, got, err, in.Buffered())
+		}
+		if got.Header.Get("X-Forwarded-For") != "" || got.Header.Get("Forwarded") != "" || len(got.TransferEncoding) > 0 {
+			t.Fatalf("%q: sends %v", name, got.Header)
+		}
+	})
 }

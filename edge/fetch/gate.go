@@ -15,6 +15,7 @@ import (
 type gate struct {
 	allow  []netip.Prefix
 	refuse map[netip.AddrPort]bool
+	why    string                // of an address that is neither public nor allowed
 	local  func(netip.Addr) bool // whether an address is this machine's
 }
 
@@ -27,11 +28,18 @@ type denied struct {
 func (d *denied) Error() string { return fmt.Sprintf("address %s: %s", d.addr, d.why) }
 
 func newGate(allow []netip.Prefix, refuse []netip.AddrPort) *gate {
-	g := &gate{allow: allow, refuse: map[netip.AddrPort]bool{}, local: isLocal}
+	g := &gate{allow: allow, refuse: map[netip.AddrPort]bool{}, local: isLocal,
+		why: "not a public address; the operator may allow its network (fetch.allow)"}
 	for _, a := range refuse {
 		g.refuse[netip.AddrPortFrom(a.Addr().Unmap(), a.Port())] = true
 	}
 	return g
+}
+
+// public is the gate of backends that are not bound as private: whatever the
+// operator allows, a name that somebody else may point elsewhere does not lead there.
+func (g *gate) public() *gate {
+	return &gate{refuse: g.refuse, local: g.local, why: "not a public address; bind the backend with private = true, if it is meant to be there"}
 }
 
 // control is a net.Dialer's ControlContext.
@@ -60,7 +68,7 @@ func (g *gate) check(a netip.AddrPort) error {
 	case public(ip) || g.allows(ip):
 		return nil
 	}
-	return &denied{a, "not a public address; the operator may allow its network (fetch.allow)"}
+	return &denied{a, g.why}
 }
 
 // everywhere reports whether one of the fleet's ports listens on every address.

@@ -67,7 +67,7 @@ func TestInsideIsNotReached(t *testing.T) {
 func bind(urls ...string) *function.Version {
 	v := &function.Version{ID: function.ID{Project: "p", Name: "f"}}
 	for _, u := range urls {
-		v.Bindings.Backends = append(v.Bindings.Backends, function.Backend{Name: "b", URL: u})
+		v.Bindings.Backends = append(v.Bindings.Backends, function.Backend{Name: "b", URL: u, Private: true})
 	}
 	return v
 }

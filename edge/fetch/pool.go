@@ -16,14 +16,21 @@ import (
 
 // Bounds of connections.
 const (
-	maxPools           = 1024 // functions with connections of their own
+	maxPools           = 4096 // functions and backends with connections of their own
 	maxIdlePerBackend  = 16
 	maxConnsPerBackend = 256
 	maxResponseHead    = 64 << 10 // bytes
 	maxInformational   = 5        // 1xx responses before the one that counts
 )
 
-// pool is the connections of one function: another's request never goes down them.
+// key names a pool: another function's requests, and those under other terms,
+// never go down its connections.
+type key struct {
+	id function.ID
+	to route
+}
+
+// pool is the connections of one function to one backend.
 type pool struct {
 	transport *http.Transport
 	owner     *pools
@@ -32,31 +39,30 @@ type pool struct {
 }
 
 type pools struct {
-	config Config
-	dialer *net.Dialer
-	mu     struct {
+	config         Config
+	public, inside *gate
+	mu             struct {
 		sync.Mutex
-		byFunction map[function.ID]*pool
+		open map[key]*pool
 	}
 }
 
 func newPools(c Config, g *gate) *pools {
-	p := &pools{config: c, dialer: &net.Dialer{
-		Timeout: c.Connect, KeepAlive: 30 * time.Second, Resolver: c.Resolver, ControlContext: g.control,
-	}}
-	p.mu.byFunction = map[function.ID]*pool{}
+	p := &pools{config: c, public: g.public(), inside: g}
+	p.mu.open = map[key]*pool{}
 	return p
 }
 
-// of returns the function's pool; call done when the request is sent.
-func (p *pools) of(id function.ID) *pool {
+// of returns the function's pool for the backend; call done when the request is sent.
+func (p *pools) of(id function.ID, to route) *pool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	have := p.mu.byFunction[id]
+	k := key{id, to}
+	have := p.mu.open[k]
 	if have == nil {
 		p.sweep()
-		have = &pool{transport: p.transport(), owner: p}
-		p.mu.byFunction[id] = have
+		have = &pool{transport: p.transport(to), owner: p}
+		p.mu.open[k] = have
 	}
 	have.inUse++
 	have.last = time.Now()
@@ -71,27 +77,27 @@ func (p *pool) done() {
 
 // sweep drops pools long unused, and the one unused the longest when there are too many.
 func (p *pools) sweep() {
-	var oldest function.ID
+	var oldest key
 	var when time.Time
-	for id, have := range p.mu.byFunction {
+	for k, have := range p.mu.open {
 		if have.inUse > 0 {
 			continue
 		}
 		if time.Since(have.last) > 2*p.config.Idle {
-			p.drop(id)
+			p.drop(k)
 		} else if when.IsZero() || have.last.Before(when) {
-			oldest, when = id, have.last
+			oldest, when = k, have.last
 		}
 	}
-	if len(p.mu.byFunction) >= maxPools && !when.IsZero() {
+	if len(p.mu.open) >= maxPools && !when.IsZero() {
 		p.drop(oldest)
 	}
 }
 
 // drop forgets a pool; connections in use end with their request. p.mu is held.
-func (p *pools) drop(id function.ID) {
-	if have := p.mu.byFunction[id]; have != nil {
-		delete(p.mu.byFunction, id)
+func (p *pools) drop(k key) {
+	if have := p.mu.open[k]; have != nil {
+		delete(p.mu.open, k)
 		have.transport.CloseIdleConnections()
 	}
 }
@@ -99,27 +105,38 @@ func (p *pools) drop(id function.ID) {
 func (p *pools) retire(id function.ID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.drop(id)
+	for k := range p.mu.open {
+		if k.id == id {
+			p.drop(k)
+		}
+	}
 }
 
 func (p *pools) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for id := range p.mu.byFunction {
-		p.drop(id)
+	for k := range p.mu.open {
+		p.drop(k)
 	}
 }
 
-func (p *pools) transport() *http.Transport {
+func (p *pools) transport(to route) *http.Transport {
+	g := p.public
+	if to.private {
+		g = p.inside
+	}
+	dialer := &net.Dialer{
+		Timeout: to.timeouts.Connect, KeepAlive: 30 * time.Second, Resolver: p.config.Resolver, ControlContext: g.control,
+	}
 	return &http.Transport{
 		Proxy:                  nil, // never from the environment: a proxy would dial what the gate refuses
-		DialContext:            p.dialer.DialContext,
+		DialContext:            dialer.DialContext,
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: p.config.Roots},
-		TLSHandshakeTimeout:    p.config.TLS,
-		ResponseHeaderTimeout:  p.config.Head,
+		TLSHandshakeTimeout:    to.timeouts.TLS,
+		ResponseHeaderTimeout:  to.timeouts.FirstByte,
 		IdleConnTimeout:        p.config.Idle,
 		MaxIdleConnsPerHost:    maxIdlePerBackend,
-		MaxConnsPerHost:        maxConnsPerBackend,
+		MaxConnsPerHost:        p.config.Connections,
 		MaxResponseHeaderBytes: maxResponseHead,
 		DisableCompression:     true, // the function gets what was sent, and no bomb is unpacked for it
 		ForceAttemptHTTP2:      true,

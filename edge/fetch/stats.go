@@ -13,7 +13,7 @@ type Stats struct {
 	Denied      uint64 // not bound, an address that may not be reached, or a loop
 	Unavailable uint64 // the backend did not answer, or not in time
 	Failed      uint64 // every other failure
-	Pools       int    // functions with connections
+	Pools       int    // functions and backends with connections
 }
 
 type counts struct{ requests, denied, unavailable, other atomic.Uint64 }
@@ -32,7 +32,7 @@ func (c *counts) failed(err error) {
 // Stats returns counts.
 func (c *Client) Stats() Stats {
 	c.pools.mu.Lock()
-	n := len(c.pools.mu.byFunction)
+	n := len(c.pools.mu.open)
 	c.pools.mu.Unlock()
 	return Stats{
 		Requests: c.counts.requests.Load(), Denied: c.counts.denied.Load(),

@@ -33,8 +33,7 @@ type wire struct {
 	passed  int    // how many bytes of buf may be handed on
 	seen    int    // where the last, incomplete line of a head in buf begins
 	body    body
-	refused bool  // the last head was replaced: nothing more is handed on
-	err     error // found in the body: for good
+	refused bool // the last head, or what broke a body, was replaced: nothing more is handed on
 
 	deadline deadline
 }
@@ -46,7 +45,7 @@ type deadline struct {
 	outer, head time.Time
 }
 
-// errBody is what a handler meets when it reads a body with broken framing.
+// errBody says that a body's framing is broken.
 var errBody = errors.New("malformed chunked body")
 
 // lingerTime and lingerBytes bound how long a refused client is listened to, so
@@ -73,8 +72,6 @@ func (w *wire) Read(p []byte) (int, error) {
 	}
 	for w.passed == 0 {
 		switch {
-		case w.err != nil:
-			return 0, w.err
 		case w.refused:
 			return 0, io.EOF
 		case w.body.remains > 0 && len(w.buf) == 0:
@@ -110,8 +107,10 @@ func (w *wire) more() error {
 func (w *wire) check() bool {
 	if w.body.open() {
 		n, err := w.body.scan(w.buf)
-		w.passed, w.err = n, err
-		return n > 0 || err != nil
+		if w.passed = n; err != nil {
+			w.poison()
+		}
+		return w.passed > 0
 	}
 	n, seen := headEnd(w.buf, w.seen)
 	if n == 0 {
@@ -133,6 +132,18 @@ func (w *wire) check() bool {
 	}
 	w.passed, w.body = n, newBody(f)
 	return true
+}
+
+// brokenChunk is what net/http takes for broken wherever framing may go on.
+const brokenChunk = "\x00\x00\r\n"
+
+// poison puts broken framing of our own in the place of the client's. An error
+// from Read would make net/http take the client for gone, and cancel the request
+// whose handler could still say 400.
+func (w *wire) poison() {
+	w.refused = true
+	w.buf = append(w.buf[:w.passed], brokenChunk...)
+	w.passed = len(w.buf)
 }
 
 func (w *wire) refuse(verdict *Error) {

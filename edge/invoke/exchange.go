@@ -65,7 +65,7 @@ func (x *exchange) tooLarge(cause error) *fault.Error {
 	limit := x.version.Limits.WithDefaults().RequestBody
 	return &fault.Error{
 		Kind: fault.BodyTooLarge, Limit: strconv.FormatInt(limit, 10) + " bytes",
-		Knob: "limits.request_body", Cause: cause,
+		Knob: fault.BodyTooLarge.Knob(), Cause: cause,
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"runtime"
 	"strings"
 	"sync"
@@ -53,6 +54,9 @@ type node struct {
 	sockets listentest.Sockets
 	tls     *tls.Config
 	records chan map[string]any // the access log
+
+	telemetry *telemetry.Telemetry
+	last      outcome
 }
 
 // Write takes a line of the access log.
@@ -110,22 +114,40 @@ func answer(status int, body string, header ...string) string {
 
 func start(t *testing.T) *node {
 	t.Helper()
+	return open(t, limit.New(limit.Config{}), entries(t))
+}
+
+// loopback is where backends of tests are.
+var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+
+// open serves the entries.
+func open(t *testing.T, l *limit.Limiter, all []serve.Entry) *node {
+	t.Helper()
 	n := &node{sockets: listentest.Open(t), records: make(chan map[string]any, 100)}
-	h, err := serve.New(serve.Config{
-		Limiter:   limit.New(limit.Config{}),
-		Telemetry: telemetry.New(telemetry.Config{Log: telemetry.Direct{W: n}}),
-	})
+	n.telemetry = telemetry.New(telemetry.Config{Log: telemetry.Direct{W: n}})
+	h, err := serve.New(serve.Config{Limiter: l, Telemetry: n.telemetry})
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.SetRoutes(routes(t))
+	table, err := route.Build(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.SetRoutes(table)
 	store, client := listentest.Certificates(t, host)
 	n.tls = client
 	listentest.Start(t, n.sockets, listen.Config{Certificate: store.Get, Handler: h, Linger: 200 * time.Millisecond})
 	return n
 }
 
-func routes(t *testing.T) *serve.Routes {
+// dialTLS opens a connection that speaks HTTP/1.1.
+func (n *node) dialTLS(ctx context.Context) (net.Conn, error) {
+	conf := n.tls.Clone()
+	conf.NextProtos = []string{"http/1.1"}
+	return (&tls.Dialer{Config: conf}).DialContext(ctx, "tcp", n.sockets.Addr())
+}
+
+func entries(t *testing.T) []serve.Entry {
 	t.Helper()
 	runner := guest.NewRunner(runtime.GOMAXPROCS(0))
 	var entries []serve.Entry
@@ -135,11 +157,7 @@ func routes(t *testing.T) *serve.Routes {
 		target := &serve.Target{Version: &p.version, Invoker: invoke.New(p, guest.Ports{KV: hostcall.KV(nil)})}
 		entries = append(entries, serve.Entry{Pattern: host + path, Owner: p.version.ID.String(), Target: target})
 	}
-	table, err := route.Build(entries)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return table
+	return entries
 }
 
 // clients are one per protocol.

@@ -84,12 +84,12 @@ func (l *Limiter) Admit(id function.ID, most int) (Ticket, error) {
 	defer l.mu.Unlock()
 	if l.mu.node >= l.cfg.Node {
 		l.mu.refused.Capacity++
-		return Ticket{}, &fault.Error{Kind: fault.Capacity, Limit: strconv.Itoa(l.cfg.Node), Detail: "exchanges at once on this node"}
+		return Ticket{}, &fault.Error{Kind: fault.Capacity, Limit: strconv.Itoa(l.cfg.Node), Knob: "limits.concurrency of the node", Detail: "exchanges at once on this node"}
 	}
 	f := l.countLocked(id)
 	if f.n >= most {
 		l.mu.refused.Busy++
-		return Ticket{}, &fault.Error{Kind: fault.Busy, Limit: strconv.Itoa(most), Knob: "limits.concurrency"}
+		return Ticket{}, &fault.Error{Kind: fault.Busy, Limit: strconv.Itoa(most), Knob: fault.Busy.Knob()}
 	}
 	l.mu.node++
 	if f.n++; f.n == 1 {

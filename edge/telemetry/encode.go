@@ -75,6 +75,9 @@ func (e encoder) exchange(b []byte, r *Record) []byte {
 		b = number(b, `,"host_calls":`, int64(r.Usage.HostCalls))
 		b = number(b, `,"crossings":`, int64(r.Usage.Crossings))
 	}
+	if len(r.Usage.Refused) > 0 {
+		b = refusedCalls(b, r.Usage.Refused)
+	}
 	if r.Refused != "" {
 		b = text(b, `,"refused":`, r.Refused)
 	}
@@ -82,6 +85,19 @@ func (e encoder) exchange(b []byte, r *Record) []byte {
 		b = e.fault(b, r.Fault)
 	}
 	return append(b, '}', '\n')
+}
+
+// refusedCalls is how often each kind of call was refused.
+func refusedCalls(b []byte, all fault.Tally) []byte {
+	b = append(b, `,"refused_calls":{`...)
+	for i, t := range all {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(appendString(b, t.Refusal.String()), ':')
+		b = strconv.AppendInt(b, int64(t.Count), 10)
+	}
+	return append(b, '}')
 }
 
 func (e encoder) fault(b []byte, f *fault.Error) []byte {

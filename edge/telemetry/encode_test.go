@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -28,7 +29,7 @@ func TestLinesAreRead(t *testing.T) {
 		Version: r.Version.Short(), RequestID: "00ff", Client: "[2001:db8::1]:443", Protocol: "HTTP/2.0", Method: "GET", Host: "a.example",
 		Path: "/\"\\\n\u2028é\ufffd\x00", Status: 504, BytesIn: 3, BytesOut: 5, FirstByteUS: 1000, DurationUS: 70000, CPUUS: 50000,
 		MemoryBytes: 2 << 20, HostCalls: 4, Crossings: 2, Refused: "loop", Fault: "cpu", FaultError: r.Fault.Error(), FaultLimit: "50ms", FaultKnob: "limits.cpu"}
-	if l != want {
+	if !reflect.DeepEqual(l, want) {
 		t.Errorf("got  %+v\nwant %+v", l, want)
 	}
 	if _, err := ParseLine([]byte(`{"msg":"` + strings.Repeat("x", MaxLineBytes) + `"}`)); err == nil {

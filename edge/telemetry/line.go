@@ -55,11 +55,13 @@ type Line struct {
 	HostCalls   uint64 `json:"host_calls,omitempty"`
 	Crossings   uint64 `json:"crossings,omitempty"`
 	Refused     string `json:"refused,omitempty"`
-	Fault       string `json:"fault,omitempty"`
-	FaultError  string `json:"fault_error,omitempty"`
-	FaultLimit  string `json:"fault_limit,omitempty"`
-	FaultKnob   string `json:"fault_knob,omitempty"`
-	TraceID     string `json:"trace_id,omitempty"`
+	// RefusedCalls is how often the function's calls were refused, by kind.
+	RefusedCalls map[string]int `json:"refused_calls,omitempty"`
+	Fault        string         `json:"fault,omitempty"`
+	FaultError   string         `json:"fault_error,omitempty"`
+	FaultLimit   string         `json:"fault_limit,omitempty"`
+	FaultKnob    string         `json:"fault_knob,omitempty"`
+	TraceID      string         `json:"trace_id,omitempty"`
 }
 
 // ParseLine reads one line of a log; it does not keep b.

@@ -3,6 +3,8 @@ package telemetry
 import (
 	"net/netip"
 	"time"
+
+	"github.com/selvage-edge/selvage/runtime/fault"
 )
 
 // Meta is what is known of an exchange before its function runs. The function's
@@ -30,4 +32,5 @@ type Usage struct {
 	MemoryBytes int64 // peak of the linear memory
 	HostCalls   uint64
 	Crossings   uint64 // host calls that left the engine for Go
+	Refused     fault.Tally
 }

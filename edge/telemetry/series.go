@@ -33,6 +33,7 @@ type series struct {
 	cpu      *prometheus.CounterVec
 	memory   *prometheus.HistogramVec
 	calls    *prometheus.CounterVec
+	no       *prometheus.CounterVec // project, function, refusal
 
 	most int
 	mu   struct {
@@ -91,6 +92,7 @@ func newSeries(r prometheus.Registerer, pop string, most int) *series {
 		memory: histogram("memory_peak_bytes", "Peak linear memory of an invocation.",
 			prometheus.ExponentialBuckets(1<<20, 2, 11)), // 1 MiB to 1 GiB
 		calls: counter("host_calls_total", "Host calls of invocations.", "project", "function"),
+		no:    counter("refused_calls_total", "Host calls that were refused, and log records dropped, by kind of refusal.", "project", "function", "refusal"),
 	}
 	s.mu.functions = map[function.ID]*functionSeries{}
 	return s
@@ -108,6 +110,9 @@ func (s *series) observe(r *Record) {
 		f.cpu.Add(r.Usage.CPU.Seconds())
 		f.memory.Observe(float64(r.Usage.MemoryBytes))
 		f.calls.Add(float64(r.Usage.HostCalls))
+	}
+	for _, t := range r.Usage.Refused {
+		s.no.WithLabelValues(f.id.Project, f.id.Name, t.Refusal.String()).Add(float64(t.Count))
 	}
 	if r.Fault != nil {
 		s.faults.WithLabelValues(f.id.Project, f.id.Name, kindOf(r.Fault)).Inc()

@@ -22,14 +22,24 @@ const Version = "wasmtime 39.0.0"
 
 // Sizes that the whole engine shares.
 const (
-	wasmStack   = 2 << 20 // a guest's recursion; 128 KiB would trap on JSON nested 1,000 deep
+	wasmStack   = StackBytes
 	fiberStack  = 9 << 18 // 2.25 MiB: the rest is for host code
 	spareMaps   = 8192    // left to the rest of the process
 	defaultTick = time.Millisecond
 )
 
+// StackBytes is how deep a guest may recurse: 128 KiB would trap on JSON nested 1,000 deep.
+const StackBytes = 2 << 20
+
+// DefaultTableElements is how many elements one instance's tables may have, a
+// mebibyte for each of its tables, four at most, that limits.memory does not count.
+const DefaultTableElements = 131_072
+
 // ErrCapacity says the node has no room for another instance; answer 503.
 var ErrCapacity = errors.New("engine: no room for another instance on this node; raise vm.max_map_count")
+
+// ErrTooLarge says that the image does not fit into the memory limit.
+var ErrTooLarge = cshim.ErrTooLarge
 
 // Config says how an Engine runs. The zero value of a field is its default.
 type Config struct {
@@ -49,7 +59,7 @@ func (c Config) withDefaults() Config {
 		c.ResidentBytes = 512 << 20
 	}
 	if c.TableElements == 0 {
-		c.TableElements = 131_072
+		c.TableElements = DefaultTableElements
 	}
 	return c
 }

@@ -131,6 +131,15 @@ func (i *Instance) Response() ResponseView {
 	return ResponseView{HeadSet: set, Status: status, Headers: head, Body: body}
 }
 
+// RefusedHeads is how many response heads were refused: because there was one
+// already, and because they were over the limit.
+func (i *Instance) RefusedHeads() (second, large int) {
+	if i.closed {
+		return 0, 0
+	}
+	return i.in.RefusedHeads()
+}
+
 // ClearBody forgets the gathered body: it was sent.
 func (i *Instance) ClearBody() {
 	if !i.closed {

@@ -16,8 +16,10 @@ type Kind uint8
 const (
 	CPU          Kind = iota + 1 // used its processor time: 504
 	Wall                         // used its wall time: 504
+	Calls                        // made more calls of the host than it may: 500
 	Memory                       // trapped after memory.grow was refused: 500
 	Stack                        // recursed past the Wasm stack: 500
+	Table                        // used a table's element that is not there: 500
 	Trap                         // any other trap: 500
 	Exit                         // called proc_exit before it answered: 500
 	Pointer                      // passed a pointer or length outside its memory: 500
@@ -36,23 +38,27 @@ var kinds = [...]struct {
 	name   string
 	status int
 	text   string
+	knob   string // the manifest key of the limit behind it; empty if there is none
+	fixed  string // a limit of the platform's, for which there is no key
 }{
-	CPU:          {"cpu", http.StatusGatewayTimeout, "used its processor time"},
-	Wall:         {"wall", http.StatusGatewayTimeout, "used its wall time"},
-	Memory:       {"memory", http.StatusInternalServerError, "ran out of memory"},
-	Stack:        {"stack", http.StatusInternalServerError, "overflowed its stack"},
-	Trap:         {"trap", http.StatusInternalServerError, "trapped"},
-	Exit:         {"exit", http.StatusInternalServerError, "exited before it answered"},
-	Pointer:      {"pointer", http.StatusInternalServerError, "passed a pointer outside its memory"},
-	NoResponse:   {"no-response", http.StatusInternalServerError, "returned without answering"},
-	BadResponse:  {"bad-response", http.StatusInternalServerError, "answered what is not HTTP"},
-	BodyTooLarge: {"body-too-large", http.StatusRequestEntityTooLarge, "was sent too large a body"},
-	BodyBroken:   {"body-broken", http.StatusBadRequest, "was sent a malformed body"},
-	Canceled:     {"canceled", 499, "was cancelled: the client left"},
-	Start:        {"start", http.StatusInternalServerError, "could not be started"},
-	Busy:         {"busy", http.StatusServiceUnavailable, "has too many requests at once"},
-	Capacity:     {"capacity", http.StatusServiceUnavailable, "found no room on this node"},
-	Internal:     {"internal", http.StatusInternalServerError, "failed inside the platform"},
+	CPU:          {"cpu", http.StatusGatewayTimeout, "used its processor time", "limits.cpu", ""},
+	Wall:         {"wall", http.StatusGatewayTimeout, "used its wall time", "limits.wall", ""},
+	Calls:        {"calls", http.StatusInternalServerError, "made too many host calls", "limits.host_calls", ""},
+	Memory:       {"memory", http.StatusInternalServerError, "ran out of memory", "limits.memory", ""},
+	Stack:        {"stack", http.StatusInternalServerError, "overflowed its stack", "", "2097152 bytes"},
+	Table:        {"table", http.StatusInternalServerError, "used a table element that is not there", "", "131072 elements"},
+	Trap:         {"trap", http.StatusInternalServerError, "trapped", "", ""},
+	Exit:         {"exit", http.StatusInternalServerError, "exited before it answered", "", ""},
+	Pointer:      {"pointer", http.StatusInternalServerError, "passed a pointer outside its memory", "", ""},
+	NoResponse:   {"no-response", http.StatusInternalServerError, "returned without answering", "", ""},
+	BadResponse:  {"bad-response", http.StatusInternalServerError, "answered what is not HTTP", "", ""},
+	BodyTooLarge: {"body-too-large", http.StatusRequestEntityTooLarge, "was sent too large a body", "limits.request_body", ""},
+	BodyBroken:   {"body-broken", http.StatusBadRequest, "was sent a malformed body", "", ""},
+	Canceled:     {"canceled", 499, "was cancelled: the client left", "", ""},
+	Start:        {"start", http.StatusInternalServerError, "could not be started", "", ""},
+	Busy:         {"busy", http.StatusServiceUnavailable, "has too many requests at once", "limits.concurrency", ""},
+	Capacity:     {"capacity", http.StatusServiceUnavailable, "found no room on this node", "", ""},
+	Internal:     {"internal", http.StatusInternalServerError, "failed inside the platform", "", ""},
 }
 
 // Kinds lists the catalogue, in order.
@@ -86,6 +92,22 @@ func (k Kind) Status() int {
 		return http.StatusInternalServerError
 	}
 	return kinds[k].status
+}
+
+// Knob is the manifest key that changes the limit behind k; empty if there is none.
+func (k Kind) Knob() string {
+	if k == 0 || int(k) >= len(kinds) {
+		return ""
+	}
+	return kinds[k].knob
+}
+
+// Fixed is the limit behind k that no key changes; empty if there is none.
+func (k Kind) Fixed() string {
+	if k == 0 || int(k) >= len(kinds) {
+		return ""
+	}
+	return kinds[k].fixed
 }
 
 // Error is one failure of one invocation.

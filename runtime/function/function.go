@@ -30,16 +30,18 @@ type Digest string
 
 // Limits bound one invocation. The zero value of a field means its default.
 type Limits struct {
-	CPU            time.Duration `json:"cpu"`             // processor time; default 50 ms
-	Wall           time.Duration `json:"wall"`            // from the first byte in to the last byte out; default 30 s
-	MemoryBytes    int64         `json:"memory_bytes"`    // linear memory; default 128 MiB
-	RequestBody    int64         `json:"request_body"`    // bytes; default 100 MiB
-	ResponseHead   int           `json:"response_head"`   // bytes; default 32 KiB
-	LogBytes       int           `json:"log_bytes"`       // per request; default 64 KiB
-	Subrequests    int           `json:"subrequests"`     // default 32
-	SubrequestsNow int           `json:"subrequests_now"` // at once; default 6
-	KVOperations   int           `json:"kv_operations"`   // default 1,000
-	Concurrency    int           `json:"concurrency"`     // invocations of the function at once on a node; default 1,000
+	CPU            time.Duration `json:"cpu"`                       // processor time; default 50 ms
+	Wall           time.Duration `json:"wall"`                      // from the first byte in to the last byte out; default 30 s
+	MemoryBytes    int64         `json:"memory_bytes"`              // linear memory; default 128 MiB
+	RequestBody    int64         `json:"request_body"`              // bytes; default 100 MiB
+	ResponseHead   int           `json:"response_head"`             // bytes; default 32 KiB
+	LogBytes       int           `json:"log_bytes"`                 // per request; default 64 KiB
+	Subrequests    int           `json:"subrequests"`               // default 32
+	SubrequestsNow int           `json:"subrequests_now"`           // at once; default 6
+	SubrequestBody int64         `json:"subrequest_body,omitempty"` // bytes of one subrequest's response; default 100 MiB
+	HostCalls      int           `json:"host_calls,omitempty"`      // calls that the node answers outside the engine; default 1,000,000
+	KVOperations   int           `json:"kv_operations"`             // default 1,000
+	Concurrency    int           `json:"concurrency"`               // invocations of the function at once on a node; default 1,000
 }
 
 // Bindings are a function's capabilities: what is not here it cannot reach.
@@ -60,4 +62,18 @@ type KVBinding struct {
 type Backend struct {
 	Name string `json:"name"`
 	URL  string `json:"url"` // scheme, host and optional port; no path
+	// Private lets the backend be in a network that is not public, where the node's
+	// configuration (fetch.allow) allows that network too.
+	Private  bool     `json:"private,omitempty"`
+	Timeouts Timeouts `json:"timeouts,omitzero"`
+}
+
+// Timeouts bound the phases of one request to a backend. The zero value of a
+// field means its default; the function's wall time bounds all of them.
+type Timeouts struct {
+	Connect   time.Duration `json:"connect,omitempty"`    // name and TCP connection; default 5 s
+	TLS       time.Duration `json:"tls,omitempty"`        // the handshake; default 5 s
+	FirstByte time.Duration `json:"first_byte,omitempty"` // from the request sent to the response's head; default 10 s
+	Between   time.Duration `json:"between,omitempty"`    // without a byte of the response's body; default 30 s
+	Total     time.Duration `json:"total,omitempty"`      // from the call to the body's last byte; default none
 }

@@ -12,6 +12,8 @@ var Default = Limits{
 	LogBytes:       64 << 10,
 	Subrequests:    32,
 	SubrequestsNow: 6,
+	SubrequestBody: 100 << 20,
+	HostCalls:      1_000_000,
 	KVOperations:   1000,
 	Concurrency:    1000,
 }
@@ -26,8 +28,26 @@ var Ceiling = Limits{
 	LogBytes:       1 << 20,
 	Subrequests:    1000,
 	SubrequestsNow: 64,
+	SubrequestBody: 10 << 30,
+	HostCalls:      100_000_000,
 	KVOperations:   100_000,
 	Concurrency:    10_000,
+}
+
+// DefaultTimeouts are those of a backend that names none; CeilingTimeouts are the
+// platform's.
+var (
+	DefaultTimeouts = Timeouts{Connect: 5 * time.Second, TLS: 5 * time.Second, FirstByte: 10 * time.Second, Between: 30 * time.Second}
+	CeilingTimeouts = Timeouts{Connect: time.Minute, TLS: time.Minute, FirstByte: 15 * time.Minute, Between: 15 * time.Minute, Total: 15 * time.Minute}
+)
+
+// WithDefaults returns t with every zero field set to its default.
+func (t Timeouts) WithDefaults() Timeouts {
+	or(&t.Connect, DefaultTimeouts.Connect)
+	or(&t.TLS, DefaultTimeouts.TLS)
+	or(&t.FirstByte, DefaultTimeouts.FirstByte)
+	or(&t.Between, DefaultTimeouts.Between)
+	return t
 }
 
 // WithDefaults returns l with every zero field set to its default.
@@ -40,6 +60,8 @@ func (l Limits) WithDefaults() Limits {
 	or(&l.LogBytes, Default.LogBytes)
 	or(&l.Subrequests, Default.Subrequests)
 	or(&l.SubrequestsNow, Default.SubrequestsNow)
+	or(&l.SubrequestBody, Default.SubrequestBody)
+	or(&l.HostCalls, Default.HostCalls)
 	or(&l.KVOperations, Default.KVOperations)
 	or(&l.Concurrency, Default.Concurrency)
 	return l

@@ -10,6 +10,7 @@ package guest
 import (
 	"time"
 
+	"github.com/selvage-edge/selvage/runtime/fault"
 	"github.com/selvage-edge/selvage/runtime/hostcall"
 )
 
@@ -54,6 +55,7 @@ type Usage struct {
 	Crossings    uint64        // those that came back to Go
 	KVOperations int
 	Subrequests  int
-	LogDropped   int  // log records dropped: over the limit
-	Started      bool // false: no instance could be had
+	LogDropped   int         // log records dropped: over the limit
+	Refused      fault.Tally // calls that were refused, the dropped log records among them
+	Started      bool        // false: no instance could be had
 }

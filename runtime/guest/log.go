@@ -2,12 +2,12 @@ package guest
 
 import (
 	"bytes"
-	"fmt"
 	"log/slog"
 	"strings"
 	"time"
 
 	"github.com/selvage-edge/selvage/runtime/engine"
+	"github.com/selvage-edge/selvage/runtime/fault"
 	"github.com/selvage-edge/selvage/runtime/function"
 	"github.com/selvage-edge/selvage/runtime/hostcall"
 )
@@ -20,7 +20,6 @@ type logWriter struct {
 	sink      hostcall.LogSink // nil drops everything
 	version   *function.Version
 	requestID string
-	limit     int
 	last      time.Time
 	open      [engine.Stderr + 1]line // what has no line end yet, by stream
 	dropped   int
@@ -81,14 +80,14 @@ func (w *logWriter) end(l *line) {
 	}
 }
 
-// close hands on what is left, what was lost, and how the guest failed.
-func (w *logWriter) close(failure error) {
+// close hands on what is left, what was refused (the records that were lost
+// among it), and how the guest failed.
+func (w *logWriter) close(refused fault.Tally, failure error) {
 	for s := range w.open {
 		w.end(&w.open[s])
 	}
-	if w.dropped > 0 {
-		w.emit(time.Now(), int(slog.LevelWarn), fmt.Sprintf(
-			"%d log records were dropped (limit %d bytes a request; raise it with limits.log)", w.dropped, w.limit))
+	for _, r := range refused {
+		w.emit(time.Now(), int(slog.LevelWarn), r.String())
 	}
 	if failure != nil {
 		w.emit(time.Now(), int(slog.LevelError), failure.Error())

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strconv"
 	"sync"
 	"time"
 
@@ -35,7 +36,7 @@ func (r *Runner) Run(ctx context.Context, prog *engine.Program, v *function.Vers
 	limits := v.Limits.WithDefaults()
 	now := time.Now()
 	i := &invocation{runner: r, limits: limits, bound: bound{parent: ctx, deadline: now.Add(limits.Wall), exchange: x},
-		log: logWriter{sink: ports.Log, version: v, requestID: x.RequestID(), limit: limits.LogBytes, last: now}}
+		log: logWriter{sink: ports.Log, version: v, requestID: x.RequestID(), last: now}}
 	i.session = native.Session{Config: native.Config{
 		Instance: &i.instance, Version: v, Limits: limits, Exchange: x, KV: ports.KV, Fetch: ports.Fetch,
 	}}
@@ -64,14 +65,17 @@ func (i *invocation) start(prog *engine.Program, x Exchange) (engine.Event, erro
 		MemoryLimit: i.limits.MemoryBytes, LogLimit: i.limits.LogBytes, ResponseHeadLimit: i.limits.ResponseHead,
 	})
 	if err != nil {
-		return ev, startFault(err)
+		return ev, startFault(err, i.limits)
 	}
 	return ev, nil
 }
 
-func startFault(err error) *fault.Error {
-	if errors.Is(err, engine.ErrCapacity) {
+func startFault(err error, limits function.Limits) *fault.Error {
+	switch {
+	case errors.Is(err, engine.ErrCapacity):
 		return fault.New(fault.Capacity, "", err)
+	case errors.Is(err, engine.ErrTooLarge):
+		return &fault.Error{Kind: fault.Start, Limit: fmt.Sprintf("%d bytes", limits.MemoryBytes), Knob: fault.Memory.Knob(), Cause: err}
 	}
 	return fault.New(fault.Start, "", err)
 }
@@ -97,12 +101,13 @@ func (i *invocation) run(ctx context.Context, ev engine.Event) (Usage, error) {
 	}
 	i.session.Close()
 	i.log.take(&i.instance)
+	usage := i.usage()
 	if failure == nil {
-		i.log.close(nil)
-		return i.usage(), nil
+		i.log.close(usage.Refused, nil)
+		return usage, nil
 	}
-	i.log.close(failure)
-	return i.usage(), failure
+	i.log.close(usage.Refused, failure)
+	return usage, failure
 }
 
 func (i *invocation) usage() Usage {
@@ -110,7 +115,7 @@ func (i *invocation) usage() Usage {
 	return Usage{
 		CPU: u.CPU, MemoryBytes: u.MemoryBytes, HostCalls: u.HostCalls, Crossings: u.Crossings,
 		KVOperations: i.session.KVOperations(), Subrequests: i.session.Subrequests(),
-		LogDropped: i.log.dropped, Started: true,
+		LogDropped: i.log.dropped, Refused: i.session.Refused(i.log.dropped), Started: true,
 	}
 }
 
@@ -147,8 +152,11 @@ func (i *invocation) charge(ctx context.Context) *fault.Error {
 	if ctx.Err() != nil {
 		return i.ended(ctx)
 	}
-	if i.instance.Usage().CPU > i.limits.CPU {
-		return &fault.Error{Kind: fault.CPU, Limit: i.limits.CPU.String(), Knob: "limits.cpu"}
+	switch used := i.instance.Usage(); {
+	case used.CPU > i.limits.CPU:
+		return &fault.Error{Kind: fault.CPU, Limit: i.limits.CPU.String(), Knob: fault.CPU.Knob()}
+	case used.Crossings > uint64(i.limits.HostCalls):
+		return &fault.Error{Kind: fault.Calls, Limit: strconv.Itoa(i.limits.HostCalls) + " calls", Knob: fault.Calls.Knob()}
 	}
 	return nil
 }
@@ -158,7 +166,7 @@ func (i *invocation) ended(ctx context.Context) *fault.Error {
 	if cause := context.Cause(ctx); cause != errWall {
 		return fault.New(fault.Canceled, "", cause)
 	}
-	return &fault.Error{Kind: fault.Wall, Limit: i.limits.Wall.String(), Knob: "limits.wall"}
+	return &fault.Error{Kind: fault.Wall, Limit: i.limits.Wall.String(), Knob: fault.Wall.Knob()}
 }
 
 // answer answers the pending call, or makes the guest fail at it.
@@ -238,7 +246,9 @@ func (i *invocation) trapped(t *engine.Trap) *fault.Error {
 	f := &fault.Error{Kind: kindOf(t), Detail: t.Error()}
 	switch f.Kind {
 	case fault.Memory:
-		f.Limit, f.Knob = fmt.Sprintf("%d bytes", i.limits.MemoryBytes), "limits.memory"
+		f.Limit, f.Knob = fmt.Sprintf("%d bytes", i.limits.MemoryBytes), f.Kind.Knob()
+	case fault.Stack, fault.Table:
+		f.Limit = f.Kind.Fixed()
 	case fault.Exit:
 		f.Detail = fmt.Sprintf("proc_exit(%d)", t.ExitStatus)
 	}
@@ -274,7 +284,9 @@ func kindOf(t *engine.Trap) fault.Kind {
 			return fault.Memory
 		}
 		return fault.Trap
-	case engine.TrapTable, engine.TrapIndirect, engine.TrapArithmetic:
+	case engine.TrapTable:
+		return fault.Table
+	case engine.TrapIndirect, engine.TrapArithmetic:
 		return fault.Trap
 	}
 	return fault.Internal

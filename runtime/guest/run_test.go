@@ -44,7 +44,12 @@ func TestEveryWayToFail(t *testing.T) {
 		{"sleeps for ever", handle(`(drop (call $sleep (i64.const 0x7fffffffffffffff)))`), fault.Wall, "50ms", "limits.wall"},
 		{"grows", handle(`(loop $l (br_if $l (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) (unreachable)`), fault.Memory, "4194304 bytes", "limits.memory"},
 		{"recurses", `(func $f (param i64) (result i64) (i64.add (call $f (i64.add (local.get 0) (i64.const 1))) (i64.const 1)))` +
-			handle(`(drop (call $f (i64.const 0)))`), fault.Stack, "", ""},
+			handle(`(drop (call $f (i64.const 0)))`), fault.Stack, "2097152 bytes", ""},
+		{"reads outside a table", `(table 1 funcref)` + handle(`(call_indirect (i32.const 7))`), fault.Table, "131072 elements", ""},
+		{"grows a table and goes outside", `(table $t 1 funcref) (func $f) (elem (i32.const 0) $f)` + handle(`
+			(loop $l (br_if $l (i32.ne (table.grow $t (ref.null func) (i32.const 1000)) (i32.const -1))))
+			(table.set $t (i32.const 200000) (ref.null func))`), fault.Table, "131072 elements", ""},
+		{"floods the node with calls", handle(`(loop $l (drop (call $kv_open (i32.const 0) (i32.const 0))) (br $l))`), fault.Calls, "500 calls", "limits.host_calls"},
 		{"unreachable", handle(`(unreachable)`), fault.Trap, "", ""},
 		{"divides by zero", handle(`(drop (i32.div_u (i32.const 1) (i32.const 0)))`), fault.Trap, "", ""},
 		{"reads outside", handle(`(drop (i32.load (i32.const -4)))`), fault.Trap, "", ""},
@@ -77,8 +82,11 @@ func TestEveryWayToFail(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			bounds := short
-			if c.want == fault.CPU {
+			switch c.want {
+			case fault.CPU:
 				bounds.Wall = 0 // a busy machine may take long over 10 ms of processor time
+			case fault.Calls:
+				bounds = function.Limits{HostCalls: 500, CPU: 10 * time.Second}
 			}
 			log := &lines{}
 			x, u, f := run(t, c.body, limits(bounds), func(_ *function.Version, p *guest.Ports, _ *exchange) { p.Log = log })

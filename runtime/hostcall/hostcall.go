@@ -6,6 +6,7 @@ package hostcall
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -17,6 +18,7 @@ var (
 	ErrNotFound    = errors.New("not found")
 	ErrConflict    = errors.New("the revision differs")
 	ErrDenied      = errors.New("not bound to this function, or without that access")
+	ErrAddress     = fmt.Errorf("an address that may not be reached: %w", ErrDenied)
 	ErrTooLarge    = errors.New("over a documented limit")
 	ErrUnavailable = errors.New("cannot be reached now")
 	ErrInvalid     = errors.New("not of the call's form")
@@ -74,7 +76,8 @@ type KV interface {
 }
 
 // Fetcher makes one outbound request for a function. ErrDenied when its
-// backends do not allow the host. The caller closes the response's body.
+// backends do not allow the host, ErrAddress (which is an ErrDenied too) when
+// its address may not be reached. The caller closes the response's body.
 type Fetcher interface {
 	Fetch(ctx context.Context, v *function.Version, r *http.Request) (*http.Response, error)
 }

@@ -112,6 +112,14 @@ const (
 	CallFetchHead = "fetch_head"
 	// fetch_read(h i32, buf i32, cap i32) -> i32: like request_read.
 	CallFetchRead = "fetch_read"
+	// fetch_trailers(h i32, buf i32, cap i32) -> i32: the response's trailers (pairs), like request_head;
+	// StatusState until fetch_read has answered 0.
+	CallFetchTrailers = "fetch_trailers"
+	// fetch_wait(list i32, count i32, nanoseconds i64) -> i32: waits until fetch_head of one of the handles
+	// (count u32 values at list, at most 64) would answer at once, and returns that one's place in the list, the lowest if
+	// several would; count when the time is over first. Below 0 there is no such time. A guest with several threads
+	// of its own goes on with one of them meanwhile, as no other call lets it.
+	CallFetchWait = "fetch_wait"
 	// fetch_close(h i32) -> i32: gives the handle back; cancels what is still under way.
 	CallFetchClose = "fetch_close"
 )

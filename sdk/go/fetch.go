@@ -9,8 +9,10 @@ import "net/http"
 // A request is under way from the moment its head is known, so requests that
 // several goroutines make run side by side, up to the function's limit. Each
 // one's body is sent before its response is read. Bodies stream in both
-// directions. The host waits as long as the function's wall time allows: a
-// context that ends meanwhile is noticed when the host answers.
+// directions. While requests wait for their response's head the function's other
+// goroutines go on, its timers run (late by up to 16 ms) and a context that ends is
+// noticed; sending and reading a body each wait for all of them. A response's
+// Trailer is there once its body was read to the end.
 //
 // A function without http.Client can have a smaller module: the build tag
 // edge_noclient (go build -tags edge_noclient) leaves http.DefaultTransport alone,

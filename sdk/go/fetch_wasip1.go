@@ -1,11 +1,12 @@
 package edge
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"runtime"
 	"strconv"
 	"unsafe"
 )
@@ -19,8 +20,8 @@ func (Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err == nil {
 		return resp, nil
 	}
-	if ctx := r.Context().Err(); ctx != nil {
-		err = ctx // as http.Client's time limit expects
+	if errors.Is(err, context.DeadlineExceeded) || r.Context().Err() != nil {
+		return nil, cmp.Or(r.Context().Err(), context.DeadlineExceeded) // as it is: http.Client asks it for Timeout
 	}
 	return nil, fmt.Errorf("edge: fetch %s %s: %w", r.Method, r.URL.Redacted(), err)
 }
@@ -34,7 +35,6 @@ func roundTrip(r *http.Request) (*http.Response, error) {
 	if err := failure(int32(h)); err != nil {
 		return nil, err
 	}
-	runtime.Gosched() // others may start theirs before this one waits
 	resp, err := h.exchange(r, hasBody)
 	if err == nil {
 		err = r.Context().Err()
@@ -120,6 +120,9 @@ func ignoreClosed(err error) error {
 
 // response waits for the head.
 func (h subrequest) response(r *http.Request) (*http.Response, error) {
+	if err := h.await(r.Context()); err != nil {
+		return nil, err
+	}
 	s, err := gather(h.head)
 	if err != nil {
 		return nil, err
@@ -130,7 +133,7 @@ func (h subrequest) response(r *http.Request) (*http.Response, error) {
 	if d.err != nil {
 		return nil, d.err
 	}
-	return &http.Response{
+	resp := &http.Response{
 		Status:        strconv.Itoa(status) + " " + http.StatusText(status),
 		StatusCode:    status,
 		Proto:         "HTTP/1.1",
@@ -138,9 +141,23 @@ func (h subrequest) response(r *http.Request) (*http.Response, error) {
 		ProtoMinor:    1,
 		Header:        header,
 		ContentLength: length,
-		Body:          &responseBody{h: h, request: r},
 		Request:       r,
-	}, nil
+	}
+	resp.Body = &responseBody{h: h, response: resp}
+	return resp, nil
+}
+
+// trailer is what came after the response's body; nil if nothing did.
+func (h subrequest) trailer() http.Header {
+	s, err := gather(func(buf unsafe.Pointer, size uint32) int32 { return hostFetchTrailers(int32(h), buf, size) })
+	if err != nil {
+		return nil
+	}
+	d := decoder{s: s}
+	if header := readHeader(&d); d.err == nil && len(header) > 0 {
+		return header
+	}
+	return nil
 }
 
 // close gives the handle back, and cancels what is still under way.
@@ -153,10 +170,10 @@ func (h subrequest) close() { hostFetchClose(int32(h)) }
 
 // responseBody streams a subrequest's response.
 type responseBody struct {
-	h       subrequest
-	request *http.Request
-	closed  bool
-	err     error // sticky
+	h        subrequest
+	response *http.Response // gets its Trailer at the end
+	closed   bool
+	err      error // sticky
 }
 
 func (b *responseBody) Read(p []byte) (int, error) {
@@ -166,7 +183,7 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	case b.err != nil || len(p) == 0:
 		return 0, b.err
 	}
-	if b.err = b.request.Context().Err(); b.err != nil {
+	if b.err = b.response.Request.Context().Err(); b.err != nil {
 		return 0, b.err
 	}
 	buf, size := of(p)
@@ -174,6 +191,7 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	switch {
 	case n == 0:
 		b.err = io.EOF
+		b.response.Trailer = b.h.trailer()
 	case Status(n) == ErrClosed:
 		b.err = io.ErrUnexpectedEOF
 	default:

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"runtime"
 )
 
 // handler answers requests once start-up is over.
@@ -19,6 +20,7 @@ const exitAborted = 70
 //go:wasmexport handle
 func handle() {
 	generation++
+	idle = runtime.NumGoroutine()
 	if handler == nil {
 		die("handle was called before selvage_start")
 	}

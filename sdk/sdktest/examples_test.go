@@ -11,11 +11,17 @@ import (
 	"testing"
 
 	"github.com/selvage-edge/selvage/control/bundle"
+	"github.com/selvage-edge/selvage/runtime/function"
 	"github.com/selvage-edge/selvage/runtime/hostcall"
 )
 
 // example builds an example as its manifest says and serves it from a snapshot.
 func example(t *testing.T, name string) (*host, string) {
+	t.Helper()
+	return exampleWith(t, name, bindings)
+}
+
+func exampleWith(t *testing.T, name string, b function.Bindings) (*host, string) {
 	t.Helper()
 	dir := filepath.Join("../examples", name)
 	file := filepath.Join(dir, bundle.ManifestName)
@@ -36,7 +42,7 @@ func example(t *testing.T, name string) (*host, string) {
 	if info, err := os.Stat(wasm); err == nil {
 		t.Logf("%s: %.1f MB", wasm, float64(info.Size())/1e6)
 	}
-	h := newHost(t, wasm, true)
+	h := newHostOf(t, wasm, true, b)
 	s := httptest.NewServer(h)
 	t.Cleanup(s.Close)
 	return h, s.URL

@@ -42,6 +42,15 @@ var bindings = function.Bindings{
 // newHost loads the module, from a snapshot as a deployed one is, or not.
 func newHost(t testing.TB, wasm string, snapshot bool, backends ...string) *host {
 	t.Helper()
+	b := bindings
+	for _, url := range backends {
+		b.Backends = append(b.Backends, function.Backend{Name: url, URL: url, Private: true})
+	}
+	return newHostOf(t, wasm, snapshot, b)
+}
+
+func newHostOf(t testing.TB, wasm string, snapshot bool, b function.Bindings) *host {
+	t.Helper()
 	module, err := os.ReadFile(wasm)
 	if err != nil {
 		t.Fatal(err)
@@ -50,11 +59,8 @@ func newHost(t testing.TB, wasm string, snapshot bool, backends ...string) *host
 	if snapshot {
 		img = started(t, module)
 	}
-	v := function.Version{ID: function.ID{Project: "default", Name: "guest"}, Digest: function.DigestOf(module), Started: snapshot, Bindings: bindings}
+	v := function.Version{ID: function.ID{Project: "default", Name: "guest"}, Digest: function.DigestOf(module), Started: snapshot, Bindings: b}
 	v.Limits.CPU = 5 * time.Second
-	for _, url := range backends {
-		v.Bindings.Backends = append(v.Bindings.Backends, function.Backend{Name: url, URL: url})
-	}
 	f := load(t, v, code, img.Encode())
 	out, err := fetch.New(fetch.Config{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
 	if err != nil {

@@ -56,7 +56,8 @@ type EdgeLimits struct {
 
 // Fetch bounds what functions may reach.
 type Fetch struct {
-	Allow []string `toml:"allow" doc:"Private networks (CIDR) that functions' backends may be in; by default none is reached." default:"[]"`
+	Allow       []string `toml:"allow" doc:"Private networks (CIDR) that backends bound with private = true may be in; by default none is reached." default:"[]"`
+	Connections int      `toml:"connections" doc:"Connections a function may have to one backend at once; more requests wait for one." default:"256"`
 }
 
 // Log says what is logged and where to.
@@ -74,6 +75,7 @@ func DefaultEdge() Edge {
 		Node:   Node{Region: "local"},
 		Listen: EdgeListen{Public: "0.0.0.0:443", Admin: "127.0.0.1:9090", Peer: "0.0.0.0:7443", Gossip: "0.0.0.0:7946"},
 		Limits: EdgeLimits{Concurrency: 10_000, CacheBytes: 128 << 20},
+		Fetch:  Fetch{Connections: 256},
 		Log:    Log{Level: "info", Access: true, RecentBytes: 16 << 20, FunctionBytes: 1 << 20},
 	}
 }
@@ -120,6 +122,7 @@ func (c *Edge) Validate() error {
 	}
 	f.positive("limits.concurrency", c.Limits.Concurrency)
 	f.positive("limits.kv_cache_bytes", c.Limits.CacheBytes)
+	f.positive("fetch.connections", c.Fetch.Connections)
 	for i, n := range c.Fetch.Allow {
 		if _, err := netip.ParsePrefix(n); err != nil {
 			f.add("fetch.allow[%d]: %q is not a network such as 10.0.0.0/8", i, n)

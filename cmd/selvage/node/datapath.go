@@ -86,7 +86,7 @@ func (n *node) openPorts(p *dataPath) (err error) {
 	if p.kv, err = kv.New(kv.Config{Origin: agent.NewOrigin(n.member.control), Bytes: int64(n.cfg.Limits.CacheBytes)}); err != nil {
 		return err
 	}
-	p.fetch, err = fetch.New(fetch.Config{Allow: n.cfg.Fetch.Prefixes(), Refuse: n.own()})
+	p.fetch, err = fetch.New(fetch.Config{Allow: n.cfg.Fetch.Prefixes(), Refuse: n.own(), Connections: n.cfg.Fetch.Connections})
 	return err
 }
 

@@ -2,6 +2,8 @@ package native
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/textproto"
@@ -10,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/selvage-edge/selvage/runtime/fault"
 	"github.com/selvage-edge/selvage/runtime/hostcall"
 	"github.com/selvage-edge/selvage/sdk/abi"
 )
@@ -23,6 +26,9 @@ type fetch struct {
 	res    *http.Response
 	err    error
 	head   []byte // encoded, once asked for
+	read   int64  // bytes of the response's body the guest took
+	ended  bool   // it took them all
+	told   bool   // a refusal was counted
 }
 
 // fetchStart(req, req_len).
@@ -33,20 +39,30 @@ func (s *Session) fetchStart(ctx context.Context, a args) (int64, error) {
 	}
 	decoded, err := DecodeFetchRequest(b.Bytes())
 	b.Release()
-	switch {
-	case err != nil:
-		return abi.StatusInvalid, nil
-	case s.Fetch == nil:
-		return abi.StatusDenied, nil
-	case s.subrequests >= s.Limits.Subrequests, len(s.fetches) >= s.Limits.SubrequestsNow:
-		return abi.StatusLimit, nil
+	if err != nil {
+		return s.refuse(fault.BadSubrequest, abi.StatusInvalid, err), nil
 	}
 	r, err := httpRequest(&decoded)
-	if err != nil {
-		return abi.StatusInvalid, nil
+	switch {
+	case s.Fetch == nil:
+		return s.refuse(fault.NotBound, abi.StatusDenied, hostcall.ErrDenied), nil
+	case s.subrequests >= s.Limits.Subrequests:
+		s.refused.Add(fault.Subrequests, 1, strconv.Itoa(s.Limits.Subrequests), "")
+		return abi.StatusLimit, nil
+	case len(s.fetches) >= s.Limits.SubrequestsNow:
+		s.refused.Add(fault.SubrequestsNow, 1, strconv.Itoa(s.Limits.SubrequestsNow), "")
+		return abi.StatusLimit, nil
+	case err != nil:
+		return s.refuse(fault.BadSubrequest, abi.StatusInvalid, err), nil
 	}
 	s.subrequests++
 	return s.addFetch(s.begin(ctx, r, decoded.Body)), nil
+}
+
+// refuse counts a refusal with its reason and returns its status.
+func (s *Session) refuse(r fault.Refusal, status int64, why error) int64 {
+	s.refused.Add(r, 1, "", why.Error())
+	return status
 }
 
 func (s *Session) addFetch(f *fetch) int64 {
@@ -70,14 +86,30 @@ func (s *Session) begin(ctx context.Context, r *http.Request, body bool) *fetch 
 		// back when the fetch ends, even if nobody ever reads the pipe.
 		context.AfterFunc(ctx, func() { source.CloseWithError(ctx.Err()) })
 	}
+	if s.arrived == nil {
+		s.arrived = make(chan struct{}, 1)
+	}
 	go func() {
-		defer close(f.ready)
+		defer s.arrive(f)
 		f.res, f.err = s.Fetch.Fetch(ctx, s.Version, r.WithContext(ctx))
+		if f.err == nil && r.Method != http.MethodHead && f.res.ContentLength > s.Limits.SubrequestBody {
+			f.res.Body.Close()
+			f.res, f.err = nil, errLargeAnswer
+		}
 		if f.err != nil && source != nil {
 			source.CloseWithError(f.err)
 		}
 	}()
 	return f
+}
+
+// arrive says that f's response, or its failure, is there.
+func (s *Session) arrive(f *fetch) {
+	close(f.ready)
+	select {
+	case s.arrived <- struct{}{}:
+	default: // whoever waits will look at all of them
+	}
 }
 
 // end cancels the subrequest and waits until nothing of it is left.
@@ -95,8 +127,11 @@ func httpRequest(f *FetchRequest) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	if u.Host == "" || u.User != nil || u.Scheme != "http" && u.Scheme != "https" || f.Method == http.MethodConnect {
-		return nil, hostcall.ErrInvalid
+	if u.Host == "" || u.User != nil || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, errors.New("want an http or https URL with a host and no user")
+	}
+	if f.Method == http.MethodConnect {
+		return nil, errors.New("CONNECT: a function makes requests, not tunnels")
 	}
 	r, err := http.NewRequest(f.Method, f.URL, nil)
 	if err != nil {
@@ -114,8 +149,10 @@ func setHeaders(r *http.Request, f *FetchRequest) error {
 	for _, p := range f.Headers {
 		name := textproto.CanonicalMIMEHeaderKey(p.Name)
 		switch {
-		case !ValidName(p.Name) || IllegalAt(p.Value) >= 0:
-			return hostcall.ErrInvalid
+		case !ValidName(p.Name):
+			return fmt.Errorf("header name %.80q", p.Name)
+		case IllegalAt(p.Value) >= 0:
+			return fmt.Errorf("header %.80q: byte %#02x of its value is not allowed", p.Name, p.Value[IllegalAt(p.Value)])
 		case name == "Content-Length":
 			n, err := strconv.ParseUint(p.Value, 10, 63)
 			if err != nil {
@@ -141,9 +178,9 @@ func (s *Session) fetchWrite(ctx context.Context, a args) (int64, error) {
 	f := s.fetches[a.i32(0)]
 	switch {
 	case f == nil:
-		return abi.StatusInvalid, nil
+		return s.unknown(a.i32(0)), nil
 	case f.upload == nil:
-		return abi.StatusState, nil
+		return s.refuse(fault.Ended, abi.StatusState, errUploadEnded), nil
 	case len(b.Bytes()) == 0:
 		f.upload.Close()
 		f.upload = nil
@@ -155,11 +192,16 @@ func (s *Session) fetchWrite(ctx context.Context, a args) (int64, error) {
 	return length(len(b.Bytes())), nil
 }
 
+// unknown is the status of a call on a handle that is not there.
+func (s *Session) unknown(h int32) int64 {
+	return s.refuse(fault.Ended, abi.StatusInvalid, fmt.Errorf("subrequest %d was given back, or never was", h))
+}
+
 // await waits for the response of handle h. A status below zero is the call's answer.
 func (s *Session) await(ctx context.Context, h int32) (*fetch, int64, error) {
 	f := s.fetches[h]
 	if f == nil {
-		return nil, abi.StatusInvalid, nil
+		return nil, s.unknown(h), nil
 	}
 	select {
 	case <-f.ready:
@@ -167,10 +209,35 @@ func (s *Session) await(ctx context.Context, h int32) (*fetch, int64, error) {
 		return nil, 0, ctx.Err()
 	}
 	if f.err != nil {
-		refused, err := status(ctx, f.err)
+		refused, err := s.failedFetch(ctx, f)
 		return nil, refused, err
 	}
 	return f, abi.StatusOK, nil
+}
+
+var (
+	errUploadEnded = errors.New("the request's body has ended")
+	errLargeAnswer = fmt.Errorf("the response's content-length: %w", hostcall.ErrTooLarge)
+)
+
+// failedFetch returns the status of a fetch that failed, and counts what was refused.
+func (s *Session) failedFetch(ctx context.Context, f *fetch) (int64, error) {
+	refused, err := status(ctx, f.err)
+	if err != nil || f.told {
+		return refused, err
+	}
+	f.told = true
+	switch {
+	case f.err == errLargeAnswer:
+		s.refused.Add(fault.LargeAnswer, 1, bytesOf(s.Limits.SubrequestBody), f.err.Error())
+	case refused == abi.StatusInvalid, refused == abi.StatusTooLarge:
+		s.refuse(fault.BadSubrequest, refused, f.err)
+	case errors.Is(f.err, hostcall.ErrAddress):
+		s.refuse(fault.Address, refused, f.err)
+	case refused == abi.StatusDenied:
+		s.refuse(fault.NotBound, refused, f.err)
+	}
+	return refused, nil
 }
 
 // fetchHead(h, buf, cap).
@@ -220,8 +287,16 @@ func (s *Session) fetchRead(ctx context.Context, a args) (int64, error) {
 		return refused, err
 	}
 	n, err := readInto(b.Bytes(), f.res.Body.Read)
-	if err != nil {
+	f.read += n
+	switch {
+	case err != nil:
 		return abi.StatusClosed, ctx.Err()
+	case f.read > s.Limits.SubrequestBody:
+		f.res.Body.Close()
+		s.refused.Add(fault.LargeAnswer, 1, bytesOf(s.Limits.SubrequestBody), "")
+		return abi.StatusTooLarge, nil
+	case n == 0 && len(b.Bytes()) > 0:
+		f.ended = true
 	}
 	return n, nil
 }
@@ -229,7 +304,7 @@ func (s *Session) fetchRead(ctx context.Context, a args) (int64, error) {
 // fetchClose(h).
 func (s *Session) fetchClose(a args) (int64, error) {
 	if !s.dropFetch(a.i32(0)) {
-		return abi.StatusInvalid, nil
+		return s.unknown(a.i32(0)), nil
 	}
 	return abi.StatusOK, nil
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/binary"
 	"math"
+	"strconv"
 	"time"
 
+	"github.com/selvage-edge/selvage/runtime/fault"
 	"github.com/selvage-edge/selvage/runtime/function"
 	"github.com/selvage-edge/selvage/runtime/hostcall"
 	"github.com/selvage-edge/selvage/sdk/abi"
@@ -18,14 +20,14 @@ func (s *Session) kvOpen(a args) (int64, error) {
 		return 0, err
 	}
 	if s.KV == nil {
-		return abi.StatusDenied, nil
+		return s.denyKV("this node has no KV"), nil
 	}
 	for i := range s.Version.Bindings.KV {
 		if s.Version.Bindings.KV[i].Name == name {
 			return int64(i), nil
 		}
 	}
-	return abi.StatusDenied, nil
+	return s.denyKV("no namespace is bound as " + strconv.Quote(name[:min(len(name), 80)])), nil
 }
 
 // kvKey decodes what every call on a key begins with, (ns, key, key_len), and
@@ -51,10 +53,17 @@ func (s *Session) kvCharge(handle uint32) (*function.KVBinding, int64) {
 		return nil, abi.StatusInvalid
 	}
 	if s.kvOperations >= s.Limits.KVOperations {
+		s.refused.Add(fault.KVOperations, 1, strconv.Itoa(s.Limits.KVOperations), "")
 		return nil, abi.StatusLimit
 	}
 	s.kvOperations++
 	return &s.Version.Bindings.KV[handle], abi.StatusOK
+}
+
+// denyKV counts a refusal and returns its status.
+func (s *Session) denyKV(why string) int64 {
+	s.refused.Add(fault.KVDenied, 1, "", why)
+	return abi.StatusDenied
 }
 
 func (s *Session) namespace(b *function.KVBinding) hostcall.Namespace {
@@ -117,7 +126,7 @@ func (s *Session) kvPut(ctx context.Context, a args) (int64, error) {
 	ttl, expect := a.i64(5), a.i64(6)
 	switch {
 	case !bound.Write:
-		return abi.StatusDenied, nil
+		return s.denyKV(bound.Name + " is bound for reading"), nil
 	case len(value.Bytes()) > hostcall.MaxValueBytes:
 		return abi.StatusTooLarge, nil
 	case ttl < 0 || ttl > math.MaxInt64/int64(time.Millisecond) || expect < hostcall.AnyRevision:
@@ -139,7 +148,7 @@ func (s *Session) kvDelete(ctx context.Context, a args) (int64, error) {
 	}
 	switch expect := a.i64(3); {
 	case !bound.Write:
-		return abi.StatusDenied, nil
+		return s.denyKV(bound.Name + " is bound for reading"), nil
 	case expect < hostcall.AnyRevision:
 		return abi.StatusInvalid, nil
 	}

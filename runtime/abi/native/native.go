@@ -27,6 +27,8 @@ const (
 	OpFetchHead
 	OpFetchRead
 	OpFetchClose
+	OpFetchTrailers
+	OpFetchWait
 	opEnd
 )
 
@@ -65,5 +67,7 @@ func Imports() []engine.Import {
 		f(abi.CallFetchHead, i32, OpFetchHead, inGo, i32, i32, i32),
 		f(abi.CallFetchRead, i32, OpFetchRead, inGo, i32, i32, i32),
 		f(abi.CallFetchClose, i32, OpFetchClose, inGo, i32),
+		f(abi.CallFetchTrailers, i32, OpFetchTrailers, inGo, i32, i32, i32),
+		f(abi.CallFetchWait, i32, OpFetchWait, inGo, i32, i32, i64),
 	}
 }

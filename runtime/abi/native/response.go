@@ -3,6 +3,7 @@ package native
 import (
 	"io"
 	"net/http"
+	"strconv"
 
 	"github.com/selvage-edge/selvage/runtime/fault"
 	"github.com/selvage-edge/selvage/sdk/abi"
@@ -35,6 +36,7 @@ func readInto(p []byte, read func([]byte) (int, error)) (int64, error) {
 // responseHead(status, headers, headers_len) comes here for 1xx heads only.
 func (s *Session) responseHead(a args) (int64, error) {
 	if s.headSent {
+		s.refused.Add(fault.SecondHead, 1, "", "")
 		return abi.StatusState, nil
 	}
 	b, err := s.borrow("headers", a, 1)
@@ -105,3 +107,14 @@ func (s *Session) Finish() error {
 	}
 	return s.Exchange.Finish(s.Instance.Response().Body)
 }
+
+// Refused is what the guest was refused, with n log records that were dropped.
+func (s *Session) Refused(logDropped int) fault.Tally {
+	second, large := s.Instance.RefusedHeads()
+	s.refused.Add(fault.SecondHead, second, "", "")
+	s.refused.Add(fault.LargeHead, large, bytesOf(int64(s.Limits.ResponseHead)), "")
+	s.refused.Add(fault.LogFull, logDropped, bytesOf(int64(s.Limits.LogBytes)), "")
+	return s.refused
+}
+
+func bytesOf(n int64) string { return strconv.FormatInt(n, 10) + " bytes" }

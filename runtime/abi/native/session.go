@@ -41,7 +41,9 @@ type Session struct {
 	kvOperations int
 	subrequests  int
 	fetches      map[int32]*fetch
-	lastFetch    int32 // handles are not given twice: one that was closed stays closed
+	lastFetch    int32         // handles are not given twice: one that was closed stays closed
+	arrived      chan struct{} // a response's head has come; nil before the first fetch
+	refused      fault.Tally
 }
 
 // KVOperations is how many KV calls the guest made.
@@ -94,6 +96,10 @@ func (s *Session) Do(ctx context.Context, ev *engine.Event) (int64, error) {
 		return s.fetchRead(ctx, a)
 	case OpFetchClose:
 		return s.fetchClose(a)
+	case OpFetchTrailers:
+		return s.fetchTrailers(ctx, a)
+	case OpFetchWait:
+		return s.fetchWait(ctx, a)
 	}
 	return 0, fault.New(fault.Internal, fmt.Sprintf("no native call has number %d", ev.Op), nil)
 }

@@ -59,8 +59,8 @@ static sv_verdict response_head(sv_inst *in, const uint64_t *a, uint64_t *result
 	if (!headers) return bad_pointer(in);
 	int32_t status = (int32_t)a[0];
 	if (status < 100 || status > 999 || status == 101) return answer(result, INVALID);
-	if (in->v.head_set || in->v.body_begun || in->v.sent) return answer(result, STATE);
-	if (a[2] > in->head_limit) return answer(result, TOO_LARGE);
+	if (in->v.head_set || in->v.body_begun || in->v.sent) return in->v.second_heads++, answer(result, STATE);
+	if (a[2] > in->head_limit) return in->v.large_heads++, answer(result, TOO_LARGE);
 	if (status < 200) return SV_WAIT;
 	if (!head_keep(in, headers, a[2])) return answer(result, INTERNAL);
 	in->v.head_set = true;

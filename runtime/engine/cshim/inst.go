@@ -168,6 +168,11 @@ func (in Inst) Response() (headSet bool, status int, head, body []byte) {
 	return bool(v.head_set), int(v.status), view(v.head, uint64(v.head_len)), view(v.body, uint64(v.body_len))
 }
 
+// RefusedHeads returns how many response heads were refused.
+func (in Inst) RefusedHeads() (second, large int) {
+	return int(in.v.second_heads), int(in.v.large_heads)
+}
+
 // ClearBody forgets the gathered body.
 func (in Inst) ClearBody() { in.v.body_len = 0 }
 

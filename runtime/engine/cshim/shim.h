@@ -101,6 +101,7 @@ typedef struct sv_view {
 	uint64_t memory_size;
 
 	bool head_set, body_begun, sent;
+	uint32_t second_heads, large_heads; // refused
 	int32_t status;
 	uint32_t head_len, body_len;
 	uint8_t *head, *body;

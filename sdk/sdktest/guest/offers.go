@@ -54,6 +54,10 @@ var offers = map[string]http.HandlerFunc{
 		kvFail(w, err)
 	},
 
+	"/fetch/beside":   fetchBeside,
+	"/fetch/deadline": fetchDeadline,
+	"/fetch/trailer":  fetchTrailer,
+
 	"/fetch":       fetch,
 	"/fetch/many":  fetchMany,
 	"/fetch/proxy": fetchProxy,
