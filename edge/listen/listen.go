@@ -54,7 +54,8 @@ const (
 	maxStreams    = 100
 	maxConnWindow = 1536 << 10
 	maxWindow     = 512 << 10
-	maxHandshakes = 4096 // TLS handshakes under way
+	maxFrame      = 16 << 10 // of HTTP/2, which must fit in every window, and is buffered whole
+	maxHandshakes = 4096     // TLS handshakes under way
 	quicIdle      = 30 * time.Second
 	quicHandshake = 5 * time.Second
 	// Above this many new connections in a second, QUIC clients must first prove

@@ -50,6 +50,7 @@ func newTCPServer(cfg *Config, h http.Handler) *tcpServer {
 		MaxHeaderBytes:    maxHeadBytes,
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams:          maxStreams,
+			MaxReadFrameSize:              maxFrame,
 			MaxReceiveBufferPerConnection: maxConnWindow,
 			MaxReceiveBufferPerStream:     maxWindow,
 			WriteByteTimeout:              cfg.IdleTimeout,
