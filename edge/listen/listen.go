@@ -40,6 +40,14 @@ type Config struct {
 	// the zero value means one of its own.
 	TokenKey [32]byte
 
+	// Connections bounds those that are open at once, TCP and QUIC together,
+	// handshakes included; one more is closed unread. Default 20,000, and never
+	// more than the process's descriptors allow.
+	Connections int
+	// ConnectionsPerClient bounds those of one client: an IPv4 address or an IPv6
+	// /64. Default 1,000.
+	ConnectionsPerClient int
+
 	HandshakeTimeout time.Duration // default 10 s
 	HeadTimeout      time.Duration // to read a request's head; default 5 s
 	IdleTimeout      time.Duration // of a connection without requests; default 60 s
@@ -83,6 +91,9 @@ func (c *Config) Validate() error {
 
 func (c *Config) withDefaults() Config {
 	d := *c
+	or(&d.Connections, 20_000)
+	or(&d.ConnectionsPerClient, 1_000)
+	d.Connections = min(d.Connections, affordable())
 	or(&d.HandshakeTimeout, 10*time.Second)
 	or(&d.HeadTimeout, 5*time.Second)
 	or(&d.IdleTimeout, 60*time.Second)
@@ -99,7 +110,7 @@ func (c *Config) withDefaults() Config {
 	return d
 }
 
-func or(d *time.Duration, def time.Duration) {
+func or[T int | time.Duration](d *T, def T) {
 	if *d <= 0 {
 		*d = def
 	}
@@ -112,7 +123,9 @@ type Server struct {
 	tcp      *tcpServer
 	quic     *quicServer
 	draining atomic.Bool
+	gate     *gate
 	inFlight atomic.Int64 // exchanges
+	calmed   atomic.Int64 // connections closed for too many unfinished exchanges
 	running  sync.WaitGroup
 	drain    sync.Mutex // one Drain or Close at a time
 	done     chan struct{}
@@ -127,8 +140,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{cfg: cfg.withDefaults(), done: make(chan struct{})}
 	s.altSvc = []string{fmt.Sprintf(`h3=":%d"; ma=86400`, s.cfg.AltSvcPort)}
-	s.tcp = newTCPServer(&s.cfg, s.handler())
-	s.quic = newQUICServer(&s.cfg, s.handler())
+	s.gate = newGate(s.cfg.Connections, s.cfg.ConnectionsPerClient)
+	s.tcp = newTCPServer(&s.cfg, s.gate, s.handler())
+	s.quic = newQUICServer(&s.cfg, s.gate, s.handler())
 	return s, nil
 }
 
@@ -138,8 +152,12 @@ func (s *Server) handler() http.Handler {
 		if r.ProtoMajor > 1 {
 			growStack() // a connection of HTTP/1 keeps its goroutine, and its stack
 		}
+		returned := false
 		s.inFlight.Add(1)
-		defer s.inFlight.Add(-1)
+		defer func() {
+			s.inFlight.Add(-1)
+			s.settle(r, returned)
+		}()
 		if r.ProtoMajor == 1 {
 			unboundEnd(w)
 		}
@@ -152,6 +170,7 @@ func (s *Server) handler() http.Handler {
 			}
 		}
 		s.cfg.Handler.ServeHTTP(w, r)
+		returned = true
 		if r.ProtoMajor == 1 {
 			s.boundEnd(w, r)
 		}
@@ -243,16 +262,4 @@ func (s *Server) Close() error {
 		return err
 	}
 	return nil
-}
-
-// Stats is a snapshot.
-type Stats struct {
-	Exchanges int64 // under way
-	TCP       int64 // open connections, handshakes included
-	QUIC      int64 // open connections
-}
-
-// Stats returns what is open now.
-func (s *Server) Stats() Stats {
-	return Stats{Exchanges: s.inFlight.Load(), TCP: s.tcp.open.Load(), QUIC: s.quic.conns.Load()}
 }
