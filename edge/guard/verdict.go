@@ -26,9 +26,10 @@ var (
 	errCoding10  = bad("transfer-coding-1.0", "HTTP/1.0 has no Transfer-Encoding")
 	errBothSizes = bad("body-size", "the request has both Content-Length and Transfer-Encoding")
 	errLength    = bad("content-length", "Content-Length is not one number")
+	errSlowHead  = refuse(http.StatusRequestTimeout, "slow-head", "the request head did not come in time")
 
 	verdicts = []*Error{errLineEnd, errLine, errField, errFold, errCoding, errCoding10, errBothSizes, errLength,
-		errMethod, errVersion, errURL, errHead, errLines}
+		errMethod, errVersion, errURL, errHead, errLines, errSlowHead}
 )
 
 // verdictHead is the request that stands for a refused one.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -17,9 +18,9 @@ import (
 //
 // A head is held back until it is complete and sound; one that is not is
 // replaced by a request that Guard.Request refuses, and is the last of its
-// connection. Bodies pass through; broken chunk framing is a read error. Reads
-// fail when a head is not complete headTimeout after its first byte (0: never);
-// net/http cannot tell, since it sees no byte of an incomplete head.
+// connection. Bodies pass through; broken chunk framing is a read error. A head
+// that is not complete headTimeout after its first byte (0: never) is refused
+// too; net/http cannot tell, since it sees no byte of an incomplete head.
 func Wire(conn net.Conn, headTimeout time.Duration) net.Conn {
 	return &wire{Conn: conn, headTimeout: headTimeout}
 }
@@ -99,6 +100,10 @@ func (w *wire) more() error {
 	w.buf = w.buf[:len(w.buf)+n]
 	if n > 0 {
 		return nil // an error will come again
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) && w.headIsLate() {
+		w.refuse(errSlowHead)
+		return nil
 	}
 	return err
 }
@@ -184,6 +189,15 @@ func (w *wire) startHead() {
 		w.deadline.head = time.Now().Add(w.headTimeout)
 		_ = w.applyDeadlineLocked()
 	}
+}
+
+// headIsLate reports whether a head has begun and its time, or net/http's, is
+// over. A deadline of before the head is how net/http wakes whoever reads.
+func (w *wire) headIsLate() bool {
+	w.deadline.Lock()
+	defer w.deadline.Unlock()
+	head, outer, now := w.deadline.head, w.deadline.outer, time.Now()
+	return !head.IsZero() && (!now.Before(head) || outer.After(head.Add(-w.headTimeout)) && !now.Before(outer))
 }
 
 func (w *wire) endHead() {

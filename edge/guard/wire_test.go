@@ -131,14 +131,49 @@ func TestWireHeadTimeout(t *testing.T) {
 			time.Sleep(time.Minute)
 			_, _ = io.WriteString(client, "GET / HT")
 		}()
-		p := make([]byte, 100)
+		p := make([]byte, 1000)
 		if n, err := w.Read(p); err != nil || string(p[:n]) != "GET / HTTP/1.1\r\n\r\n" {
 			t.Fatalf("a slow head: %q, %v", p[:n], err)
 		}
 		start := time.Now()
-		_, err := w.Read(p)
-		if !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(start) != 65*time.Second {
-			t.Fatalf("an endless head: %v after %v", err, time.Since(start))
+		n, err := w.Read(p)
+		r := parse(t, string(p[:n]))
+		if verdict(r) != error(errSlowHead) || err != nil || time.Since(start) != 65*time.Second {
+			t.Fatalf("an endless head: %q, %v after %v", p[:n], err, time.Since(start))
+		}
+		if n, err := w.Read(p); n > 0 || err != io.EOF {
+			t.Errorf("after the refusal: %q, %v", p[:n], err)
+		}
+	})
+}
+
+// TestWireDeadlines: net/http's own time for a head counts too; being woken by
+// it, and waiting for a head that has not begun, are not a slow head.
+func TestWireDeadlines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := net.Pipe()
+		defer client.Close()
+		w := Wire(server, 5*time.Second)
+		defer w.Close()
+		p := make([]byte, 1000)
+		_ = w.SetReadDeadline(time.Now().Add(time.Minute))
+		if _, err := w.Read(p); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("no head: %v", err)
+		}
+		_ = w.SetReadDeadline(time.Now().Add(3 * time.Second))
+		go func() {
+			time.Sleep(time.Second)
+			_, _ = io.WriteString(client, "GET / HT")
+			time.Sleep(time.Second)
+			_ = w.SetReadDeadline(time.Unix(1, 0))
+		}()
+		if _, err := w.Read(p); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("woken: %v", err)
+		}
+		_ = w.SetReadDeadline(time.Now().Add(time.Second))
+		n, err := w.Read(p)
+		if err != nil || verdict(parse(t, string(p[:n]))) != error(errSlowHead) {
+			t.Errorf("late for net/http: %q, %v", p[:n], err)
 		}
 	})
 }

@@ -47,6 +47,14 @@ type Config struct {
 	// have sockets on one address, the kernel tells their packets apart by it.
 	ConnectionPrefix [4]byte
 
+	// Connections bounds those that are open at once, TCP and QUIC together,
+	// handshakes included; one more is closed unread. Default 20,000, and never
+	// more than the process's descriptors allow.
+	Connections int
+	// ConnectionsPerClient bounds those of one client: an IPv4 address or an IPv6
+	// /64. Default 1,000.
+	ConnectionsPerClient int
+
 	HandshakeTimeout time.Duration // default 10 s
 	HeadTimeout      time.Duration // to read a request's head; default 5 s
 	IdleTimeout      time.Duration // of a connection without requests; default 60 s
@@ -61,7 +69,8 @@ const (
 	maxStreams    = 100
 	maxConnWindow = 1536 << 10
 	maxWindow     = 512 << 10
-	maxHandshakes = 4096 // TLS handshakes under way
+	maxFrame      = 16 << 10 // of HTTP/2, which must fit in every window, and is buffered whole
+	maxHandshakes = 4096     // TLS handshakes under way
 	quicIdle      = 30 * time.Second
 	quicHandshake = 5 * time.Second
 	// Above this many new connections in a second, QUIC clients must first prove
@@ -89,6 +98,9 @@ func (c *Config) Validate() error {
 
 func (c *Config) withDefaults() Config {
 	d := *c
+	or(&d.Connections, 20_000)
+	or(&d.ConnectionsPerClient, 1_000)
+	d.Connections = min(d.Connections, affordable())
 	or(&d.HandshakeTimeout, 10*time.Second)
 	or(&d.HeadTimeout, 5*time.Second)
 	or(&d.IdleTimeout, 60*time.Second)
@@ -105,7 +117,7 @@ func (c *Config) withDefaults() Config {
 	return d
 }
 
-func or(d *time.Duration, def time.Duration) {
+func or[T int | time.Duration](d *T, def T) {
 	if *d <= 0 {
 		*d = def
 	}
@@ -118,7 +130,9 @@ type Server struct {
 	tcp      *tcpServer
 	quic     *quicServer
 	draining atomic.Bool
+	gate     *gate
 	inFlight atomic.Int64 // exchanges
+	calmed   atomic.Int64 // connections closed for too many unfinished exchanges
 	running  sync.WaitGroup
 	drain    sync.Mutex // one Drain or Close at a time
 	done     chan struct{}
@@ -133,8 +147,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{cfg: cfg.withDefaults(), done: make(chan struct{})}
 	s.altSvc = []string{fmt.Sprintf(`h3=":%d"; ma=86400`, s.cfg.AltSvcPort)}
-	s.tcp = newTCPServer(&s.cfg, s.handler())
-	s.quic = newQUICServer(&s.cfg, s.handler())
+	s.gate = newGate(s.cfg.Connections, s.cfg.ConnectionsPerClient)
+	s.tcp = newTCPServer(&s.cfg, s.gate, s.handler())
+	s.quic = newQUICServer(&s.cfg, s.gate, s.handler())
 	return s, nil
 }
 
@@ -144,8 +159,12 @@ func (s *Server) handler() http.Handler {
 		if r.ProtoMajor > 1 {
 			growStack() // a connection of HTTP/1 keeps its goroutine, and its stack
 		}
+		returned := false
 		s.inFlight.Add(1)
-		defer s.inFlight.Add(-1)
+		defer func() {
+			s.inFlight.Add(-1)
+			s.settle(r, returned)
+		}()
 		if r.ProtoMajor == 1 {
 			unboundEnd(w)
 		}
@@ -158,6 +177,7 @@ func (s *Server) handler() http.Handler {
 			}
 		}
 		s.cfg.Handler.ServeHTTP(w, r)
+		returned = true
 		if r.ProtoMajor == 1 {
 			s.boundEnd(w, r)
 		}
@@ -249,16 +269,4 @@ func (s *Server) Close() error {
 		return err
 	}
 	return nil
-}
-
-// Stats is a snapshot.
-type Stats struct {
-	Exchanges int64 // under way
-	TCP       int64 // open connections, handshakes included
-	QUIC      int64 // open connections
-}
-
-// Stats returns what is open now.
-func (s *Server) Stats() Stats {
-	return Stats{Exchanges: s.inFlight.Load(), TCP: s.tcp.open.Load(), QUIC: s.quic.conns.Load()}
 }

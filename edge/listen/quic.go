@@ -36,7 +36,7 @@ type quicServer struct {
 	ended chan struct{} // closed when the accept loop has ended
 }
 
-func newQUICServer(cfg *Config, h http.Handler) *quicServer {
+func newQUICServer(cfg *Config, g *gate, h http.Handler) *quicServer {
 	q := &quicServer{cfg: cfg, ended: make(chan struct{})}
 	q.http = &http3.Server{
 		Handler:        q.count(h),
@@ -45,13 +45,14 @@ func newQUICServer(cfg *Config, h http.Handler) *quicServer {
 		Logger:         cfg.Log,
 		ConnContext: func(ctx context.Context, c *quic.Conn) context.Context {
 			q.started(c) // http3 has counted the connection just before
-			return ctx
+			return calmH3(ctx, c)
 		},
 	}
 	q.transport = &quic.Transport{
 		Conn:                  cfg.UDP,
 		ConnectionIDGenerator: connectionIDs{cfg.ConnectionPrefix},
-		VerifySourceAddress:   func(net.Addr) bool { return !q.rate.allow(time.Now(), freeHandshakes) },
+		VerifySourceAddress:   func(a net.Addr) bool { return !q.rate.allow(time.Now(), freeHandshakes) || g.crowded(a) },
+		ConnContext:           g.enterQUIC,
 	}
 	if cfg.ResetKey != [32]byte{} {
 		q.transport.StatelessResetKey = (*quic.StatelessResetKey)(&cfg.ResetKey)

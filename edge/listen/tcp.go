@@ -22,7 +22,9 @@ type tcpServer struct {
 	tls        *tls.Config
 	http       *http.Server
 	ready      *handoff
+	gate       *gate
 	open       atomic.Int64
+	failed     atomic.Int64 // handshakes
 	handshakes sync.WaitGroup
 	slots      chan struct{} // one for each handshake under way
 	stop       context.Context
@@ -34,9 +36,10 @@ type tcpServer struct {
 	}
 }
 
-func newTCPServer(cfg *Config, h http.Handler) *tcpServer {
+func newTCPServer(cfg *Config, g *gate, h http.Handler) *tcpServer {
 	t := &tcpServer{
 		cfg:       cfg,
+		gate:      g,
 		tls:       tlsConfig(cfg, "h2", "http/1.1", "http/1.0"),
 		ready:     newHandoff(cfg.TCP.Addr()),
 		slots:     make(chan struct{}, maxHandshakes),
@@ -50,12 +53,14 @@ func newTCPServer(cfg *Config, h http.Handler) *tcpServer {
 		MaxHeaderBytes:    maxHeadBytes,
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams:          maxStreams,
+			MaxReadFrameSize:              maxFrame,
 			MaxReceiveBufferPerConnection: maxConnWindow,
 			MaxReceiveBufferPerStream:     maxWindow,
 			WriteByteTimeout:              cfg.IdleTimeout,
 		},
-		Protocols: protocols(),
-		ErrorLog:  log.New(debugLog{cfg.Log}, "", 0),
+		Protocols:   protocols(),
+		ConnContext: calmH2,
+		ErrorLog:    log.New(debugLog{cfg.Log}, "", 0),
 	}
 	return t
 }
@@ -111,7 +116,7 @@ func (t *tcpServer) accept() error {
 		c, err := t.cfg.TCP.Accept()
 		switch {
 		case err == nil:
-			t.handshakes.Go(func() { t.handshake(c) })
+			t.admit(c)
 		case t.stop.Err() != nil:
 			return nil
 		case errors.Is(err, net.ErrClosed):
@@ -128,22 +133,46 @@ func (t *tcpServer) accept() error {
 	}
 }
 
-// handshake turns a connection into one that net/http can serve.
-func (t *tcpServer) handshake(c net.Conn) {
+// admit begins a connection, or closes it at once: cheaper for both than to let
+// it wait, or to tell it why, which would take a handshake.
+func (t *tcpServer) admit(c net.Conn) {
 	select {
 	case t.slots <- struct{}{}:
-		defer func() { <-t.slots }()
 	default:
-		_ = c.Close() // too many at once: cheaper for both than to let it wait
+		t.failed.Add(1)
+		abort(c)
 		return
 	}
-	counted := &countedConn{Conn: c, open: &t.open}
+	if !t.gate.enter(c.RemoteAddr()) {
+		<-t.slots
+		abort(c)
+		return
+	}
 	t.open.Add(1)
+	t.handshakes.Go(func() {
+		t.handshake(c)
+		<-t.slots
+	})
+}
+
+// abort closes without the wait that TCP keeps for stragglers: what is refused
+// must not cost the kernel memory for a minute.
+func abort(c net.Conn) {
+	if c, ok := c.(*net.TCPConn); ok {
+		_ = c.SetLinger(0)
+	}
+	_ = c.Close()
+}
+
+// handshake turns a connection into one that net/http can serve.
+func (t *tcpServer) handshake(c net.Conn) {
+	counted := &countedConn{Conn: c, left: t.left}
 	conn := tls.Server(counted, t.tls)
 	ctx, cancel := context.WithTimeout(context.Background(), t.cfg.HandshakeTimeout)
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {
 		t.cfg.Log.Debug("tls handshake", slog.String("client", c.RemoteAddr().String()), slog.Any("error", err))
+		t.failed.Add(1)
 		_ = counted.Close()
 		return
 	}
@@ -166,16 +195,22 @@ func (s stateful) ConnectionState() tls.ConnectionState { return s.Conn.(*tls.Co
 // CloseWrite ends our side: net/http lingers with it after an early answer.
 func (s stateful) CloseWrite() error { return s.Conn.(*tls.Conn).CloseWrite() }
 
+// left counts a connection out.
+func (t *tcpServer) left(c net.Conn) {
+	t.open.Add(-1)
+	t.gate.leave(c.RemoteAddr())
+}
+
 // countedConn counts itself out when it is closed.
 type countedConn struct {
 	net.Conn
-	open   *atomic.Int64
+	left   func(net.Conn)
 	closed atomic.Bool
 }
 
 func (c *countedConn) Close() error {
 	if c.closed.CompareAndSwap(false, true) {
-		c.open.Add(-1)
+		c.left(c.Conn)
 	}
 	return c.Conn.Close()
 }
