@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"runtime"
@@ -111,7 +110,7 @@ func openDoor(t *testing.T, cfg listen.Config, guests map[string]wat) *door {
 	d := &door{sockets: listentest.Open(t), records: make(chan map[string]any, 1000)}
 	h, err := serve.New(serve.Config{
 		Limiter:   limit.New(limit.Config{}),
-		Telemetry: telemetry.New(telemetry.Config{Log: slog.New(slog.NewJSONHandler(d, nil))}),
+		Telemetry: telemetry.New(telemetry.Config{Log: telemetry.Direct{W: d}}),
 	})
 	if err != nil {
 		t.Fatal(err)
