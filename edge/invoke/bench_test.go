@@ -67,3 +67,20 @@ func BenchmarkExchange(b *testing.B) {
 		}
 	})
 }
+
+// The plain path is counted in allocations, which do not depend on the machine:
+// the exchange, the invocation, the identity, and what the answer's header keeps.
+func TestExchangeAllocates(t *testing.T) {
+	if testing.Short() {
+		t.Skip("short runs are those under the race detector, which allocates")
+	}
+	h := hello(t)
+	r, w := helloRequest(t), &sink{header: http.Header{}}
+	const most = 8
+	if n := testing.AllocsPerRun(1000, func() {
+		clear(w.header)
+		h.ServeHTTP(w, r)
+	}); n > most {
+		t.Errorf("%v allocations an exchange, want at most %d", n, most)
+	}
+}

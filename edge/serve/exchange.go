@@ -25,6 +25,7 @@ type exchange struct {
 	target *Target
 	ticket limit.Ticket
 	usage  Usage
+	fact   telemetry.Record // once it is over
 }
 
 // response counts what is sent, and remembers whether a head was.
@@ -104,8 +105,9 @@ type refusal struct {
 func (r *refusal) Error() string { return r.detail }
 
 // record states the exchange as a fact.
-func (x *exchange) record(err error) telemetry.Record {
-	rec := telemetry.Record{
+func (x *exchange) record(err error) *telemetry.Record {
+	rec := &x.fact
+	*rec = telemetry.Record{
 		Time:      x.start,
 		RequestID: x.id[0],
 		Method:    x.r.Method,

@@ -46,11 +46,11 @@ func New(cfg Config) *Telemetry {
 	return t
 }
 
-// Observe counts and logs one exchange.
-func (t *Telemetry) Observe(r Record) {
-	t.exchange.observe(&r)
+// Observe counts and logs one exchange. It does not keep r.
+func (t *Telemetry) Observe(r *Record) {
+	t.exchange.observe(r)
 	if t.cfg.Log != nil {
-		t.cfg.Log.Record(&r)
+		t.cfg.Log.Record(r)
 	}
 }
 

@@ -36,8 +36,8 @@ func TestObserve(t *testing.T) {
 	log := NewLog(&out, LogConfig{Place: Place{PoP: "fra", Node: "n1"}})
 	tel := New(Config{Place: Place{PoP: "fra", Node: "n1"}, Log: log})
 	tel.Gauge("routes", "Routes.", func() float64 { return 7 })
-	tel.Observe(sample)
-	tel.Observe(Record{Method: "GET", Protocol: "HTTP/1.1", Status: 404, Refused: "no-route"})
+	tel.Observe(&sample)
+	tel.Observe(&Record{Method: "GET", Protocol: "HTTP/1.1", Status: 404, Refused: "no-route"})
 	if err := log.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -82,9 +82,9 @@ func TestFunctionsAreBounded(t *testing.T) {
 	for i := range 5 {
 		r := sample
 		r.Function = fmt.Sprintf("f%d", i)
-		tel.Observe(r)
+		tel.Observe(&r)
 	}
-	tel.Observe(Record{Status: 404}) // what reached no function keeps its own series
+	tel.Observe(&Record{Status: 404}) // what reached no function keeps its own series
 	text := metrics(t, tel)
 	if got := strings.Count(text, "selvage_response_bytes_total{"); got != 4 {
 		t.Errorf("%d series, want two functions, other and none:\n%s", got, text)
@@ -148,7 +148,7 @@ func BenchmarkObserve(b *testing.B) {
 	tel := New(Config{Log: log})
 	b.ReportAllocs()
 	for b.Loop() {
-		tel.Observe(sample)
+		tel.Observe(&sample)
 	}
 }
 

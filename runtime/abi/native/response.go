@@ -111,6 +111,9 @@ func (s *Session) Finish() error {
 // Refused is what the guest was refused, with n log records that were dropped.
 func (s *Session) Refused(logDropped int) fault.Tally {
 	second, large := s.Instance.RefusedHeads()
+	if second+large+logDropped == 0 {
+		return s.refused // nearly always: no text is made for it
+	}
 	s.refused.Add(fault.SecondHead, second, "", "")
 	s.refused.Add(fault.LargeHead, large, bytesOf(int64(s.Limits.ResponseHead)), "")
 	s.refused.Add(fault.LogFull, logDropped, bytesOf(int64(s.Limits.LogBytes)), "")
