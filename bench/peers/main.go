@@ -25,7 +25,7 @@ import (
 var helloText string
 
 // runLimit bounds the whole run.
-const runLimit = 10 * time.Minute
+const runLimit = 20 * time.Minute
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "helper" {
@@ -82,6 +82,11 @@ func run(ctx context.Context, jsonFile, profile, only string, quick bool) error 
 		more, err = httpRows(ctx, s, template, profile, only)
 		rows = append(rows, more...)
 	}
+	if err == nil && wanted(only, "leak/") {
+		var more []row
+		more, err = leakRows(ctx, s.leak, template)
+		rows = append(rows, more...)
+	}
 	if err == nil && wanted(only, "wait/") {
 		var more []row
 		more, err = waitRows(ctx)
@@ -104,9 +109,10 @@ type size struct {
 	rounds int // of each side, in turn
 	starts int // instances in a round
 	load   time.Duration
+	leak   int // requests of the leak row
 }
 
 var (
-	full  = size{rounds: 9, starts: 5000, load: 1500 * time.Millisecond}
-	short = size{rounds: 3, starts: 200, load: 200 * time.Millisecond}
+	full  = size{rounds: 9, starts: 5000, load: 1500 * time.Millisecond, leak: leakMany}
+	short = size{rounds: 3, starts: 200, load: 200 * time.Millisecond, leak: 4 * leakFew}
 )

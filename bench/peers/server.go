@@ -149,7 +149,15 @@ func listenAndServe(ctx context.Context, h http.Handler) error {
 	s, err := listen.New(listen.Config{TCP: tcp, UDP: udp,
 		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert, nil },
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if host, _, _ := net.SplitHostPort(r.Host); host == bareHost || r.Host == bareHost {
+			host := r.Host
+			if h, _, err := net.SplitHostPort(host); err == nil {
+				host = h
+			}
+			if host == memoryHost {
+				serveMemory(w)
+				return
+			}
+			if host == bareHost {
 				w.Header().Set("Content-Type", "text/plain")
 				_, _ = w.Write(body)
 				return
