@@ -49,9 +49,11 @@ fuzz: ## every fuzz target for FUZZTIME (default 20s)
 	    case $$p in sdk/go*|sdk/examples*) continue;; esac; \
 	    echo "== $$p $$f"; $(GO) test ./$$p -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 5x || exit 1; done; done
 
-soak: ## long runs: the fuzz targets for five minutes each, the race tests ten times
+soak: build ## long runs: the fuzz targets for five minutes each, the race tests ten times, memory after a million requests
 	$(MAKE) fuzz FUZZTIME=5m
 	$(GO) test -race -count 10 ./runtime/... ./edge/... ./control/...
+	$(GO) build -o $(BIN)/peers ./bench/peers
+	$(BIN)/peers -rows leak/
 
 reference: build ## write the generated reference pages
 	$(BIN)/selvage reference > REFERENCE.md
