@@ -44,6 +44,8 @@ func TestMain(m *testing.M) {
 			os.Exit(beOutside())
 		case "server":
 			os.Exit(beServer())
+		case "bare":
+			os.Exit(beBare())
 		case "victim":
 			os.Exit(beVictim())
 		case "capabilities":
