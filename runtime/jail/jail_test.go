@@ -78,7 +78,7 @@ func runAs(ctx context.Context, l *Local, verb Verb, input string) (Result, erro
 		return Result{}, err
 	}
 	defer in.Close()
-	o, err := runChild(ctx, order{verb: verb, input: in, uid: 64330, means: l.means, wall: l.wall(verb)})
+	o, err := runChild(ctx, order{exe: self, verb: verb, input: in, uid: 64330, means: l.means, wall: l.wall(verb)})
 	if err != nil {
 		return Result{}, err
 	}
