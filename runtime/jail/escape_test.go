@@ -358,6 +358,33 @@ func TestEscapedHelper(t *testing.T) {
 	checkEscape(t, metIn(t, r.Output), out, slices.Concat(attempts, helperAttempts, serverAttempts))
 }
 
+// Landlock holds without the filter: should a call be missed there, files stay shut.
+func TestLandlockAlone(t *testing.T) {
+	l := open(t, Config{})
+	needLocks(t)
+	w := newWorld(t)
+	without, err := runAs(t.Context(), l, loose, "escape "+asJSON(t, w))
+	must(t, err)
+	refill(t, w)
+	with, err := runAs(t.Context(), l, unfiltered, "escape "+asJSON(t, w))
+	must(t, err)
+	var files []attempt
+	for _, a := range attempts {
+		switch a.name {
+		case "list processes", "read the key file", "write the key file", "list the key folder", "create a file", "make a folder", "make a link",
+			"make a pipe", "rename", "truncate by path", "remove", "run a program":
+			files = append(files, a)
+		}
+	}
+	if len(files) != 12 {
+		t.Errorf("%d attempts on files, want 12", len(files))
+	}
+	checkEscape(t, metIn(t, with.Output), metIn(t, without.Output), files)
+	if stat := metIn(t, with.Output)["stat outside"]; stat != "" {
+		t.Errorf("stat: %q: the page on security says that only the filter keeps that away", stat)
+	}
+}
+
 // needLocks skips where the kernel has no lock to test, except where tests must not skip.
 func needLocks(t *testing.T) {
 	t.Helper()

@@ -14,12 +14,12 @@ const prSetVMA = 0x53564d41
 // these that takes a path, makes a socket, starts a program or names a process
 // other than this one.
 func helperRules() []rule {
-	self := uint64(os.Getpid())
+	pid := uint64(os.Getpid())
 	rules := []rule{
 		{nr: unix.SYS_CLONE, then: allow, when: threadsOnly},
 		{nr: unix.SYS_CLONE3, then: absent}, // its flags are in memory, where a filter cannot look
-		{nr: unix.SYS_TGKILL, then: allow, when: is(0, self)},
-		{nr: unix.SYS_KILL, then: allow, when: is(0, self)},
+		{nr: unix.SYS_TGKILL, then: allow, when: is(0, pid)},
+		{nr: unix.SYS_KILL, then: allow, when: is(0, pid)},
 		{nr: unix.SYS_PRLIMIT64, then: allow, when: is(0, 0)},
 		{nr: unix.SYS_PRCTL, then: allow, when: is(0, unix.PR_SET_NAME, prSetVMA)},
 		{nr: unix.SYS_FCNTL, then: allow, when: is(1, unix.F_GETFD, unix.F_SETFD, unix.F_GETFL, unix.F_SETFL,

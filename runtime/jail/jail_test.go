@@ -30,7 +30,8 @@ import (
 func TestMain(m *testing.M) {
 	table[Prepare] = limits{name: "prepare", wall: 20 * time.Second, cpu: time.Second,
 		data: 512 << 20, space: 16 << 30, file: 4 << 20, input: 1 << 10, output: 1 << 20}
-	table[loose] = table[Prepare].asLoose()
+	table[loose] = table[Prepare].without("loose", true, true)
+	table[unfiltered] = table[Prepare].without("unfiltered", true, false)
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case "helper":
@@ -43,6 +44,8 @@ func TestMain(m *testing.M) {
 			os.Exit(beOutside())
 		case "server":
 			os.Exit(beServer())
+		case "bare":
+			os.Exit(beBare())
 		case "victim":
 			os.Exit(beVictim())
 		case "capabilities":
@@ -52,27 +55,34 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// loose is Prepare without seccomp and Landlock: for looking around inside, and
-// to show what these two keep a helper from.
-const loose Verb = 0x10
+// Prepare without seccomp, and loose also without Landlock: for looking around
+// inside, and to show what these two keep a helper from.
+const (
+	loose      Verb = 0x10
+	unfiltered Verb = 0x11
+)
 
-func (l limits) asLoose() limits {
-	l.name, l.open = "loose", true
+func (l limits) without(name string, filter, walls bool) limits {
+	l.name, l.unfiltered, l.unwalled = name, filter, walls
 	return l
 }
 
-// runLoose is l.Run for a verb that Run does not take.
 func runLoose(ctx context.Context, l *Local, input string) (Result, error) {
+	return runAs(ctx, l, loose, input)
+}
+
+// runAs is l.Run for verbs that Run does not take.
+func runAs(ctx context.Context, l *Local, verb Verb, input string) (Result, error) {
 	in, err := sealed.New("selvage-input", []byte(input))
 	if err != nil {
 		return Result{}, err
 	}
 	defer in.Close()
-	o, err := runChild(ctx, order{verb: loose, input: in, uid: 64330, means: l.means, wall: l.wall(loose)})
+	o, err := runChild(ctx, order{exe: self, verb: verb, input: in, uid: 64330, means: l.means, wall: l.wall(verb)})
 	if err != nil {
 		return Result{}, err
 	}
-	return o.Result(loose)
+	return o.Result(verb)
 }
 
 // hostileWork does what its input says.

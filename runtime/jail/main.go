@@ -51,7 +51,7 @@ func settle(l limits) error {
 	if err := dieAtOnce(); err != nil {
 		return err
 	}
-	if l.open {
+	if l.unfiltered {
 		return nil
 	}
 	return lock()

@@ -13,15 +13,16 @@ import (
 // a server is long-lived and large, and what it needs must not depend on which
 // line of which library runs tonight.
 func serverRules() []rule {
-	self := uint64(os.Getpid())
+	pid := uint64(os.Getpid())
 	rules := []rule{
+		// First what requests make: it is looked up each time, as it depends on arguments.
+		{nr: unix.SYS_IOCTL, then: allow, when: is(1, pagemapScan, unix.TCGETS)},
+		{nr: unix.SYS_TGKILL, then: allow, when: is(0, pid)},
 		{nr: unix.SYS_CLONE, then: allow, when: threadsOnly},
 		{nr: unix.SYS_CLONE3, then: absent}, // its flags are in memory, where a filter cannot look
-		{nr: unix.SYS_TGKILL, then: allow, when: is(0, self)},
-		{nr: unix.SYS_KILL, then: allow, when: is(0, self)},
+		{nr: unix.SYS_KILL, then: allow, when: is(0, pid)},
 		{nr: unix.SYS_PRLIMIT64, then: allow, when: is(0, 0)},
 		{nr: unix.SYS_PRCTL, then: allow, when: is(0, unix.PR_SET_NAME, prSetVMA)},
-		{nr: unix.SYS_IOCTL, then: allow, when: is(1, pagemapScan, unix.TCGETS)},
 		{nr: unix.SYS_SOCKET, then: allow, when: serverSockets()},
 	}
 	for _, nr := range slices.Concat(otherPrograms, kernelInterfaces, passLandlock, identity) {

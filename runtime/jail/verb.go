@@ -17,7 +17,8 @@ type limits struct {
 	file   uint64        // RLIMIT_FSIZE, bytes: any one file, memory files included
 	input  int64         // bytes taken
 	output int64         // bytes given back
-	open   bool          // in tests only: without seccomp and Landlock, to show what these are for
+
+	unfiltered, unwalled bool // in tests only: without seccomp, without Landlock, to show what each is for
 }
 
 // table is written only here, and by this package's tests before they start.
