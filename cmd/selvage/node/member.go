@@ -38,6 +38,8 @@ func (n *node) join(ctx context.Context) (*membership, error) {
 	id, err := identity.OpenNode(dir, nil)
 	if errors.Is(err, fs.ErrNotExist) {
 		id, err = n.firstJoin(ctx, dir, text)
+	} else if err != nil {
+		err = fmt.Errorf("%w: put %s back from a copy, or remove it and start with a new token ('selvage join-token') in $%s", err, dir, joinVariable)
 	}
 	if err != nil {
 		return nil, err
