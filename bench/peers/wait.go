@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -72,7 +73,7 @@ func waitRows(ctx context.Context) ([]row, error) {
 	return []row{
 		{Name: "wait/5000:failed", Value: failed, Unit: "requests", N: waiters, goal: "0", met: failed == 0},
 		{Name: "wait/5000:threads", Value: float64(most), Unit: "threads", N: waiters, goal: "<= 64", met: most <= mostThreads},
-		{Name: "wait/5000:at-once", Value: float64(b.peak.Load()), Unit: "requests", N: waiters}, // at the backend, at their most
+		{Name: "wait/5000:at-once", Value: float64(b.peak.Load()), Unit: "requests", N: waiters, goal: "5000", met: b.peak.Load() == waiters}, // at the backend
 	}, nil
 }
 
@@ -86,20 +87,26 @@ func answeredByBackend(status int, body []byte) error {
 // waitAnswer is the backend's; the function passes it on.
 const waitAnswer = "waited\n"
 
-// backend answers each request after waitFor.
+// backend answers each request after waitFor, and not before all are there: the
+// first would else be answered while the last is still on its way.
 type backend struct {
 	server *http.Server
 	url    string
 	now    atomic.Int64
 	peak   atomic.Int64
+	once   sync.Once
+	all    chan struct{} // closed once all are there
 }
+
+// longest is how long the backend waits for the last request.
+const longest = 15 * time.Second
 
 func startBackend() (*backend, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	b := &backend{url: "http://" + l.Addr().String()}
+	b := &backend{url: "http://" + l.Addr().String(), all: make(chan struct{})}
 	b.server = &http.Server{Handler: b, ReadHeaderTimeout: 30 * time.Second}
 	go func() { _ = b.server.Serve(l) }() // until close
 	return b, nil
@@ -110,7 +117,14 @@ func (b *backend) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	defer b.now.Add(-1)
 	for peak := b.peak.Load(); n > peak && !b.peak.CompareAndSwap(peak, n); peak = b.peak.Load() {
 	}
+	if n == waiters {
+		b.once.Do(func() { close(b.all) })
+	}
 	time.Sleep(waitFor)
+	select {
+	case <-b.all:
+	case <-time.After(longest):
+	}
 	_, _ = w.Write([]byte(waitAnswer))
 }
 
