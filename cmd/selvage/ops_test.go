@@ -3,6 +3,8 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"strings"
@@ -19,11 +21,12 @@ const greetAgain = `(data (i32.const 64) "again\n")
 
 // What those who run a fleet do with it, on one that runs.
 func TestOperations(t *testing.T) {
-	w := openWorld(t, "127.0.0.100")
+	w := openWorld(t, "127.0.0.130")
 	dir := w.function(t, "good", guesttest.Guest(t, greet))
 	w.selvage(t, "deploy", "--wait", dir).expect(t, exitOK, "live")
 	t.Run("rollback", func(t *testing.T) { w.rollBack(t) })
 	t.Run("logs", func(t *testing.T) { w.logs(t) })
+	t.Run("drain", func(t *testing.T) { w.drain(t) })
 	t.Run("token", func(t *testing.T) { w.tokens(t) })
 }
 
@@ -128,4 +131,56 @@ func (w *world) logsLive(t *testing.T) {
 		}
 	}
 	t.Error("nothing was heard of a request while its log was followed")
+}
+
+// ready is what the node's /readyz says.
+func (w *world) ready(t *testing.T) string {
+	t.Helper()
+	resp, err := http.Get("http://" + w.Layout.Edges[0].Admin + "/readyz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(text))
+}
+
+func (w *world) drain(t *testing.T) {
+	w.selvage(t, "drain", "nobody").expect(t, exitRefused, "no node nobody", "selvage status")
+	w.selvage(t, "drain", "lon-1", "--reason", "new disks", "--timeout", "1m").expect(t, exitOK, "lon-1 is draining")
+	if got := w.ready(t); got != "draining" {
+		t.Errorf("/readyz says %q", got)
+	}
+	if status, _ := w.get(t, request.HTTP2, "good", "/"); status != 200 {
+		t.Errorf("it no longer serves: %d", status)
+	}
+	w.selvage(t, "status").expect(t, exitOK, "draining")
+	w.selvage(t, "status", "--json").expect(t, exitOK, "new disks")
+
+	// A restart does not bring it back, with nobody there to say it again.
+	w.Control.Stop(30 * time.Second)
+	node := w.Layout.Edges[0]
+	w.Edges[node.Name].Stop(30 * time.Second)
+	if err := w.StartEdge(t.Context(), node); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Edges[node.Name].Ready(t.Context(), "/readyz"); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.ready(t); got != "draining" {
+		t.Errorf("after a restart /readyz says %q", got)
+	}
+	if err := w.StartControl(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.selvage(t, "undrain", "lon-1", "--timeout", "1m").expect(t, exitOK, "lon-1")
+	for end := time.Now().Add(time.Minute); w.ready(t) != "ready" && time.Now().Before(end); {
+		time.Sleep(100 * time.Millisecond)
+	}
+	if got := w.ready(t); got != "ready" {
+		t.Errorf("undrained, /readyz says %q", got)
+	}
 }

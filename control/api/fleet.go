@@ -8,11 +8,21 @@ import (
 	"github.com/selvage-edge/selvage/control/report"
 )
 
-func (a *API) getFleet(context.Context, *call) (*reply, error) {
+func (a *API) getFleet(ctx context.Context, _ *call) (*reply, error) {
 	head := a.Head()
 	out := Fleet{Fleet: a.cfg.Identity.Fleet, Control: a.cfg.Identity.Name, Epoch: a.cfg.Store.Epoch(), Revision: head.Revision, Nodes: []Node{}}
+	orders, err := a.cfg.Store.Bucket(orderBucket).All(ctx)
+	if err != nil {
+		return nil, err
+	}
 	for _, n := range a.nodes() {
-		out.Nodes = append(out.Nodes, nodeOf(n, head))
+		one := nodeOf(n, head)
+		o, err := a.parseOrders(n.Node, orders[n.Node])
+		if err != nil {
+			return nil, err
+		}
+		one.Drain, one.Reason = o.Drain, o.Reason
+		out.Nodes = append(out.Nodes, one)
 	}
 	return &reply{json: out}, nil
 }
@@ -20,8 +30,8 @@ func (a *API) getFleet(context.Context, *call) (*reply, error) {
 func nodeOf(n seen, head catalog.Position) Node {
 	out := Node{
 		Name: n.Node, PoP: n.PoP, Region: n.Region, Public: n.Public, Build: n.Build, Away: n.away,
-		Behind: catalog.Position{Epoch: n.Epoch, Revision: n.Revision}.Compare(head) < 0,
-		Epoch:  n.Epoch, Revision: n.Revision, Started: n.Started, Reported: n.received,
+		Behind:   catalog.Position{Epoch: n.Epoch, Revision: n.Revision}.Compare(head) < 0,
+		Draining: n.Draining, Epoch: n.Epoch, Revision: n.Revision, Started: n.Started, Reported: n.received,
 	}
 	for _, f := range n.Functions {
 		switch f.State {
