@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -27,6 +28,7 @@ func TestOperations(t *testing.T) {
 	t.Run("rollback", func(t *testing.T) { w.rollBack(t) })
 	t.Run("logs", func(t *testing.T) { w.logs(t) })
 	t.Run("drain", func(t *testing.T) { w.drain(t) })
+	t.Run("doctor", func(t *testing.T) { w.doctor(t) })
 	t.Run("token", func(t *testing.T) { w.tokens(t) })
 }
 
@@ -183,4 +185,19 @@ func (w *world) drain(t *testing.T) {
 	if got := w.ready(t); got != "ready" {
 		t.Errorf("undrained, /readyz says %q", got)
 	}
+}
+
+func (w *world) doctor(t *testing.T) {
+	w.selvage(t, "doctor", "--config", "none.toml").expect(t, exitUsage, "none.toml")
+	got := w.selvage(t, "doctor", "--config", w.Layout.Edges[0].Config)
+	got.expect(t, got.code, "clock against control", "is in use", "means: if that is not this node", "node.state", "tls.certificates[0]", "warn")
+	if got.code != exitOK && got.code != exitFailed {
+		t.Errorf("exit code %d", got.code)
+	}
+	var all []struct{ Level, Name, Found string }
+	if err := json.Unmarshal([]byte(w.selvage(t, "doctor", "--json", "--config", w.Layout.Control.Config).out), &all); err != nil || len(all) < 12 {
+		t.Errorf("%+v, %v", all, err)
+	}
+	put("bad.toml", []byte("[node]\n"))(w.dir)
+	w.selvage(t, "doctor", "--config", filepath.Join(w.dir, "bad.toml")).expect(t, exitUsage, "node.state")
 }
