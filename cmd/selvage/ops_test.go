@@ -1,8 +1,11 @@
 package main
 
 import (
+	"archive/tar"
 	"bufio"
+	"compress/gzip"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"os"
@@ -29,6 +32,7 @@ func TestOperations(t *testing.T) {
 	t.Run("logs", func(t *testing.T) { w.logs(t) })
 	t.Run("drain", func(t *testing.T) { w.drain(t) })
 	t.Run("doctor", func(t *testing.T) { w.doctor(t) })
+	t.Run("support", func(t *testing.T) { w.support(t) })
 	t.Run("token", func(t *testing.T) { w.tokens(t) })
 }
 
@@ -200,4 +204,73 @@ func (w *world) doctor(t *testing.T) {
 	}
 	put("bad.toml", []byte("[node]\n"))(w.dir)
 	w.selvage(t, "doctor", "--config", filepath.Join(w.dir, "bad.toml")).expect(t, exitUsage, "node.state")
+}
+
+// support packs a bundle of a fleet in which secrets stand wherever they may.
+func (w *world) support(t *testing.T) {
+	secrets := []string{"planted-variable", "planted-token", "planted-password", "planted-in-log"}
+	w.selvage(t, "deploy", "--wait", w.function(t, "talks", guesttest.Guest(t, talks), "[variables]", `DATABASE = "planted-variable"`)).expect(t, exitOK, "live")
+	w.get(t, request.HTTP2, "talks", "/")
+	log := filepath.Join(w.dir, "node.log")
+	put("node.log", []byte("auth_token=planted-token\nnats://me:planted-password@host\nasked with Bearer\npassword: planted-in-log\nthe rest stays\n"))(w.dir)
+	key, err := os.ReadFile(w.target(t).Publisher)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put("node.log", append(text, key...))(w.dir)
+	pem := strings.Split(strings.TrimSpace(string(key)), "\n")
+	secrets = append(secrets, w.target(t).Token, pem[1])
+	out := filepath.Join(w.dir, "out.tar.gz")
+	got := w.selvage(t, "support", "bundle", "-o", out, "--config", w.Layout.Edges[0].Config, "--config", w.Layout.Control.Config, "--log", log, "--log", "none")
+	got.expect(t, exitOK, "out.tar.gz", "lacking: log/1-none")
+	files := untar(t, out)
+	for _, want := range []string{"versions.json", "doctor/0.json", "node/0-metrics.txt", "node/1-metrics.txt", "fleet/nodes.json", "fleet/functions.json", "fleet/audit.json", "fleet/lines.json", "target.toml", "config/0-config.toml", "log/0-node.log", "lacking.txt"} {
+		if files["selvage-support/"+want] == "" {
+			t.Errorf("%s is not in it", want)
+		}
+	}
+	for name, text := range files {
+		for _, s := range append(secrets, "I was asked") { // what functions say stays at home
+			if strings.Contains(text, s) {
+				t.Errorf("%s holds %q", name, s)
+			}
+		}
+	}
+	for name, want := range map[string]string{"fleet/functions.json": "DATABASE", "log/0-node.log": "the rest stays", "fleet/lines.json": "talks.edge.localhost", "node/0-metrics.txt": "selvage_requests_total"} {
+		if !strings.Contains(files["selvage-support/"+name], want) {
+			t.Errorf("%s has no %s", name, want)
+		}
+	}
+}
+
+func untar(t *testing.T, path string) map[string]string {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{}
+	for r := tar.NewReader(z); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return files
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[h.Name] = string(text)
+	}
 }
