@@ -27,6 +27,37 @@ func (a *API) getFleet(ctx context.Context, _ *call) (*reply, error) {
 	return &reply{json: out}, nil
 }
 
+// Counts says how the fleet's nodes are, for metrics.
+type Counts struct {
+	Nodes    int
+	Away     int
+	Behind   int // of those that are there
+	Draining int
+	Failed   int // functions that cannot run, on those that are there
+}
+
+// Counts adds up what is known of the nodes.
+func (a *API) Counts() Counts {
+	var c Counts
+	head := a.Head()
+	for _, n := range a.nodes() {
+		one := nodeOf(n, head)
+		c.Nodes++
+		if one.Draining {
+			c.Draining++
+		}
+		switch {
+		case one.Away:
+			c.Away++
+			continue
+		case one.Behind:
+			c.Behind++
+		}
+		c.Failed += one.Failed
+	}
+	return c
+}
+
 func nodeOf(n seen, head catalog.Position) Node {
 	out := Node{
 		Name: n.Node, PoP: n.PoP, Region: n.Region, Public: n.Public, Build: n.Build, Away: n.away,

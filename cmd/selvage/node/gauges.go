@@ -2,8 +2,16 @@ package node
 
 import (
 	"github.com/selvage-edge/selvage/control/agent"
+	"github.com/selvage-edge/selvage/edge/telemetry"
 	"github.com/selvage-edge/selvage/runtime/pool"
 )
+
+// Metrics lists the metrics of a node.
+func Metrics() []telemetry.Metric {
+	t := telemetry.New(telemetry.Config{})
+	(&node{path: &dataPath{metrics: t}}).gauges(nil) // values are asked for by a scrape only
+	return t.Metrics()
+}
 
 // gauges turns the rooms' facts into metrics: the one place that does.
 func (n *node) gauges(a *agent.Agent[*pool.Function]) {
