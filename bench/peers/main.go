@@ -35,6 +35,7 @@ func main() {
 	quick := flag.Bool("quick", false, "short rounds: to see that it works, not for figures")
 	serve := flag.Bool("serve", false, "be the server of the HTTP rows (started by the command itself)")
 	wait := flag.String("wait", "", "be the server of the wait rows, with this backend (started by the command itself)")
+	flood := flag.String("flood", "", "be the server of the flood row, with its log in this folder (started by the command itself)")
 	rows := flag.String("rows", "", "only rows whose names begin so, for example http/h1 (for figures run all: they are made side by side)")
 	profile := flag.String("profile", "", "write a processor profile of the server of the HTTP rows to this file")
 	flag.Parse()
@@ -46,6 +47,8 @@ func main() {
 		err = runServer(ctx, *profile)
 	case *wait != "":
 		err = runWaitServer(ctx, *wait)
+	case *flood != "":
+		err = runFloodServer(ctx, *flood)
 	default:
 		err = run(ctx, *jsonFile, *profile, *rows, *quick)
 	}
@@ -90,6 +93,11 @@ func run(ctx context.Context, jsonFile, profile, only string, quick bool) error 
 	if err == nil && wanted(only, "wait/") {
 		var more []row
 		more, err = waitRows(ctx)
+		rows = append(rows, more...)
+	}
+	if err == nil && wanted(only, "fair/log-flood") {
+		var more []row
+		more, err = floodRows(ctx, s)
 		rows = append(rows, more...)
 	}
 	table(os.Stdout, rows)

@@ -1,10 +1,16 @@
 package main
 
 import (
+	"archive/tar"
 	"bufio"
+	"compress/gzip"
 	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -19,11 +25,15 @@ const greetAgain = `(data (i32.const 64) "again\n")
 
 // What those who run a fleet do with it, on one that runs.
 func TestOperations(t *testing.T) {
-	w := openWorld(t, "127.0.0.100")
+	w := openWorld(t, "127.0.0.130")
 	dir := w.function(t, "good", guesttest.Guest(t, greet))
 	w.selvage(t, "deploy", "--wait", dir).expect(t, exitOK, "live")
 	t.Run("rollback", func(t *testing.T) { w.rollBack(t) })
 	t.Run("logs", func(t *testing.T) { w.logs(t) })
+	t.Run("drain", func(t *testing.T) { w.drain(t) })
+	t.Run("doctor", func(t *testing.T) { w.doctor(t) })
+	t.Run("support", func(t *testing.T) { w.support(t) })
+	t.Run("metrics", func(t *testing.T) { w.metricTables(t) })
 	t.Run("token", func(t *testing.T) { w.tokens(t) })
 }
 
@@ -128,4 +138,140 @@ func (w *world) logsLive(t *testing.T) {
 		}
 	}
 	t.Error("nothing was heard of a request while its log was followed")
+}
+
+// ready is what the node's /readyz says.
+func (w *world) ready(t *testing.T) string {
+	t.Helper()
+	resp, err := http.Get("http://" + w.Layout.Edges[0].Admin + "/readyz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(text))
+}
+
+func (w *world) drain(t *testing.T) {
+	w.selvage(t, "drain", "nobody").expect(t, exitRefused, "no node nobody", "selvage status")
+	w.selvage(t, "drain", "lon-1", "--reason", "new disks", "--timeout", "1m").expect(t, exitOK, "lon-1 is draining")
+	if got := w.ready(t); got != "draining" {
+		t.Errorf("/readyz says %q", got)
+	}
+	if status, _ := w.get(t, request.HTTP2, "good", "/"); status != 200 {
+		t.Errorf("it no longer serves: %d", status)
+	}
+	w.selvage(t, "status").expect(t, exitOK, "draining")
+	w.selvage(t, "status", "--json").expect(t, exitOK, "new disks")
+
+	// A restart does not bring it back, with nobody there to say it again.
+	w.Control.Stop(30 * time.Second)
+	node := w.Layout.Edges[0]
+	w.Edges[node.Name].Stop(30 * time.Second)
+	if err := w.StartEdge(t.Context(), node); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Edges[node.Name].Ready(t.Context(), "/readyz"); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.ready(t); got != "draining" {
+		t.Errorf("after a restart /readyz says %q", got)
+	}
+	if err := w.StartControl(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.selvage(t, "undrain", "lon-1", "--timeout", "1m").expect(t, exitOK, "lon-1")
+	for end := time.Now().Add(time.Minute); w.ready(t) != "ready" && time.Now().Before(end); {
+		time.Sleep(100 * time.Millisecond)
+	}
+	if got := w.ready(t); got != "ready" {
+		t.Errorf("undrained, /readyz says %q", got)
+	}
+}
+
+func (w *world) doctor(t *testing.T) {
+	w.selvage(t, "doctor", "--config", "none.toml").expect(t, exitUsage, "none.toml")
+	got := w.selvage(t, "doctor", "--config", w.Layout.Edges[0].Config)
+	got.expect(t, got.code, "clock against control", "is in use", "means: if that is not this node", "node.state", "tls.certificates[0]", "warn")
+	if got.code != exitOK && got.code != exitFailed {
+		t.Errorf("exit code %d", got.code)
+	}
+	var all []struct{ Level, Name, Found string }
+	if err := json.Unmarshal([]byte(w.selvage(t, "doctor", "--json", "--config", w.Layout.Control.Config).out), &all); err != nil || len(all) < 12 {
+		t.Errorf("%+v, %v", all, err)
+	}
+	put("bad.toml", []byte("[node]\n"))(w.dir)
+	w.selvage(t, "doctor", "--config", filepath.Join(w.dir, "bad.toml")).expect(t, exitUsage, "node.state")
+}
+
+// support packs a bundle of a fleet in which secrets stand wherever they may.
+func (w *world) support(t *testing.T) {
+	secrets := []string{"planted-variable", "planted-token", "planted-password", "planted-in-log"}
+	w.selvage(t, "deploy", "--wait", w.function(t, "talks", guesttest.Guest(t, talks), "[variables]", `DATABASE = "planted-variable"`)).expect(t, exitOK, "live")
+	w.get(t, request.HTTP2, "talks", "/")
+	log := filepath.Join(w.dir, "node.log")
+	put("node.log", []byte("auth_token=planted-token\nnats://me:planted-password@host\nasked with Bearer\npassword: planted-in-log\nthe rest stays\n"))(w.dir)
+	key, err := os.ReadFile(w.target(t).Publisher)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put("node.log", append(text, key...))(w.dir)
+	pem := strings.Split(strings.TrimSpace(string(key)), "\n")
+	secrets = append(secrets, w.target(t).Token, pem[1])
+	out := filepath.Join(w.dir, "out.tar.gz")
+	got := w.selvage(t, "support", "bundle", "-o", out, "--config", w.Layout.Edges[0].Config, "--config", w.Layout.Control.Config, "--log", log, "--log", "none")
+	got.expect(t, exitOK, "out.tar.gz", "lacking: log/1-none")
+	files := untar(t, out)
+	for _, want := range []string{"versions.json", "doctor/0.json", "node/0-metrics.txt", "node/1-metrics.txt", "fleet/nodes.json", "fleet/functions.json", "fleet/audit.json", "fleet/lines.json", "target.toml", "config/0-config.toml", "log/0-node.log", "lacking.txt"} {
+		if files["selvage-support/"+want] == "" {
+			t.Errorf("%s is not in it", want)
+		}
+	}
+	for name, text := range files {
+		for _, s := range append(secrets, "I was asked") { // what functions say stays at home
+			if strings.Contains(text, s) {
+				t.Errorf("%s holds %q", name, s)
+			}
+		}
+	}
+	for name, want := range map[string]string{"fleet/functions.json": "DATABASE", "log/0-node.log": "the rest stays", "fleet/lines.json": "talks.edge.localhost", "node/0-metrics.txt": "selvage_requests_total"} {
+		if !strings.Contains(files["selvage-support/"+name], want) {
+			t.Errorf("%s has no %s", name, want)
+		}
+	}
+}
+
+func untar(t *testing.T, path string) map[string]string {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{}
+	for r := tar.NewReader(z); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return files
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[h.Name] = string(text)
+	}
 }

@@ -10,8 +10,11 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/selvage-edge/selvage/cmd/selvage/config"
+	"github.com/selvage-edge/selvage/cmd/selvage/controlnode"
+	"github.com/selvage-edge/selvage/cmd/selvage/node"
 	"github.com/selvage-edge/selvage/control/api"
 	"github.com/selvage-edge/selvage/control/bundle"
+	"github.com/selvage-edge/selvage/edge/telemetry"
 )
 
 func referenceCommand(_ *options) *cobra.Command {
@@ -41,6 +44,10 @@ func writeReference(w io.Writer, root *cobra.Command) error {
 	config.WriteReference(w, config.DefaultEdge())
 	fmt.Fprint(w, "\n## Configuration of a control node: selvage control --config FILE\n\n")
 	config.WriteReference(w, config.DefaultControl())
+	fmt.Fprint(w, "\n## Metrics\n\nServed at /metrics of each admin port, for Prometheus, beside those of the Go runtime (`go_`) and the process (`process_`).\nFunctions beyond the first 2,000 share the name `other`.\n\n### Of an edge node\n\n")
+	telemetry.WriteMetrics(w, node.Metrics())
+	fmt.Fprint(w, "\n### Of a control node\n\n")
+	telemetry.WriteMetrics(w, controlnode.Metrics())
 	fmt.Fprint(w, "\n## HTTP API\n\nServed by the control node; the OpenAPI document is at /v1/openapi.json.\n\n")
 	api.WriteReference(w)
 	return nil

@@ -64,11 +64,11 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the fleet cannot be reached, 4 th
 	root.PersistentFlags().BoolVar(&o.json, "json", false, "print results as JSON")
 	root.PersistentFlags().StringVar(&o.target, "target", "", "file that names the fleet (otherwise $SELVAGE_TARGET, .selvage/target.toml here or above, ~/.config/selvage/target.toml)")
 	root.AddGroup(&cobra.Group{ID: "dev", Title: "For those who write functions:"}, &cobra.Group{ID: "ops", Title: "For those who run the fleet:"})
-	for _, c := range []*cobra.Command{initCommand(o), buildCommand(o), deployCommand(o), rollbackCommand(o), versionsCommand(o), logsCommand(o), removeCommand(o), statusCommand(o), kvCommand(o), requestCommand(o)} {
+	for _, c := range []*cobra.Command{initCommand(o), devCommand(o), buildCommand(o), deployCommand(o), rollbackCommand(o), versionsCommand(o), logsCommand(o), removeCommand(o), statusCommand(o), kvCommand(o), requestCommand(o)} {
 		c.GroupID = "dev"
 		root.AddCommand(c)
 	}
-	for _, c := range []*cobra.Command{upCommand(o), controlCommand(o), edgeCommand(o), joinTokenCommand(o), tokenCommand(o), publisherCommand(o), referenceCommand(o)} {
+	for _, c := range []*cobra.Command{upCommand(o), controlCommand(o), edgeCommand(o), drainCommand(o), undrainCommand(o), doctorCommand(o), supportCommand(o), joinTokenCommand(o), tokenCommand(o), publisherCommand(o), referenceCommand(o)} {
 		c.GroupID = "ops"
 		root.AddCommand(c)
 	}

@@ -92,8 +92,14 @@ func (r *statusResult) print(w io.Writer, nodes bool) {
 // condition is a node's state in a word.
 func condition(n api.Node) string {
 	switch {
+	case n.Away && n.Drain:
+		return "away, drains"
 	case n.Away:
 		return "away"
+	case n.Draining:
+		return "draining"
+	case n.Drain:
+		return "to drain"
 	case n.Behind:
 		return "behind"
 	default:

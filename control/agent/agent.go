@@ -72,6 +72,8 @@ type Config[F Function] struct {
 
 	Announce func(fleet.Head) error // tells the fleet of this node's heads; may be nil
 	OnEvent  func(Event)            // must not block; may be nil
+	Orders   func(report.Orders)    // takes what control wants of this node, each time it is told; may be nil
+	Draining func() bool            // whether this node drains, for the report; may be nil
 
 	// Reign is closed when this agent is the node's only one: until then another
 	// may be at work in the same folder, so that this one neither reports nor
@@ -181,6 +183,7 @@ func Open[F Function](c Config[F]) (*Agent[F], error) {
 	a.reporter = newReporter(c.Control, c.Self, c.Beat, c.OnEvent)
 	a.relay = changes.NewRelay(changes.RelayConfig{Allow: a.mayFollow, Serves: a.serves})
 	a.spaces = newSpaces(c, p, a.relay)
+	a.reporter.orders, a.reporter.drains = c.Orders, c.Draining
 	a.sink = &catalogSink{state: a.catalog, changed: a.changed, onEvent: c.OnEvent}
 	a.load()
 	a.follow()
@@ -268,6 +271,9 @@ func (a *Agent[F]) reports(ctx context.Context) {
 	case <-ctx.Done():
 	}
 }
+
+// Restate has the node's state reported soon: something of it changed that is not the agent's.
+func (a *Agent[F]) Restate() { a.reporter.again() }
 
 // changed wakes the loop; it never blocks.
 func (a *Agent[F]) changed() {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"sync"
@@ -29,6 +30,8 @@ type reporter struct {
 	self    report.Report
 	beat    time.Duration
 	onEvent func(Event)
+	orders  func(report.Orders) // takes control's; nil: nobody does
+	drains  func() bool         // whether this node drains; nil: it does not
 	news    chan struct{}
 	mu      struct {
 		sync.Mutex
@@ -46,6 +49,11 @@ func (r *reporter) set(at catalog.Position, functions []report.Function) {
 	r.mu.Lock()
 	r.mu.at, r.mu.functions = at, functions
 	r.mu.Unlock()
+	r.again()
+}
+
+// again has the state reported soon.
+func (r *reporter) again() {
 	select {
 	case r.news <- struct{}{}:
 	default:
@@ -115,6 +123,13 @@ func (r *reporter) send(ctx context.Context) error {
 	if resp.StatusCode/100 != 2 {
 		return fmt.Errorf("report: %w", refusal(resp))
 	}
+	var o report.Orders
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 64<<10)).Decode(&o); err != nil {
+		return fmt.Errorf("report: the answer: %w", err)
+	}
+	if r.orders != nil {
+		r.orders(o)
+	}
 	return nil
 }
 
@@ -125,5 +140,6 @@ func (r *reporter) compose() report.Report {
 	out.At = time.Now()
 	out.Epoch, out.Revision = r.mu.at.Epoch, r.mu.at.Revision
 	out.Functions = r.mu.functions
+	out.Draining = r.drains != nil && r.drains()
 	return out
 }

@@ -115,8 +115,9 @@ type API struct {
 	doc     []byte // the OpenAPI document
 	blobs   blobSet
 	logs    *logs.Hub
-	signed  sync.Mutex // held from reading the catalog to appending to it
-	trusted sync.Mutex // held from reading the trust to updating it
+	member  *identity.Member // to speak to nodes
+	signed  sync.Mutex       // held from reading the catalog to appending to it
+	trusted sync.Mutex       // held from reading the trust to updating it
 }
 
 // Open reads the catalog and what nodes reported last, and takes the tokens that

@@ -28,7 +28,7 @@ func TestEveryRouteAndEveryRole(t *testing.T) {
 		}
 	}
 	rank := map[identity.Scope]int{identity.ScopeRead: 1, identity.ScopeDeploy: 2, identity.ScopeAdmin: 3}
-	fill := strings.NewReplacer("{project}", "default", "{function}", "nothing", "{namespace}", "nothing", "{key...}", "k", "{number}", "1", "{id}", "none")
+	fill := strings.NewReplacer("{project}", "default", "{function}", "nothing", "{namespace}", "nothing", "{key...}", "k", "{number}", "1", "{id}", "none", "{node}", "none")
 	for _, rt := range f.api.routes {
 		target := fill.Replace(rt.pattern)
 		for _, ro := range roles {

@@ -19,12 +19,11 @@ const (
 	logAlive = 10 * time.Second // between signs of life; the token is looked at again with each
 )
 
-func (a *API) openLogs() error {
-	member, err := a.cfg.Identity.Member()
-	if err != nil {
+func (a *API) openLogs() (err error) {
+	if a.member, err = a.cfg.Identity.Member(); err != nil {
 		return err
 	}
-	a.logs, err = logs.New(logs.Config{Member: member, Nodes: a.logNodes})
+	a.logs, err = logs.New(logs.Config{Member: a.member, Nodes: a.logNodes})
 	return err
 }
 

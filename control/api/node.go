@@ -34,7 +34,7 @@ func (a *API) peerRoutes() []*route {
 	return []*route{
 		{name: "peerChanges", method: "POST", pattern: changes.Path, summary: "Follow logs", who: aNode, status: 200, in: changes.Request{}, rawOut: "frames; see control/changes", stream: a.streamChanges},
 		{name: "peerBlob", method: "GET", pattern: PeerBlobs + "/{digest}", summary: "Code or image that some live release names", who: aNode, status: 200, rawOut: "the blob", stream: a.streamBlob},
-		{name: "peerReport", method: "POST", pattern: report.Path, summary: "What the node runs", who: aNode, limit: report.MaxBytes, status: 200, in: report.Report{}, out: Empty{}, do: a.takeReport},
+		{name: "peerReport", method: "POST", pattern: report.Path, summary: "What the node runs", who: aNode, limit: report.MaxBytes, status: 200, in: report.Report{}, out: report.Orders{}, do: a.takeReport},
 		{name: "peerTrust", method: "GET", pattern: PeerTrust, summary: "The fleet's public trust material", who: aNode, status: 200, out: identity.Bundle{}, do: a.getTrust},
 		{name: "peerRenew", method: "POST", pattern: identity.RenewPath, summary: "A new certificate for the node that asks", who: aNode, mutates: true, limit: jsonLimit, status: 200, in: identity.RenewRequest{}, out: identity.RenewResponse{}, do: a.renew},
 		{name: "peerListKeys", method: "GET", pattern: ns, summary: "Keys of a namespace that some live release binds", who: aNode, status: 200, query: pageQuery, out: KeyList{}, do: a.peerListKeys},
@@ -179,13 +179,22 @@ func (a *API) takeReport(ctx context.Context, c *call) (*reply, error) {
 	now := a.cfg.Now()
 	before := a.board.post(posted{r, now})
 	if sameReport(before.Report, r) && now.Truncate(reportEvery).Equal(before.received.Truncate(reportEvery)) {
-		return &reply{json: Empty{}}, nil
+		return a.answerReport(ctx, r.Node)
 	}
 	err := a.saveRecord(ctx, reportBucket, r.Node, r, hostcall.PutOptions{IfRevision: hostcall.AnyRevision, TTL: 30 * 24 * time.Hour})
 	if errors.Is(err, store.ErrFull) {
 		err = nil // it is on the board; the node can do nothing about the disk
 	}
-	return &reply{json: Empty{}}, err
+	if err != nil {
+		return nil, err
+	}
+	return a.answerReport(ctx, r.Node)
+}
+
+// answerReport tells the node what is wanted of it.
+func (a *API) answerReport(ctx context.Context, node string) (*reply, error) {
+	o, err := a.orders(ctx, node)
+	return &reply{json: o.Orders}, err
 }
 
 func sameReport(a, b report.Report) bool {

@@ -171,7 +171,7 @@ func (c *call) admit() error {
 	if err := c.identify(); err != nil {
 		return err
 	}
-	for _, name := range []string{"project", "function", "namespace"} {
+	for _, name := range []string{"project", "function", "namespace", "node"} {
 		if v := c.param(name); v != "" || hasWildcard(c.route.pattern, name) {
 			if err := identity.CheckName(name, v); err != nil {
 				return invalid("%v", err)

@@ -46,6 +46,16 @@ func (b *board) post(p posted) (before posted) {
 	return before
 }
 
+// drains notes what a node just said outside of its reports.
+func (b *board) drains(node string, draining bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if p, ok := b.mu.reports[node]; ok {
+		p.Draining = draining
+		b.mu.reports[node] = p
+	}
+}
+
 // changed returns what is closed by the next report.
 func (b *board) changed() <-chan struct{} {
 	b.mu.Lock()

@@ -214,14 +214,22 @@ type Node struct {
 	Region   string    `json:"region,omitempty"`
 	Public   string    `json:"public,omitempty"` // where requests reach it, host:port
 	Build    string    `json:"build,omitempty"`
-	Away     bool      `json:"away,omitempty"` // not heard of lately
-	Behind   bool      `json:"behind"`         // its catalog is older than control's
+	Away     bool      `json:"away,omitempty"`   // not heard of lately
+	Behind   bool      `json:"behind"`           // its catalog is older than control's
+	Drain    bool      `json:"drain"`            // it was ordered to drain
+	Draining bool      `json:"draining"`         // it says that it drains
+	Reason   string    `json:"reason,omitempty"` // for the order
 	Epoch    uint64    `json:"epoch"`
 	Revision uint64    `json:"revision"`
 	Live     int       `json:"live"`   // functions
 	Failed   int       `json:"failed"` // functions
 	Started  time.Time `json:"started,omitzero"`
 	Reported time.Time `json:"reported,omitzero"`
+}
+
+// DrainRequest has a node drained.
+type DrainRequest struct {
+	Reason string `json:"reason,omitempty"` // for those who look at the status; at most 200 bytes
 }
 
 // ProjectList answers a listing of projects.

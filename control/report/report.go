@@ -48,6 +48,7 @@ type Report struct {
 	At        time.Time  `json:"at"`               // on the node's clock
 	Epoch     uint64     `json:"epoch"`            // the catalog's, as applied here
 	Revision  uint64     `json:"revision"`
+	Draining  bool       `json:"draining,omitempty"` // it says that new traffic should go elsewhere
 	Functions []Function `json:"functions,omitempty"`
 }
 

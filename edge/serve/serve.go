@@ -74,6 +74,9 @@ func (h *Handler) Routes() *Routes { return h.routes.Load() }
 // are served all the same.
 func (h *Handler) SetDraining(on bool) { h.draining.Store(on) }
 
+// Draining reports what SetDraining was told last.
+func (h *Handler) Draining() bool { return h.draining.Load() }
+
 // ServeHTTP serves one exchange: it runs the stages, answers for them when they
 // fail, and records the exchange whatever happened.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {

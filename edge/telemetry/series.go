@@ -67,17 +67,19 @@ var (
 	seconds = []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
 )
 
-func newSeries(r prometheus.Registerer, pop string, most int) *series {
+func newSeries(r prometheus.Registerer, said *metricList, pop string, most int) *series {
 	labels := prometheus.Labels{"pop": pop}
 	counter := func(name, help string, by ...string) *prometheus.CounterVec {
 		c := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help, ConstLabels: labels}, by)
 		r.MustRegister(c)
+		said.add(Metric{namespace + "_" + name, "counter", append(by, "pop"), help})
 		return c
 	}
 	histogram := func(name, help string, buckets []float64) *prometheus.HistogramVec {
 		h := prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: namespace, Name: name, Help: help, ConstLabels: labels,
 			Buckets: buckets}, []string{"project", "function"})
 		r.MustRegister(h)
+		said.add(Metric{namespace + "_" + name, "histogram", []string{"project", "function", "pop"}, help})
 		return h
 	}
 	s := &series{

@@ -25,6 +25,7 @@ type Telemetry struct {
 	registry *prometheus.Registry
 	handler  http.Handler
 	exchange *series
+	said     metricList
 }
 
 var _ http.Handler = (*Telemetry)(nil)
@@ -41,8 +42,8 @@ func New(cfg Config) *Telemetry {
 		cfg:      cfg,
 		registry: registry,
 		handler:  promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
-		exchange: newSeries(registry, cfg.Place.PoP, cfg.Functions),
 	}
+	t.exchange = newSeries(registry, &t.said, cfg.Place.PoP, cfg.Functions)
 	return t
 }
 
@@ -61,12 +62,14 @@ func (t *Telemetry) ServeHTTP(w http.ResponseWriter, r *http.Request) { t.handle
 // "selvage_" + name. It panics if the name is taken or malformed.
 func (t *Telemetry) Gauge(name, help string, value func() float64) {
 	t.registry.MustRegister(prometheus.NewGaugeFunc(t.opts(name, help), value))
+	t.said.add(Metric{namespace + "_" + name, "gauge", []string{"pop"}, help})
 }
 
 // Counter is Gauge for a value that only grows.
 func (t *Telemetry) Counter(name, help string, value func() float64) {
 	o := t.opts(name, help)
 	t.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts(o), value))
+	t.said.add(Metric{namespace + "_" + name, "counter", []string{"pop"}, help})
 }
 
 func (t *Telemetry) opts(name, help string) prometheus.GaugeOpts {

@@ -48,6 +48,7 @@ type Config struct {
 	TableElements   int64         // of one instance's tables; default 131,072
 	RemapOnly       bool          // reset slots by mapping them anew, as where PAGEMAP_SCAN is missing
 	ParallelCompile bool          // compile one module on all processors; for tools, not for nodes
+	QuickCompile    bool          // compile without optimization, in a fraction of the time; for tools, not for nodes
 	Maps            int64         // memory maps that may be in use; default: what vm.max_map_count leaves
 }
 

@@ -62,7 +62,7 @@ func (p policy) config(c Config, m maps) cshim.Config {
 	return cshim.Config{
 		WasmStack: wasmStack, FiberStack: fiberStack, TickNanoseconds: uint64(c.Tick),
 		ResidentBudget: c.ResidentBytes, TableElements: c.TableElements, MaxMaps: m.most, BaseMaps: m.now,
-		RemapOnly: c.RemapOnly, ParallelCompilation: c.ParallelCompile,
+		RemapOnly: c.RemapOnly, ParallelCompilation: c.ParallelCompile, QuickCompilation: c.QuickCompile,
 		SignalsBasedTraps: p.SignalsBasedTraps, Threads: p.Threads, Memory64: p.Memory64, GC: p.GC,
 		FunctionReferences: p.FunctionReferences, MultiMemory: p.MultiMemory, Exceptions: p.Exceptions, TailCall: p.TailCall,
 		RelaxedSIMD: p.RelaxedSIMD, ComponentModel: p.ComponentModel, GuardBytes: p.GuardBytes, Reservation: p.Reservation,

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -15,10 +14,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/selvage-edge/selvage/cmd/selvage/config"
 	"github.com/selvage-edge/selvage/control/api"
@@ -221,23 +216,6 @@ func (c *control) peerHandler() http.Handler {
 	})
 	mux.Handle("GET "+peer.TrustPath, peer.TrustHandler(c.id.Anchor))
 	mux.Handle("POST "+identity.RenewPath, peer.RenewHandler(c.id))
-	return mux
-}
-
-func (c *control) adminHandler() http.Handler {
-	reg := prometheus.NewRegistry()
-	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	gauge := func(name, help string, f func() float64) {
-		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "selvage", Subsystem: "control", Name: name, Help: help}, f))
-	}
-	gauge("catalog_revision", "Revision of the catalog.", func() float64 { return float64(c.api.Head().Revision) })
-	gauge("streams", "Change streams open.", func() float64 { return float64(c.api.Changes().Stats().Streams) })
-	reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "selvage", Subsystem: "control", Name: "blobs_total",
-		Help: "Codes and images that nodes asked for."}, func() float64 { return float64(c.blobs.Load()) }))
-	gauge("members_alive", "Members of the fleet that are alive.", func() float64 { return float64(c.gossip.Stats().Alive) })
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	return mux
 }
 

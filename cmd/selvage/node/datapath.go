@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/selvage-edge/selvage/cmd/selvage/config"
@@ -53,7 +54,8 @@ type dataPath struct {
 	peer     *peer.Server
 	sockets  struct{ admin, peer net.Listener }
 	serving  sync.WaitGroup
-	failed   chan error // what stopped serving by itself
+	ending   atomic.Bool // this server drains before it ends
+	failed   chan error  // what stopped serving by itself
 }
 
 // openDataPath builds the rooms from the ground up; nothing is served yet.
@@ -179,6 +181,7 @@ func (p *dataPath) serve(name string, run func() error) {
 // drain lets requests under way end, then stops serving.
 func (p *dataPath) drain(log *slog.Logger, limit time.Duration) error {
 	begin := time.Now()
+	p.ending.Store(true)
 	p.handler.SetDraining(true)
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()

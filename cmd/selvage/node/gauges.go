@@ -2,8 +2,16 @@ package node
 
 import (
 	"github.com/selvage-edge/selvage/control/agent"
+	"github.com/selvage-edge/selvage/edge/telemetry"
 	"github.com/selvage-edge/selvage/runtime/pool"
 )
+
+// Metrics lists the metrics of a node.
+func Metrics() []telemetry.Metric {
+	t := telemetry.New(telemetry.Config{})
+	(&node{path: &dataPath{metrics: t}}).gauges(nil) // values are asked for by a scrape only
+	return t.Metrics()
+}
 
 // gauges turns the rooms' facts into metrics: the one place that does.
 func (n *node) gauges(a *agent.Agent[*pool.Function]) {
@@ -34,6 +42,7 @@ func (n *node) gauges(a *agent.Agent[*pool.Function]) {
 	m.Counter("relay_batches_total", "Batches of changes sent to nodes of the PoP.", func() float64 { return float64(a.Stats().Relay.Sent) })
 	m.Counter("relay_cut_off_total", "Streams of the PoP's nodes ended because they did not keep up.", func() float64 { return float64(a.Stats().Relay.CutOff) })
 	m.Gauge("catalog_connected", "1 while the catalog's stream, from control or a neighbour, is up.", func() float64 { return truth(a.Stats().Connected) })
+	m.Gauge("draining", "1 while this node says that new traffic should go elsewhere.", func() float64 { return truth(p.handler.Draining()) })
 	m.Gauge("functions_live", "Functions whose newest release is served.", func() float64 { return float64(a.Stats().Live) })
 	m.Gauge("functions_failed", "Functions whose newest release cannot run here.", func() float64 { return float64(a.Stats().Failed) })
 }

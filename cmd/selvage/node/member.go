@@ -17,6 +17,7 @@ import (
 	"github.com/selvage-edge/selvage/control/identity"
 	"github.com/selvage-edge/selvage/control/logs"
 	"github.com/selvage-edge/selvage/control/peer"
+	"github.com/selvage-edge/selvage/control/report"
 )
 
 // joinVariable holds the one-time join token of a node's first start.
@@ -104,6 +105,7 @@ func (n *node) peerServer() (*peer.Server, error) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(n.agent.Stats()) // the peer left; nobody to tell
 	})
+	mux.Handle("POST "+report.OrdersPath, n.orders.handler())
 	mux.Handle("GET "+logs.Path, logs.Handler(n.path.lines))
 	return peer.NewServer(peer.ServerConfig{Member: n.member.id.Member, Handler: mux})
 }

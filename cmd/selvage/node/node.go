@@ -58,6 +58,7 @@ type node struct {
 	secret []byte
 	member *membership
 	path   *dataPath
+	orders *orders
 	agent  *agent.Agent[*pool.Function]
 	routed chan struct{} // closed when the first route table is in use
 	once   sync.Once
@@ -86,6 +87,12 @@ func Run(ctx context.Context, cfg config.Edge, build string) error {
 	defer n.path.close(n.log)
 	if err = n.lockIn(); err != nil {
 		return err
+	}
+	if n.orders, err = openOrders(filepath.Join(cfg.Node.State, "orders.json"), n.follow); n.orders == nil {
+		return err
+	}
+	if err != nil {
+		n.log.Warn("starting without last orders", "err", err)
 	}
 	if n.agent, err = n.openAgent(); err != nil {
 		return err
@@ -166,6 +173,21 @@ func (n *node) swap(t *serve.Routes) {
 	n.once.Do(func() { close(n.routed) })
 }
 
+// follow does what control orders. /readyz and the next report tell of it.
+func (n *node) follow(o report.Orders) {
+	was := n.path.handler.Draining()
+	n.path.handler.SetDraining(o.Drain)
+	if n.path.ending.Load() {
+		n.path.handler.SetDraining(true)
+	}
+	if was != o.Drain {
+		n.log.Info("orders from control", "drain", o.Drain)
+		if n.agent != nil {
+			n.agent.Restate()
+		}
+	}
+}
+
 func (n *node) openAgent() (*agent.Agent[*pool.Function], error) {
 	var hold, settle time.Duration
 	if n.att.Held() {
@@ -189,6 +211,12 @@ func (n *node) openAgent() (*agent.Agent[*pool.Function], error) {
 		KV:       n.path.kv,
 		Announce: n.member.announce,
 		OnEvent:  n.told,
+		Draining: n.orders.draining,
+		Orders: func(o report.Orders) {
+			if err := n.orders.take(o); err != nil {
+				n.log.Error("control's orders cannot be followed", "err", err)
+			}
+		},
 	})
 	if err != nil {
 		return nil, err

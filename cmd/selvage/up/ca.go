@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -120,4 +121,11 @@ func serial() *big.Int {
 		panic(err) // the kernel's generator does not fail
 	}
 	return n
+}
+
+// Certificate makes the certificate of one server at addr, and the CA that signed
+// it, as files in dir; those that still hold are kept. The names are those of Domain.
+func Certificate(dir string, addr netip.Addr) (cert, key, ca string, err error) {
+	l := Layout{Options: Options{Dir: dir}, Edges: []Node{{Addr: addr}}, EdgeCA: filepath.Join(dir, "edge-ca", "ca.pem")}
+	return l.certFile(), l.keyFile(), l.EdgeCA, l.writeCertificates()
 }

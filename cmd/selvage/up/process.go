@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -101,7 +102,7 @@ func (p *Process) Ready(ctx context.Context, path string) error {
 		if err == nil {
 			text, _ := io.ReadAll(io.LimitReader(resp.Body, 200)) // for the message only
 			resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
+			if resp.StatusCode == http.StatusOK || strings.HasPrefix(string(text), "draining") { // it serves; somebody drained it
 				return nil
 			}
 			err = fmt.Errorf("%s answers %d: %s", url, resp.StatusCode, text)

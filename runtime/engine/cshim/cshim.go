@@ -23,6 +23,7 @@ type Config struct {
 	MaxMaps, BaseMaps       int64
 	RemapOnly               bool
 	ParallelCompilation     bool
+	QuickCompilation        bool // without optimization
 	SignalsBasedTraps       bool
 	Threads                 bool
 	Memory64                bool
@@ -42,7 +43,7 @@ func Open(c Config) error {
 		wasm_stack: C.uint64_t(c.WasmStack), fiber_stack: C.uint64_t(c.FiberStack), tick_ns: C.uint64_t(c.TickNanoseconds),
 		resident_budget: C.int64_t(c.ResidentBudget), table_elements: C.int64_t(c.TableElements),
 		max_maps: C.int64_t(c.MaxMaps), base_maps: C.int64_t(c.BaseMaps),
-		remap_only: C.bool(c.RemapOnly), parallel_compilation: C.bool(c.ParallelCompilation),
+		remap_only: C.bool(c.RemapOnly), parallel_compilation: C.bool(c.ParallelCompilation), quick_compilation: C.bool(c.QuickCompilation),
 		signals_based_traps: C.bool(c.SignalsBasedTraps), threads: C.bool(c.Threads), memory64: C.bool(c.Memory64), gc: C.bool(c.GC),
 		function_references: C.bool(c.FunctionReferences), multi_memory: C.bool(c.MultiMemory), exceptions: C.bool(c.Exceptions),
 		tail_call: C.bool(c.TailCall), relaxed_simd: C.bool(c.RelaxedSIMD), component_model: C.bool(c.ComponentModel),

@@ -83,7 +83,9 @@ static wasm_config_t *make_config(const sv_config *c) {
 	wasmtime_config_consume_fuel_set(w, false);
 	wasmtime_config_debug_info_set(w, false);
 	wasmtime_config_strategy_set(w, WASMTIME_STRATEGY_CRANELIFT);
-	wasmtime_config_cranelift_opt_level_set(w, WASMTIME_OPT_LEVEL_SPEED);
+	wasmtime_config_cranelift_opt_level_set(w, c->quick_compilation ? WASMTIME_OPT_LEVEL_NONE : WASMTIME_OPT_LEVEL_SPEED);
+	if (c->quick_compilation) // for tools: half of the time, and twice the code
+		wasmtime_config_cranelift_flag_set(w, "regalloc_algorithm", "single_pass");
 	wasmtime_config_parallel_compilation_set(w, c->parallel_compilation);
 	wasmtime_config_signals_based_traps_set(w, c->signals_based_traps);
 	wasmtime_config_memory_may_move_set(w, false);

@@ -36,6 +36,7 @@ typedef struct sv_config {
 	int64_t base_maps; // of the process before the first instance
 	bool remap_only;
 	bool parallel_compilation;
+	bool quick_compilation; // without optimization
 	// The advisory table (SECURITY.md): engine.policy refuses other values.
 	bool signals_based_traps, threads, memory64, gc, function_references, multi_memory, exceptions, tail_call, relaxed_simd, component_model;
 	uint64_t guard_bytes, reservation_bytes;

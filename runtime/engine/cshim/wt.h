@@ -169,6 +169,7 @@ void wasmtime_config_wasm_stack_switching_set(wasm_config_t *, bool);
 void wasmtime_config_wasm_component_model_set(wasm_config_t *, bool);
 void wasmtime_config_strategy_set(wasm_config_t *, wasmtime_strategy_t);
 void wasmtime_config_cranelift_opt_level_set(wasm_config_t *, wasmtime_opt_level_t);
+void wasmtime_config_cranelift_flag_set(wasm_config_t *, const char *key, const char *value);
 void wasmtime_config_parallel_compilation_set(wasm_config_t *, bool);
 void wasmtime_config_memory_may_move_set(wasm_config_t *, bool);
 void wasmtime_config_memory_reservation_set(wasm_config_t *, uint64_t);

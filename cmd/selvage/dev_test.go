@@ -1,0 +1,178 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/selvage-edge/selvage/cmd/selvage/request"
+	"github.com/selvage-edge/selvage/runtime/guesttest"
+)
+
+// devServer is `selvage dev` under way.
+type devServer struct {
+	t        *testing.T
+	dir, url string
+	said     chan string
+}
+
+func startDev(t *testing.T, dir string) *devServer {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	l.Close()
+	cmd := exec.Command(exe, "dev", "--listen", addr, dir)
+	r, w := io.Pipe()
+	cmd.Stdout, cmd.Stderr = w, w
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	d := &devServer{t, dir, "https://" + addr, make(chan string, 1000)}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for in := bufio.NewScanner(r); in.Scan(); {
+			d.said <- in.Text()
+		}
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("it ended with %v", err)
+		}
+		w.Close()
+		<-done
+	})
+	return d
+}
+
+// until waits until it has said what.
+func (d *devServer) until(what string) string {
+	d.t.Helper()
+	limit := time.After(2 * time.Minute)
+	var all []string
+	for {
+		select {
+		case line := <-d.said:
+			if strings.Contains(line, what) {
+				return line
+			}
+			all = append(all, line)
+		case <-limit:
+			d.t.Fatalf("it never said %q, but:\n%s", what, strings.Join(all, "\n"))
+		}
+	}
+}
+
+func (d *devServer) get(v request.Version, path string) (int, string) {
+	d.t.Helper()
+	c, err := request.New(request.Config{Version: v, CAFile: filepath.Join(d.dir, ".selvage", "dev", "edge-ca", "ca.pem")})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(d.t.Context(), time.Minute)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, d.url+path, nil)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	a, err := c.Do(r)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer a.Body.Close()
+	text, err := io.ReadAll(a.Body)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return a.Status, string(text)
+}
+
+func (d *devServer) save(name, text string) {
+	d.t.Helper()
+	if err := os.WriteFile(filepath.Join(d.dir, name), []byte(text), 0o644); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+func TestDev(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts processes")
+	}
+	selvage(t, nil, "dev", t.TempDir()).expect(t, exitUsage, "selvage init")
+	dir := t.TempDir()
+	manifest := "name = \"good\"\nroutes = [\"good.example.com/*\"]\n"
+	for name, text := range map[string]string{"selvage.toml": manifest, "good.wasm": string(guesttest.Guest(t, greet))} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := startDev(t, dir)
+	d.until("live: ")
+	for _, v := range []request.Version{request.HTTP1, request.HTTP2, request.HTTP3} {
+		if status, body := d.get(v, "/a"); status != 200 || body != "woven\n" {
+			t.Errorf("h%s: %d %q", v, status, body)
+		}
+		d.until("/a 200")
+	}
+	d.save("good.wasm", string(guesttest.Guest(t, talks)))
+	d.until("live: ")
+	if _, body := d.get(request.HTTP2, "/"); body != "I was asked\n" {
+		t.Errorf("saved, it answers %q", body)
+	}
+	d.until("WARN I was asked")
+	d.save("good.wasm", "not wasm at all")
+	d.until("the version before goes on serving")
+	d.save("selvage.toml", manifest+"colour = 3\n")
+	d.until("selvage.toml:3:")
+	if status, body := d.get(request.HTTP2, "/"); status != 200 || body != "I was asked\n" {
+		t.Errorf("with a broken build it answers %d %q", status, body)
+	}
+	d.save("selvage.toml", manifest+"[build]\ncommand = \"echo main.c:7: oops >&2; exit 3\"\n")
+	d.until("main.c:7: oops")
+	d.save("selvage.toml", manifest)
+	d.save("good.wasm", string(guesttest.Guest(t, `(func $deep (export "handle") unreachable)`)))
+	d.until("live: ")
+	if status, _ := d.get(request.HTTP2, "/"); status != 500 {
+		t.Errorf("a trap is answered %d", status)
+	}
+	d.until("FAULT")
+}
+
+// A function that binds KV has a store of its own folder.
+func TestDevHasKV(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts processes")
+	}
+	dir := t.TempDir()
+	for name, text := range map[string]string{"selvage.toml": "name = \"good\"\n[[kv]]\nname = \"count\"\naccess = \"write\"\n", "good.wasm": string(guesttest.Guest(t, greet))} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := startDev(t, dir)
+	d.until("live: ")
+	if _, err := os.Stat(filepath.Join(dir, ".selvage", "dev", "kv")); err != nil {
+		t.Error(err)
+	}
+	if status, _ := d.get(request.HTTP2, "/"); status != 200 {
+		t.Errorf("it answers %d", status)
+	}
+}

@@ -1,0 +1,135 @@
+package doctor
+
+import (
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/selvage-edge/selvage/cmd/selvage/config"
+)
+
+func edge(c *config.Edge) []Finding {
+	var all []Finding
+	all = append(all, state("node.state", c.Node.State, 2<<30)...)
+	all = append(all, bindable("listen.public", c.Listen.Public, true), bindable("listen.admin", c.Listen.Admin, false),
+		bindable("listen.peer", c.Listen.Peer, false), bindable("listen.gossip", c.Listen.Gossip, true))
+	for i, p := range c.TLS.Certificates {
+		all = append(all, certificate(fmt.Sprintf("tls.certificates[%d]", i), p.Cert))
+		all = append(all, private(fmt.Sprintf("tls.certificates[%d].key", i), p.Key))
+	}
+	return all
+}
+
+func control(c *config.Control) []Finding {
+	all := state("control.state", c.Control.State, uint64(c.Store.ReserveBytes)+1<<30)
+	return append(all, bindable("listen.api", c.Listen.API, false), bindable("listen.admin", c.Listen.Admin, false),
+		bindable("listen.peer", c.Listen.Peer, false), bindable("listen.gossip", c.Listen.Gossip, true))
+}
+
+// bindable tries a listener's address, TCP, and UDP where it is used too.
+func bindable(key, addr string, udp bool) Finding {
+	l, err := net.Listen("tcp", addr)
+	if err == nil {
+		l.Close()
+		if udp {
+			var p net.PacketConn
+			if p, err = net.ListenPacket("udp", addr); err == nil {
+				p.Close()
+			}
+		}
+	}
+	switch {
+	case err == nil:
+		return Finding{Level: OK, Name: key, Found: addr + " is free"}
+	case errors.Is(err, unix.EADDRINUSE):
+		return Finding{Level: Warn, Name: key, Found: addr + " is in use", Means: "if that is not this node, it cannot start", Remedy: "'ss -lntup' names who has it; stop that, or give another address"}
+	case errors.Is(err, unix.EACCES):
+		return Finding{Level: Fail, Name: key, Found: err.Error(), Means: "the node cannot start", Remedy: "AmbientCapabilities=CAP_NET_BIND_SERVICE in the systemd unit, or a port above 1023"}
+	}
+	return Finding{Level: Fail, Name: key, Found: err.Error(), Means: "the node cannot start", Remedy: "give an address of this machine"}
+}
+
+// state looks at a node's folder: whose it is, and how much room there is.
+func state(key, dir string, want uint64) []Finding {
+	info, err := os.Stat(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return []Finding{{Level: OK, Name: key, Found: dir + " is not there yet"}, space(key, existing(dir), want)}
+	}
+	if err != nil {
+		return []Finding{{Level: Fail, Name: key, Found: err.Error(), Means: "the node cannot start", Remedy: "make the folder its user's own"}}
+	}
+	found := fmt.Sprintf("%s, %s", dir, info.Mode())
+	err = unix.Access(dir, unix.R_OK|unix.W_OK|unix.X_OK)
+	good := info.IsDir() && info.Mode().Perm()&0o077 == 0
+	return []Finding{
+		judge(good, Fail, key, found, "others on this machine can read keys and compiled code, or change them", "chmod 700 "+dir),
+		judge(err == nil, Fail, key+" access", text(err, "may be read and written"), "the node cannot keep anything", "run as its owner, or chown it"),
+		space(key, dir, want),
+	}
+}
+
+// existing is the nearest folder above that is there.
+func existing(dir string) string {
+	for dir != filepath.Dir(dir) {
+		if _, err := os.Stat(dir); err == nil {
+			return dir
+		}
+		dir = filepath.Dir(dir)
+	}
+	return dir
+}
+
+func space(key, dir string, want uint64) Finding {
+	var s unix.Statfs_t
+	if err := unix.Statfs(dir, &s); err != nil {
+		return Finding{Level: Warn, Name: key + " space", Found: err.Error()}
+	}
+	free := s.Bavail * uint64(s.Bsize)
+	level := Warn
+	if free < want/8 || s.Files > 0 && s.Ffree == 0 {
+		level = Fail
+	}
+	found := fmt.Sprintf("%.1f GiB free, %d files to be had", float64(free)/(1<<30), s.Ffree)
+	return judge(free >= want && (s.Files == 0 || s.Ffree > 10_000), level, key+" space", found,
+		"bundles, compiled code and KV cannot be kept when it runs out", fmt.Sprintf("keep %.1f GiB free on the volume of %s", float64(want)/(1<<30), dir))
+}
+
+// certLeft is how long a certificate should still be good.
+const certLeft = 14 * 24 * time.Hour
+
+func certificate(key, path string) Finding {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return Finding{Level: Fail, Name: key, Found: err.Error(), Means: "the node cannot start", Remedy: "name a PEM file that its user can read"}
+	}
+	block, _ := pem.Decode(b)
+	if block == nil {
+		return Finding{Level: Fail, Name: key, Found: path + " holds no PEM", Means: "the node cannot start", Remedy: "name the chain's PEM file, leaf first"}
+	}
+	c, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return Finding{Level: Fail, Name: key, Found: err.Error(), Means: "the node cannot start", Remedy: "name the chain's PEM file, leaf first"}
+	}
+	left := time.Until(c.NotAfter)
+	level := Warn
+	if left <= 0 {
+		level = Fail
+	}
+	return judge(left > certLeft, level, key, fmt.Sprintf("%v, good until %s", c.DNSNames, c.NotAfter.UTC().Format(time.DateTime)),
+		"users' browsers refuse it then", "renew it, and reload the node")
+}
+
+func private(key, path string) Finding {
+	info, err := os.Stat(path)
+	if err != nil {
+		return Finding{Level: Fail, Name: key, Found: err.Error(), Means: "the node cannot start", Remedy: "name a PEM file that its user can read"}
+	}
+	return judge(info.Mode().Perm()&0o007 == 0, Fail, key, fmt.Sprintf("%s, %s", path, info.Mode()), "everybody on this machine can read the key", "chmod 600 "+path)
+}
