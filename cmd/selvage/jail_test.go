@@ -27,7 +27,7 @@ func TestServerIsJailed(t *testing.T) {
 		}
 	}
 	w := openWorld(t, "127.0.0.90")
-	first := w.server(t)
+	first := w.newest(t)
 	checkJailed(t, first)
 	w.selvage(t, "deploy", "--wait", w.function(t, "good", guesttest.Guest(t, greet))).expect(t, exitOK, "live")
 	w.checkGreets(t)
@@ -43,8 +43,8 @@ func TestServerIsJailed(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.checkGreets(t) // waits at the sockets, which the keeper holds
-	second := w.server(t)
-	for end := time.Now().Add(time.Minute); second == first; second = w.server(t) {
+	second := w.newest(t)
+	for end := time.Now().Add(time.Minute); second == first; second = w.newest(t) {
 		if time.Now().After(end) {
 			t.Fatalf("server %d was not replaced within a minute", first)
 		}
@@ -82,8 +82,8 @@ func (w *world) log(t *testing.T) string {
 	return string(b)
 }
 
-// server is the process id of the first node's newest server.
-func (w *world) server(t *testing.T) int {
+// newest is the process id of the first node's newest server.
+func (w *world) newest(t *testing.T) int {
 	t.Helper()
 	found := regexp.MustCompile(`"msg":"server ready".*"pid":(\d+)`).FindAllStringSubmatch(w.log(t), -1)
 	if len(found) == 0 {
