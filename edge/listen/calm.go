@@ -51,11 +51,10 @@ func (c *calm) unfinished(now time.Time) bool {
 }
 
 // settle looks at how an exchange ended. In HTTP/2 and 3 its context is done only
-// when its stream was reset, by either side, or its connection ended; and in
-// HTTP/2 when a HEAD was answered, by a handler that then returns as it should.
-func (s *Server) settle(r *http.Request, returned bool) {
+// when its stream was reset, by either side, or its connection ended.
+func (s *Server) settle(r *http.Request) {
 	ctx := r.Context()
-	if r.ProtoMajor == 1 || ctx.Err() == nil || returned && r.Method == http.MethodHead {
+	if r.ProtoMajor == 1 || ctx.Err() == nil {
 		return
 	}
 	if c, ok := ctx.Value(calmKey{}).(*calm); ok && c.unfinished(time.Now()) {

@@ -159,11 +159,10 @@ func (s *Server) handler() http.Handler {
 		if r.ProtoMajor > 1 {
 			growStack() // a connection of HTTP/1 keeps its goroutine, and its stack
 		}
-		returned := false
 		s.inFlight.Add(1)
 		defer func() {
 			s.inFlight.Add(-1)
-			s.settle(r, returned)
+			s.settle(r)
 		}()
 		if r.ProtoMajor == 1 {
 			unboundEnd(w)
@@ -177,7 +176,6 @@ func (s *Server) handler() http.Handler {
 			}
 		}
 		s.cfg.Handler.ServeHTTP(w, r)
-		returned = true
 		if r.ProtoMajor == 1 {
 			s.boundEnd(w, r)
 		}
