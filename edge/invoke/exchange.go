@@ -117,7 +117,7 @@ func (x *exchange) invite() error {
 	if len(x.r.Header["Expect"]) == 0 {
 		return nil
 	}
-	return x.inform(answerHead{status: http.StatusContinue})
+	return x.inform(answerHead{status: http.StatusContinue, declared: -1})
 }
 
 // dropAfterBytes hides an error that came with bytes: the next read gives it again.

@@ -38,7 +38,7 @@ func (x *exchange) RequestTrailers() (list []byte, ended bool) {
 
 // SetTrailers checks what the guest wants to come after its body.
 func (x *exchange) SetTrailers(list []byte) error {
-	pairs, err := decodeHeaders(list)
+	pairs, err := native.DecodePairs(list)
 	if err != nil {
 		return badResponse("trailers: %v", err)
 	}
