@@ -101,11 +101,8 @@ func TestIdleQUICHandshakes(t *testing.T) {
 		}
 		tr := &quic.Transport{Conn: &halfway{PacketConn: udp, most: 2}} // a ClientHello takes two
 		dialing.Go(func() {
-			c, err := tr.Dial(ctx, to, http3.ConfigureTLSConfig(d.tls.Clone()), &quic.Config{})
-			if err == nil {
-				_ = c.CloseWithError(0, "")
-				t.Error("a handshake got through")
-			}
+			// The client may think it is through, once it has the server's half; its own never arrives.
+			_, _ = tr.Dial(ctx, to, http3.ConfigureTLSConfig(d.tls.Clone()), &quic.Config{})
 			_ = tr.Close()
 			_ = udp.Close()
 		})
