@@ -215,9 +215,10 @@ func wait(ctx context.Context, d time.Duration) error {
 }
 
 // failed is the failure of a call that could not be answered. When the context
-// is over that is the reason, whatever the error it showed as.
+// is over that is the reason, whatever the error it showed as; but for a client
+// that was too slow: net/http ends the context of HTTP/1 with any read that fails.
 func (i *invocation) failed(ctx context.Context, err error) *fault.Error {
-	if ctx.Err() != nil {
+	if f := fault.Of(err); ctx.Err() != nil && f.Kind != fault.BodySlow {
 		return i.ended(ctx)
 	}
 	return fault.Of(err)

@@ -22,6 +22,8 @@ type exchange interface {
 	writeHead(status int, headers []byte) error
 	writeBody(p []byte) error
 	flush() error
+	readTrailers() (string, error) // a list of pairs, after the body's end
+	writeTrailers(trailers []byte) error
 	abort() // ends the guest: what was sent must not look complete
 }
 
@@ -38,6 +40,7 @@ func newRequest(head string, x exchange) (*http.Request, context.CancelFunc, err
 	info := new(Metadata)
 	d.pairs(info.set)
 	r.Header = readHeader(&d)
+	announceTrailers(r)
 	if d.err != nil {
 		return nil, nil, d.err
 	}
@@ -48,9 +51,10 @@ func newRequest(head string, x exchange) (*http.Request, context.CancelFunc, err
 		r.TLS = connectionState(r)
 	}
 	r.RemoteAddr = remoteAddr(info)
-	setBody(r, flags&flagBody != 0, x)
 	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), infoKey{}, info))
-	return r.WithContext(ctx), cancel, nil
+	r = r.WithContext(ctx)
+	setBody(r, flags&flagBody != 0, x)
+	return r, cancel, nil
 }
 
 // readHeader reads the headers as net/http's server shows them: canonical names,
@@ -117,13 +121,28 @@ func setBody(r *http.Request, follows bool, x exchange) {
 	if r.ContentLength < 0 && r.ProtoMajor == 1 {
 		r.TransferEncoding = []string{"chunked"}
 	}
-	r.Body = &requestBody{x: x}
+	r.Body = &requestBody{x: x, r: r}
+}
+
+// announceTrailers makes room for the trailers that the request announces, as
+// net/http does: copies of the request share it.
+func announceTrailers(r *http.Request) {
+	for _, line := range r.Header["Trailer"] {
+		for name := range strings.SplitSeq(line, ",") {
+			if r.Trailer == nil {
+				r.Trailer = http.Header{}
+			}
+			r.Trailer[textproto.CanonicalMIMEHeaderKey(strings.TrimSpace(name))] = nil
+		}
+	}
+	delete(r.Header, "Trailer")
 }
 
 // requestBody reads the request's body from the host.
 type requestBody struct {
 	x   exchange
-	err error // sticky
+	r   *http.Request // gets the trailers
+	err error         // sticky
 }
 
 func (b *requestBody) Read(p []byte) (int, error) {
@@ -138,7 +157,25 @@ func (b *requestBody) Read(p []byte) (int, error) {
 		err = fmt.Errorf("edge: the client left: %w", io.ErrUnexpectedEOF)
 	}
 	b.err = err
+	if err == io.EOF {
+		b.readTrailers()
+	}
 	return n, err
+}
+
+// readTrailers reads what came after the body, once.
+func (b *requestBody) readTrailers() {
+	s, err := b.x.readTrailers()
+	if err != nil {
+		return
+	}
+	d := decoder{s: s}
+	for name, values := range readHeader(&d) {
+		if b.r.Trailer == nil {
+			b.r.Trailer = http.Header{}
+		}
+		b.r.Trailer[name] = values
+	}
 }
 
 func (b *requestBody) Close() error {
