@@ -19,8 +19,8 @@ import (
 // CVE-2025-8671, where we are made to reset). So each connection of HTTP/2 and 3
 // has an allowance of exchanges that end unfinished; beyond it, it is closed.
 const (
-	CalmResets = 100 // in CalmWindow
-	CalmWindow = 10 * time.Second
+	calmResets = 100 // in calmWindow
+	calmWindow = 10 * time.Second
 )
 
 // calm counts the exchanges of one connection that ended unfinished.
@@ -40,10 +40,10 @@ type calmKey struct{}
 func (c *calm) unfinished(now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if now.Sub(c.mu.since) > CalmWindow {
+	if now.Sub(c.mu.since) > calmWindow {
 		c.mu.since, c.mu.n = now, 0
 	}
-	if c.mu.n++; c.mu.n <= CalmResets || c.mu.over {
+	if c.mu.n++; c.mu.n <= calmResets || c.mu.over {
 		return false
 	}
 	c.mu.over = true
@@ -51,10 +51,11 @@ func (c *calm) unfinished(now time.Time) bool {
 }
 
 // settle looks at how an exchange ended. In HTTP/2 and 3 its context is done only
-// when its stream was reset, by either side, or its connection ended.
-func (s *Server) settle(r *http.Request) {
+// when its stream was reset, by either side, or its connection ended; and in
+// HTTP/2 when a HEAD was answered, by a handler that then returns as it should.
+func (s *Server) settle(r *http.Request, returned bool) {
 	ctx := r.Context()
-	if r.ProtoMajor == 1 || ctx.Err() == nil {
+	if r.ProtoMajor == 1 || ctx.Err() == nil || returned && r.Method == http.MethodHead {
 		return
 	}
 	if c, ok := ctx.Value(calmKey{}).(*calm); ok && c.unfinished(time.Now()) {

@@ -55,29 +55,22 @@ type Config struct {
 	// /64. Default 1,000.
 	ConnectionsPerClient int
 
-	HandshakeTimeout time.Duration // default HandshakeTimeout
-	HeadTimeout      time.Duration // to read a request's head; default HeadTimeout
-	IdleTimeout      time.Duration // of a connection without requests; default IdleTimeout
+	HandshakeTimeout time.Duration // default 10 s
+	HeadTimeout      time.Duration // to read a request's head; default 5 s
+	IdleTimeout      time.Duration // of a connection without requests; default 60 s
 	// Linger is how long a drain lets connections without requests live, so that
 	// each can learn from one more answer that it must end. Default 1 s.
 	Linger time.Duration
 }
 
-// The times of a Config that sets none.
-const (
-	HandshakeTimeout = 10 * time.Second
-	HeadTimeout      = 5 * time.Second
-	IdleTimeout      = 60 * time.Second
-)
-
 // Limits of connections, the same for every node (threats: HTTP/2 and QUIC).
 const (
 	maxHeadBytes  = 32 << 10
-	MaxStreams    = 100
+	maxStreams    = 100
 	maxConnWindow = 1536 << 10
 	maxWindow     = 512 << 10
 	maxFrame      = 16 << 10 // of HTTP/2, which must fit in every window, and is buffered whole
-	MaxHandshakes = 4096     // TLS handshakes under way
+	maxHandshakes = 4096     // TLS handshakes under way
 	quicIdle      = 30 * time.Second
 	quicHandshake = 5 * time.Second
 	// Above this many new connections in a second, QUIC clients must first prove
@@ -108,9 +101,9 @@ func (c *Config) withDefaults() Config {
 	or(&d.Connections, 20_000)
 	or(&d.ConnectionsPerClient, 1_000)
 	d.Connections = min(d.Connections, affordable())
-	or(&d.HandshakeTimeout, HandshakeTimeout)
-	or(&d.HeadTimeout, HeadTimeout)
-	or(&d.IdleTimeout, IdleTimeout)
+	or(&d.HandshakeTimeout, 10*time.Second)
+	or(&d.HeadTimeout, 5*time.Second)
+	or(&d.IdleTimeout, 60*time.Second)
 	or(&d.Linger, time.Second)
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
@@ -166,10 +159,11 @@ func (s *Server) handler() http.Handler {
 		if r.ProtoMajor > 1 {
 			growStack() // a connection of HTTP/1 keeps its goroutine, and its stack
 		}
+		returned := false
 		s.inFlight.Add(1)
 		defer func() {
 			s.inFlight.Add(-1)
-			s.settle(r)
+			s.settle(r, returned)
 		}()
 		if r.ProtoMajor == 1 {
 			unboundEnd(w)
@@ -183,6 +177,7 @@ func (s *Server) handler() http.Handler {
 			}
 		}
 		s.cfg.Handler.ServeHTTP(w, r)
+		returned = true
 		if r.ProtoMajor == 1 {
 			s.boundEnd(w, r)
 		}

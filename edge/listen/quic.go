@@ -88,7 +88,7 @@ func (q *quicServer) quicConfig() *quic.Config {
 		EnableDatagrams:                false,
 		HandshakeIdleTimeout:           quicHandshake,
 		MaxIdleTimeout:                 quicIdle,
-		MaxIncomingStreams:             MaxStreams,
+		MaxIncomingStreams:             maxStreams,
 		MaxIncomingUniStreams:          8, // control and the two of QPACK, and room for grease
 		InitialStreamReceiveWindow:     128 << 10,
 		MaxStreamReceiveWindow:         maxWindow,

@@ -42,7 +42,7 @@ func newTCPServer(cfg *Config, g *gate, h http.Handler) *tcpServer {
 		gate:      g,
 		tls:       tlsConfig(cfg, "h2", "http/1.1", "http/1.0"),
 		ready:     newHandoff(cfg.TCP.Addr()),
-		slots:     make(chan struct{}, MaxHandshakes),
+		slots:     make(chan struct{}, maxHandshakes),
 		accepting: make(chan struct{}),
 	}
 	t.stop, t.cancel = context.WithCancel(context.Background())
@@ -52,7 +52,7 @@ func newTCPServer(cfg *Config, g *gate, h http.Handler) *tcpServer {
 		IdleTimeout:       cfg.IdleTimeout,
 		MaxHeaderBytes:    maxHeadBytes,
 		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams:          MaxStreams,
+			MaxConcurrentStreams:          maxStreams,
 			MaxReadFrameSize:              maxFrame,
 			MaxReceiveBufferPerConnection: maxConnWindow,
 			MaxReceiveBufferPerStream:     maxWindow,
