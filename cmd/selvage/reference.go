@@ -40,9 +40,6 @@ func writeReference(w io.Writer, root *cobra.Command) error {
 	fmt.Fprint(w, "\n## Refusals\n\nCalls that the node refuses and the function survives: it reads a status below zero, in Go an error. The function's log says it\n"+
 		"once a request; the access record (`refused_calls`) and the metric `selvage_refused_calls_total` count them.\n\n")
 	bundle.WriteRefusals(w)
-	fmt.Fprint(w, "\n## At the door\n\nWhat a client may do, whatever function it asks for. What is answered is counted in `selvage_refused_total` by its reason or in\n"+
-		"`selvage_faults_total`; what is closed, in the metric that is named.\n\n")
-	writeDoor(w)
 	fmt.Fprint(w, "\n## Configuration of an edge node: selvage edge --config FILE\n\n")
 	config.WriteReference(w, config.DefaultEdge())
 	fmt.Fprint(w, "\n## Configuration of a control node: selvage control --config FILE\n\n")

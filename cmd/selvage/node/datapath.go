@@ -136,7 +136,6 @@ func (n *node) openListeners(p *dataPath) error {
 		return err
 	}
 	p.public, err = listen.New(listen.Config{TCP: tcp, UDP: udp, Certificate: store.Get, Handler: p.handler,
-		Connections: n.cfg.Limits.Connections, ConnectionsPerClient: n.cfg.Limits.PerClient,
 		Guard:    func(c net.Conn) net.Conn { return guard.Wire(c, headTimeout) },
 		ResetKey: derive(n.secret, "quic reset"), TokenKey: derive(n.secret, "quic token"), TicketKey: derive(n.secret, "tls ticket"),
 		ConnectionPrefix: n.att.ConnectionPrefix(), Log: n.log.With("room", "listen")})
