@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/selvage-edge/selvage/edge/telemetry"
-	"github.com/selvage-edge/selvage/runtime/abi/native"
 	"github.com/selvage-edge/selvage/runtime/fault"
 	"github.com/selvage-edge/selvage/runtime/function"
 	"github.com/selvage-edge/selvage/runtime/guest"
@@ -28,23 +27,20 @@ type exchange struct {
 	meta    telemetry.Meta
 	body    io.ReadCloser // nil: no body
 	bodyEnd bool          // it was read to its end
-	invited bool          // the client was told to send it
 
 	// The answer. Its head is held back until bytes must go, so that a fault
 	// before that still becomes a status.
 	head      answerHead
 	hasHead   bool
 	committed bool
-	length    [1]string     // the Content-Length header's value
-	written   int64         // body bytes the guest gave
-	trailers  []native.Pair // named as net/http wants them
+	length    [1]string // the Content-Length header's value
+	written   int64     // body bytes the guest gave
 
 	mu struct {
 		sync.Mutex
 		interrupted bool
 		reading     bool
 		writing     bool
-		patience    patience
 	}
 }
 
@@ -92,32 +88,16 @@ func (x *exchange) ReadBody(p []byte) (int, error) {
 	if x.body == nil {
 		return 0, io.EOF
 	}
-	if err := x.invite(); err != nil {
+	if err := x.begin(&x.mu.reading); err != nil {
 		return 0, err
 	}
-	if err := x.beginRead(); err != nil {
-		return 0, err
-	}
+	defer x.end(&x.mu.reading)
 	n, err := x.body.Read(p)
 	x.bodyEnd = x.bodyEnd || err == io.EOF
-	x.endRead(n)
 	if n > 0 || err == nil || err == io.EOF {
 		return n, dropAfterBytes(n, err)
 	}
 	return 0, x.readFault(err)
-}
-
-// invite sends the 100 that a client waits for with its body (RFC 9110 §10.1.1).
-// net/http does so by itself; http3 leaves it to the handler.
-func (x *exchange) invite() error {
-	if x.r.ProtoMajor != 3 || x.invited || x.committed {
-		return nil
-	}
-	x.invited = true
-	if len(x.r.Header["Expect"]) == 0 {
-		return nil
-	}
-	return x.inform(answerHead{status: http.StatusContinue, declared: -1})
 }
 
 // dropAfterBytes hides an error that came with bytes: the next read gives it again.
@@ -133,8 +113,6 @@ func (x *exchange) readFault(err error) error {
 	switch {
 	case errors.As(err, &large):
 		return x.tooLarge(err)
-	case x.late():
-		return x.slow(err)
 	case x.gone(), x.r.ProtoMajor > 1, brokenOff(err):
 		return fault.New(fault.Canceled, "while its body was read", err)
 	}
@@ -212,9 +190,6 @@ func (x *exchange) Flush() error {
 	defer x.end(&x.mu.writing)
 	x.duplex()
 	x.commit()
-	if x.r.Method == http.MethodHead && x.r.ProtoMajor == 2 {
-		return nil // it would end the stream, and with it the guest: net/http takes both for one
-	}
 	if err := x.control().Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return fault.New(fault.Canceled, "while its answer was sent", err)
 	}
@@ -230,8 +205,7 @@ func (x *exchange) Finish(p []byte) error {
 	if !x.bodyless() && x.head.declared >= 0 && x.written != x.head.declared {
 		return badResponse("content-length %d, but the body has %d bytes", x.head.declared, x.written)
 	}
-	x.trail()
-	if !x.committed && x.head.declared < 0 && len(x.trailers) == 0 && x.lengthKnown(p) {
+	if !x.committed && x.head.declared < 0 && x.lengthKnown(p) {
 		x.head.declared = int64(len(p))
 	}
 	x.commit()
@@ -340,10 +314,6 @@ func (x *exchange) Interrupt() {
 func (x *exchange) begin(waiting *bool) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.beginLocked(waiting)
-}
-
-func (x *exchange) beginLocked(waiting *bool) error {
 	if x.mu.interrupted {
 		return fault.New(fault.Canceled, "", context.Canceled)
 	}

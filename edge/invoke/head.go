@@ -1,7 +1,6 @@
 package invoke
 
 import (
-	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -63,10 +62,6 @@ func requestHeaders(pairs []native.Pair, r *http.Request) []native.Pair {
 		for _, v := range values {
 			pairs = append(pairs, native.Pair{Name: name, Value: v})
 		}
-	}
-	if len(r.Trailer) > 0 {
-		announced := slices.Sorted(maps.Keys(r.Trailer))
-		pairs = append(pairs, native.Pair{Name: "Trailer", Value: strings.Join(announced, ", ")})
 	}
 	slices.SortStableFunc(pairs, func(a, b native.Pair) int { return strings.Compare(a.Name, b.Name) })
 	return pairs

@@ -42,9 +42,6 @@ func (t *Target) Invoke(ctx context.Context, w http.ResponseWriter, r *http.Requ
 	if err := x.admit(); err != nil {
 		return telemetry.Usage{}, err
 	}
-	if x.body != nil {
-		defer x.forget()
-	}
 	u, err := t.fn.Invoke(fetch.WithLoop(ctx, r.Header), t.ports, x)
 	return telemetry.Usage{
 		CPU: u.CPU, MemoryBytes: u.MemoryBytes, HostCalls: u.HostCalls, Crossings: u.Crossings, Refused: u.Refused,

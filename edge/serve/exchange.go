@@ -86,12 +86,8 @@ func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 // its own, up to the end of Invoke.
 type requestBody struct {
 	io.ReadCloser
-	bytes   atomic.Int64
-	request *http.Request // the server's own, which gets the trailers
+	bytes atomic.Int64
 }
-
-// Trailer is what came after the body, once it was read to its end.
-func (b *requestBody) Trailer() http.Header { return b.request.Trailer }
 
 func (b *requestBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)

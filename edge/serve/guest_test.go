@@ -1,7 +1,6 @@
 package serve_test
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -15,7 +14,6 @@ import (
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 
-	"github.com/selvage-edge/selvage/edge/guard"
 	"github.com/selvage-edge/selvage/edge/invoke"
 	"github.com/selvage-edge/selvage/edge/limit"
 	"github.com/selvage-edge/selvage/edge/listen"
@@ -28,16 +26,6 @@ import (
 	"github.com/selvage-edge/selvage/runtime/guest"
 	"github.com/selvage-edge/selvage/runtime/guesttest"
 )
-
-// long is a time that no test waits for.
-const long = 5 * time.Minute
-
-// patient is a context for whatever must come, some time.
-func patient(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), long)
-	t.Cleanup(cancel)
-	return ctx
-}
 
 // door is the whole way in: sockets, listeners, stages and real guests.
 type door struct {
@@ -66,7 +54,7 @@ func (d *door) record(t *testing.T) map[string]any {
 	select {
 	case r := <-d.records:
 		return r
-	case <-patient(t).Done():
+	case <-listentest.Context(t).Done():
 		t.Fatal("no access record")
 		return nil
 	}
@@ -107,12 +95,12 @@ var (
 			(if (i32.gt_s (local.get $n) (i32.const 0)) (then
 				(drop (call $response_write (i32.const 0) (local.get $n)))
 				(drop (call $response_flush))
-				(br $l))))`}
+				(br $l))))`, limits: function.Limits{CPU: 10 * time.Second, Wall: 5 * time.Minute}}
 	// endless answers without an end.
 	endless = wat{handle: `(loop $l (drop (call $response_write (i32.const 0) (i32.const 65536))) (br $l))`,
-		limits: function.Limits{CPU: 30 * time.Second}}
+		limits: function.Limits{CPU: 30 * time.Second, Wall: 5 * time.Minute}}
 	// sleeper waits in a host call.
-	sleeper = wat{handle: `(drop (call $sleep (i64.const 600000000000)))`}
+	sleeper = wat{handle: `(drop (call $sleep (i64.const 600000000000)))`, limits: function.Limits{Wall: 10 * time.Minute}}
 )
 
 // openDoor serves the guests, by path (of any host), on loopback. Certificate,
@@ -131,13 +119,8 @@ func openDoor(t *testing.T, cfg listen.Config, guests map[string]wat) *door {
 	store, client := listentest.Certificates(t, doorName)
 	d.tls = client
 	cfg.Certificate, cfg.Handler = store.Get, h
-	// Only what a test is about may be over soon: a machine may stand still.
-	cfg.Linger = 100 * time.Millisecond
-	cfg.HandshakeTimeout = cmp.Or(cfg.HandshakeTimeout, long)
-	cfg.HeadTimeout = cmp.Or(cfg.HeadTimeout, long)
-	cfg.IdleTimeout = cmp.Or(cfg.IdleTimeout, long)
-	if cfg.Guard == nil {
-		cfg.Guard = func(c net.Conn) net.Conn { return guard.Wire(c, long) }
+	if cfg.Linger == 0 {
+		cfg.Linger = 100 * time.Millisecond
 	}
 	d.server = listentest.Start(t, d.sockets, cfg)
 	return d
@@ -150,8 +133,6 @@ func guestTable(t *testing.T, guests map[string]wat) *serve.Routes {
 	for path, g := range guests {
 		module := guesttest.Guest(t, g.data+` (func (export "handle") `+g.handle+`)`)
 		l := &loaded{runner: runner, program: guesttest.Program(t, module)}
-		g.limits.CPU = cmp.Or(g.limits.CPU, 10*time.Second)
-		g.limits.Wall = cmp.Or(g.limits.Wall, long)
 		l.version = function.Version{ID: function.ID{Project: "p", Name: "f" + path[1:]}, Limits: g.limits}
 		target := &serve.Target{Version: &l.version, Invoker: invoke.New(l, guest.Ports{})}
 		entries = append(entries, serve.Entry{Pattern: "*" + path, Owner: l.version.ID.String(), Target: target})
@@ -168,7 +149,7 @@ func (d *door) dial(t *testing.T, proto string) *tls.Conn {
 	t.Helper()
 	cfg := d.tls.Clone()
 	cfg.NextProtos = []string{proto}
-	c, err := (&tls.Dialer{Config: cfg}).DialContext(patient(t), "tcp", d.sockets.Addr())
+	c, err := (&tls.Dialer{Config: cfg}).DialContext(listentest.Context(t), "tcp", d.sockets.Addr())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -134,7 +134,7 @@ func (h *Handler) begin(w http.ResponseWriter, r *http.Request) *exchange {
 		// A copy: net/http looks at the body of its own request to see what is left
 		// of it, and whether the client still waits to be asked for it.
 		counted := *r
-		x.body.ReadCloser, x.body.request = r.Body, r
+		x.body.ReadCloser = r.Body
 		counted.Body = &x.body
 		x.r = &counted
 	}

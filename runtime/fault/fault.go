@@ -27,7 +27,6 @@ const (
 	BadResponse                  // answered what is not HTTP: illegal header, status, or two heads: 500
 	BodyTooLarge                 // the client sent more than the function takes: 413
 	BodyBroken                   // the client's body broke off or is malformed: 400
-	BodySlow                     // the client sent its body too slowly: 408
 	Canceled                     // the client left; nobody sees a status: 499 in the log
 	Start                        // could not be instantiated: 500
 	Busy                         // too many invocations of this function: 503
@@ -55,7 +54,6 @@ var kinds = [...]struct {
 	BadResponse:  {"bad-response", http.StatusInternalServerError, "answered what is not HTTP", "", ""},
 	BodyTooLarge: {"body-too-large", http.StatusRequestEntityTooLarge, "was sent too large a body", "limits.request_body", ""},
 	BodyBroken:   {"body-broken", http.StatusBadRequest, "was sent a malformed body", "", ""},
-	BodySlow:     {"body-slow", http.StatusRequestTimeout, "was sent its body too slowly", "", "10s, and 1 KiB a second"},
 	Canceled:     {"canceled", 499, "was cancelled: the client left", "", ""},
 	Start:        {"start", http.StatusInternalServerError, "could not be started", "", ""},
 	Busy:         {"busy", http.StatusServiceUnavailable, "has too many requests at once", "limits.concurrency", ""},

@@ -42,12 +42,6 @@ type Exchange interface {
 	Flush() error
 	// Finish sends the last bytes of the body: the answer is complete.
 	Finish(p []byte) error
-	// RequestTrailers is the fields that came after the body, as a pair list;
-	// ended is false while they may still come.
-	RequestTrailers() (list []byte, ended bool)
-	// SetTrailers takes the fields that go out after the body, a pair list not
-	// yet checked, valid during the call.
-	SetTrailers(list []byte) error
 	// Interrupt makes a method that waits return soon and later ones fail at
 	// once. It comes from another goroutine, when the invocation's context ends.
 	Interrupt()

@@ -215,10 +215,9 @@ func wait(ctx context.Context, d time.Duration) error {
 }
 
 // failed is the failure of a call that could not be answered. When the context
-// is over that is the reason, whatever the error it showed as; but for a client
-// that was too slow: net/http ends the context of HTTP/1 with any read that fails.
+// is over that is the reason, whatever the error it showed as.
 func (i *invocation) failed(ctx context.Context, err error) *fault.Error {
-	if f := fault.Of(err); ctx.Err() != nil && f.Kind != fault.BodySlow {
+	if ctx.Err() != nil {
 		return i.ended(ctx)
 	}
 	return fault.Of(err)

@@ -29,7 +29,6 @@ type exchange struct {
 	out       bytes.Buffer
 	informed  []int
 	flushes   int
-	trailers  []byte
 	finished  bool
 	interrupt func()
 }
@@ -69,13 +68,6 @@ func (x *exchange) Flush() error             { x.flushes++; return nil }
 func (x *exchange) Finish(p []byte) error {
 	x.out.Write(p)
 	x.finished = true
-	return nil
-}
-
-func (x *exchange) RequestTrailers() ([]byte, bool) { return nil, true }
-
-func (x *exchange) SetTrailers(list []byte) error {
-	x.trailers = append([]byte(nil), list...)
 	return nil
 }
 

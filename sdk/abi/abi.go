@@ -28,7 +28,7 @@
 //	pairs  metadata        see Meta*; unknown names must be ignored
 //	pairs  headers         names as the client sent them; repeated names repeat
 //
-// Response headers (response_head), trailers and fetch response headers: pairs.
+// Response headers (response_head) and fetch response headers: pairs.
 //
 // Environment (environment): pairs of variable name and value.
 //
@@ -78,13 +78,6 @@ const (
 	CallResponseWrite = "response_write"
 	// response_flush() -> i32: sends what was gathered, waits until it is handed to the connection.
 	CallResponseFlush = "response_flush"
-	// request_trailers(buf i32, cap i32) -> i32: the fields that came after the request's body (pairs), like
-	// request_head; StatusState until request_read has answered 0.
-	CallRequestTrailers = "request_trailers"
-	// response_trailers(list i32, list_len i32) -> i32: the fields (pairs) to send after the body, in place of those
-	// of an earlier call. Those that may not come there (RFC 9110 §6.5.1) are left out, all of them where the client's
-	// protocol or the response has no place for them: HTTP/1.0, and HTTP/1.1 with a Content-Length.
-	CallResponseTrailers = "response_trailers"
 	// log(level i32, ptr i32, len i32) -> i32: one line (or more) to the function's log; levels are
 	// slog's: -4 debug, 0 info, 4 warn, 8 error. Over the limit it is dropped and counted.
 	CallLog = "log"

@@ -23,14 +23,6 @@ func hostResponseWrite(p unsafe.Pointer, size uint32) int32
 //go:wasmimport selvage_v1 response_flush
 func hostResponseFlush() int32
 
-//go:wasmimport selvage_v1 request_trailers
-//go:noescape
-func hostRequestTrailers(buf unsafe.Pointer, size uint32) int32
-
-//go:wasmimport selvage_v1 response_trailers
-//go:noescape
-func hostResponseTrailers(p unsafe.Pointer, size uint32) int32
-
 //go:wasmimport selvage_v1 log
 //go:noescape
 func hostLog(level int32, p unsafe.Pointer, size uint32) int32

@@ -25,10 +25,7 @@ func (x rehearsal) readBody(p []byte) (int, error) {
 func (rehearsal) writeHead(int, []byte) error { return nil }
 func (rehearsal) writeBody([]byte) error      { return nil }
 func (rehearsal) flush() error                { return nil }
-func (rehearsal) writeTrailers([]byte) error  { return nil }
 func (rehearsal) abort()                      {}
-
-func (rehearsal) readTrailers() (string, error) { return "\x00\x00\x00\x00", nil }
 
 // echo is the rehearsal's handler: what most handlers do, once.
 func echo(w http.ResponseWriter, r *http.Request) {

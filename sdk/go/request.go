@@ -22,8 +22,6 @@ type exchange interface {
 	writeHead(status int, headers []byte) error
 	writeBody(p []byte) error
 	flush() error
-	readTrailers() (string, error) // a list of pairs, after the body's end
-	writeTrailers(trailers []byte) error
 	abort() // ends the guest: what was sent must not look complete
 }
 
@@ -40,7 +38,6 @@ func newRequest(head string, x exchange) (*http.Request, context.CancelFunc, err
 	info := new(Metadata)
 	d.pairs(info.set)
 	r.Header = readHeader(&d)
-	announceTrailers(r)
 	if d.err != nil {
 		return nil, nil, d.err
 	}
@@ -51,10 +48,9 @@ func newRequest(head string, x exchange) (*http.Request, context.CancelFunc, err
 		r.TLS = connectionState(r)
 	}
 	r.RemoteAddr = remoteAddr(info)
-	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), infoKey{}, info))
-	r = r.WithContext(ctx)
 	setBody(r, flags&flagBody != 0, x)
-	return r, cancel, nil
+	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), infoKey{}, info))
+	return r.WithContext(ctx), cancel, nil
 }
 
 // readHeader reads the headers as net/http's server shows them: canonical names,
@@ -121,28 +117,13 @@ func setBody(r *http.Request, follows bool, x exchange) {
 	if r.ContentLength < 0 && r.ProtoMajor == 1 {
 		r.TransferEncoding = []string{"chunked"}
 	}
-	r.Body = &requestBody{x: x, r: r}
-}
-
-// announceTrailers makes room for the trailers that the request announces, as
-// net/http does: copies of the request share it.
-func announceTrailers(r *http.Request) {
-	for _, line := range r.Header["Trailer"] {
-		for name := range strings.SplitSeq(line, ",") {
-			if r.Trailer == nil {
-				r.Trailer = http.Header{}
-			}
-			r.Trailer[textproto.CanonicalMIMEHeaderKey(strings.TrimSpace(name))] = nil
-		}
-	}
-	delete(r.Header, "Trailer")
+	r.Body = &requestBody{x: x}
 }
 
 // requestBody reads the request's body from the host.
 type requestBody struct {
 	x   exchange
-	r   *http.Request // gets the trailers
-	err error         // sticky
+	err error // sticky
 }
 
 func (b *requestBody) Read(p []byte) (int, error) {
@@ -157,25 +138,7 @@ func (b *requestBody) Read(p []byte) (int, error) {
 		err = fmt.Errorf("edge: the client left: %w", io.ErrUnexpectedEOF)
 	}
 	b.err = err
-	if err == io.EOF {
-		b.readTrailers()
-	}
 	return n, err
-}
-
-// readTrailers reads what came after the body, once.
-func (b *requestBody) readTrailers() {
-	s, err := b.x.readTrailers()
-	if err != nil {
-		return
-	}
-	d := decoder{s: s}
-	for name, values := range readHeader(&d) {
-		if b.r.Trailer == nil {
-			b.r.Trailer = http.Header{}
-		}
-		b.r.Trailer[name] = values
-	}
 }
 
 func (b *requestBody) Close() error {

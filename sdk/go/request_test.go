@@ -17,22 +17,6 @@ type record struct {
 	flushes int
 	aborted bool
 	fails   error
-	came    []string // trailers of the request: names and values
-	sent    []string // trailers of the answer: "name: value"
-}
-
-func (x *record) readTrailers() (string, error) {
-	var list pairList
-	for i := 0; i < len(x.came); i += 2 {
-		list.add(x.came[i], x.came[i+1])
-	}
-	return string(list.bytes()), nil
-}
-
-func (x *record) writeTrailers(trailers []byte) error {
-	d := decoder{s: string(trailers)}
-	d.pairs(func(name, value string) { x.sent = append(x.sent, name+": "+value) })
-	return errors.Join(d.err, x.fails)
 }
 
 func (x *record) readBody(p []byte) (int, error) { return x.body.Read(p) }

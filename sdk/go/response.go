@@ -29,7 +29,6 @@ type response struct {
 	err     error // the exchange's first failure: nothing more gets through
 
 	frozen  pairList // the headers as they were at WriteHeader
-	trailer []string // names declared by the header Trailer
 	noSniff bool     // the handler chose a type or an encoding
 	noCount bool     // Content-Length must not be added
 	sent    bool     // the head is with the host
@@ -122,9 +121,8 @@ func (w *response) keep(name string, values []string) bool {
 			w.noSniff, w.noCount = true, true
 		}
 		return false
-	case "Trailer":
+	case "Trailer": // trailers are not carried
 		w.noCount = true
-		w.declareTrailers(values)
 		return false
 	}
 	if strings.HasPrefix(name, http.TrailerPrefix) {
@@ -249,32 +247,6 @@ func (w *response) finish() {
 	}
 	w.emitHeld()
 	w.sendHead(nil)
-	w.sendTrailers()
-}
-
-func (w *response) declareTrailers(lines []string) {
-	for _, line := range lines {
-		for name := range strings.SplitSeq(line, ",") {
-			w.trailer = append(w.trailer, http.CanonicalHeaderKey(strings.TrimSpace(name)))
-		}
-	}
-}
-
-// sendTrailers sends the fields that come after the body: those that the header
-// Trailer declared, and those whose name begins with http.TrailerPrefix.
-func (w *response) sendTrailers() {
-	w.frozen.reset()
-	for _, name := range w.trailer {
-		w.freeze(name, w.header[name])
-	}
-	for name, values := range w.header {
-		if after, ok := strings.CutPrefix(name, http.TrailerPrefix); ok {
-			w.freeze(after, values)
-		}
-	}
-	if w.frozen.count > 0 && w.err == nil {
-		w.fail(w.x.writeTrailers(w.frozen.bytes()))
-	}
 }
 
 // fail remembers the exchange's first failure. The client having left is one:

@@ -13,7 +13,8 @@ import "net/http"
 // in the environment variable PORT.
 //
 // The handler sees what net/http's own server would give it, except that a
-// connection cannot be hijacked, and HTTP/2 push does not exist. A panic is logged with its stack; the client gets 500, or a
+// connection cannot be hijacked, response trailers are not sent, and HTTP/2 push
+// does not exist. A panic is logged with its stack; the client gets 500, or a
 // broken response if part of it was sent. http.ErrAbortHandler is not logged.
 func Serve(h http.Handler) {
 	if h == nil {

@@ -51,12 +51,6 @@ func (hostExchange) writeBody(p []byte) error { return failure(hostResponseWrite
 
 func (hostExchange) flush() error { return failure(hostResponseFlush()) }
 
-func (hostExchange) readTrailers() (string, error) { return gather(hostRequestTrailers) }
-
-func (hostExchange) writeTrailers(trailers []byte) error {
-	return failure(hostResponseTrailers(of(trailers)))
-}
-
 func (hostExchange) abort() { os.Exit(exitAborted) }
 
 // die ends the guest with a message on stderr, which is the function's log.

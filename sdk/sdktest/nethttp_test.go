@@ -22,7 +22,6 @@ type exchange struct {
 	method, target string
 	header         http.Header
 	body           string
-	trailer        http.Header
 }
 
 // exchanges are requests whose answers must be the same from a guest and from
@@ -92,12 +91,6 @@ var exchanges = []exchange{
 	{target: "/limited", method: "POST", body: strings.Repeat("x", 11)},
 	{target: "/digest", method: "POST", body: strings.Repeat("digest ", 30000)},
 	{target: "/digest"},
-	{target: "/trailers/declared"},
-	{target: "/trailers/declared", method: "HEAD"},
-	{target: "/trailers/late"},
-	{target: "/trailers/too-late"},
-	{target: "/trailers/request", method: "POST", body: "hello", trailer: http.Header{"X-Sum": {"abc"}, "X-Two": {"1", "2"}}},
-	{target: "/trailers/request", method: "POST", body: "hello"},
 	{target: "/echo", method: "PUT", body: strings.Repeat("echo ", 30000), header: http.Header{"Content-Type": {"text/x-echo"}}},
 }
 
@@ -159,10 +152,6 @@ func ask(t *testing.T, base string, x exchange) answer {
 	}
 	fmt.Fprintln(&got, resp.Status, err)
 	_ = resp.Header.Write(&got)
-	maps.DeleteFunc(resp.Trailer, func(_ string, values []string) bool { return values == nil }) // announced, and no more
-	if len(resp.Trailer) > 0 {
-		fmt.Fprintln(&got, "trailers:", resp.Trailer)
-	}
 	return answer{rest: got.String(), length: resp.ContentLength, body: string(body)}
 }
 
@@ -177,9 +166,6 @@ func (x exchange) request(t *testing.T, ctx context.Context, base string) *http.
 		t.Fatal(err)
 	}
 	maps.Copy(r.Header, x.header)
-	if x.trailer != nil {
-		r.Trailer, r.ContentLength = x.trailer, -1
-	}
 	if x.header.Get("Unknown-Length") != "" {
 		r.ContentLength = -1
 	}

@@ -29,8 +29,6 @@ const (
 	OpFetchClose
 	OpFetchTrailers
 	OpFetchWait
-	OpRequestTrailers
-	OpResponseTrailers
 	opEnd
 )
 
@@ -52,8 +50,6 @@ func Imports() []engine.Import {
 		f(abi.CallResponseHead, i32, OpResponseHead, engine.NativeResponseHead, i32, i32, i32),
 		f(abi.CallResponseWrite, i32, OpResponseWrite, engine.NativeResponseWrite, i32, i32),
 		f(abi.CallResponseFlush, i32, OpResponseFlush, inGo),
-		f(abi.CallRequestTrailers, i32, OpRequestTrailers, inGo, i32, i32),
-		f(abi.CallResponseTrailers, i32, OpResponseTrailers, inGo, i32, i32),
 		f(abi.CallLog, i32, 0, engine.NativeLog, i32, i32, i32),
 		f(abi.CallClockNow, i64, 0, engine.NativeClockNow, i32),
 		f(abi.CallSleep, i32, OpSleep, inGo, i64),

@@ -20,8 +20,6 @@ type Exchange interface {
 	WriteBody(p []byte) error
 	Flush() error
 	Finish(p []byte) error
-	RequestTrailers() (list []byte, ended bool)
-	SetTrailers(list []byte) error
 }
 
 // Config is what one invocation's calls work on. A nil port answers as if
@@ -78,10 +76,6 @@ func (s *Session) Do(ctx context.Context, ev *engine.Event) (int64, error) {
 		return s.responseWrite(a)
 	case OpResponseFlush:
 		return s.responseFlush()
-	case OpRequestTrailers:
-		return s.requestTrailers(a)
-	case OpResponseTrailers:
-		return s.responseTrailers(a)
 	case OpKVOpen:
 		return s.kvOpen(a)
 	case OpKVGet:

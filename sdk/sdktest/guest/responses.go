@@ -38,28 +38,6 @@ var responses = map[string]http.HandlerFunc{
 			w.Write([]byte(strings.Repeat(string(rune('a'+i%26)), size)))
 		}
 	},
-	"/trailers/declared": func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Trailer", "X-Sum, x-count")
-		w.Header().Add("Trailer", "X-Never")
-		io.WriteString(w, "hello")
-		w.Header().Set("X-Sum", "abc")
-		w.Header().Add("X-Count", "1")
-		w.Header().Add("X-Count", "2")
-	},
-	"/trailers/late": func(w http.ResponseWriter, r *http.Request) {
-		w.(http.Flusher).Flush()
-		io.WriteString(w, "hello")
-		w.Header().Set(http.TrailerPrefix+"X-Late", "yes")
-	},
-	"/trailers/too-late": func(w http.ResponseWriter, r *http.Request) {
-		io.WriteString(w, "hello") // its length is known
-		w.Header().Set(http.TrailerPrefix+"X-Late", "yes")
-	},
-	"/trailers/request": func(w http.ResponseWriter, r *http.Request) {
-		before := fmt.Sprint(r.Trailer)
-		n, err := io.Copy(io.Discard, r.Body)
-		fmt.Fprintln(w, before, n, err, r.Trailer)
-	},
 	"/sniff/html": func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "<!DOCTYPE html><p>x") },
 	"/sniff/png":  func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "\x89PNG\r\n\x1a\n....") },
 	"/sniff/pieces": func(w http.ResponseWriter, r *http.Request) {
