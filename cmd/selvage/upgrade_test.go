@@ -29,8 +29,8 @@ import (
 	"github.com/selvage-edge/selvage/runtime/guesttest"
 )
 
-// slow answers in two halves, with some seconds between them.
-const slow = `(data (i32.const 64) "first,second\n")
+// inHalves answers in two halves, with some seconds between them.
+const inHalves = `(data (i32.const 64) "first,second\n")
 (func (export "handle")
 	(drop (call $response_write (i32.const 64) (i32.const 6)))
 	(drop (call $sleep (i64.const 4000000000)))
@@ -41,7 +41,7 @@ const slow = `(data (i32.const 64) "first,second\n")
 // both UDP sockets have been the old one. What cannot serve changes nothing.
 func TestUpgrade(t *testing.T) {
 	w := openWorld(t, "127.0.0.70")
-	for name, body := range map[string]string{"good": greet, "slow": slow} {
+	for name, body := range map[string]string{"good": greet, "slow": inHalves} {
 		w.selvage(t, "deploy", "--wait", w.function(t, name, guesttest.Guest(t, body))).expect(t, exitOK, "live")
 	}
 	n := w.Layout.Edges[0]
