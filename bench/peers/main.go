@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -38,6 +39,7 @@ func main() {
 	flood := flag.String("flood", "", "be the server of the flood row, with its log in this folder (started by the command itself)")
 	rows := flag.String("rows", "", "only rows whose names begin so, for example http/h1 (for figures run all: they are made side by side)")
 	profile := flag.String("profile", "", "write a processor profile of the server of the HTTP rows to this file")
+	selvage := flag.String("selvage", "bin/selvage", "the executable of the rows that replace and kill servers")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	ctx, cancel := context.WithTimeout(ctx, runLimit)
@@ -50,7 +52,7 @@ func main() {
 	case *flood != "":
 		err = runFloodServer(ctx, *flood)
 	default:
-		err = run(ctx, *jsonFile, *profile, *rows, *quick)
+		err = run(ctx, *jsonFile, *profile, *rows, *selvage, *quick)
 	}
 	cancel()
 	stop()
@@ -60,7 +62,7 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, jsonFile, profile, only string, quick bool) error {
+func run(ctx context.Context, jsonFile, profile, only, selvage string, quick bool) error {
 	hello, err := wasmtime.Wat2Wasm(helloText)
 	if err != nil {
 		return fmt.Errorf("hello.wat: %w", err)
@@ -75,24 +77,21 @@ func run(ctx context.Context, jsonFile, profile, only string, quick bool) error 
 	}
 	fmt.Printf("%s, %d processors, %s\n\n", runtime.Version(), runtime.NumCPU(), time.Now().UTC().Format(time.DateOnly))
 	var rows []row
-	if wanted(only, "start/") {
-		if rows, err = startRows(ctx, s, hello, template); err != nil {
-			return err
+	for _, part := range []struct {
+		names []string
+		rows  func() ([]row, error)
+	}{
+		{[]string{"start/"}, func() ([]row, error) { return startRows(ctx, s, hello, template) }},
+		{[]string{"http/"}, func() ([]row, error) { return httpRows(ctx, s, template, profile, only) }},
+		{[]string{"leak/"}, func() ([]row, error) { return leakRows(ctx, s.leak, template) }},
+		{[]string{"wait/"}, func() ([]row, error) { return waitRows(ctx) }},
+		{[]string{"upgrade/", "crash/"}, func() ([]row, error) { return upgradeRows(ctx, s, selvage, only, hello) }},
+	} {
+		if err != nil || !slices.ContainsFunc(part.names, func(name string) bool { return wanted(only, name) }) {
+			continue
 		}
-	}
-	if wanted(only, "http/") {
 		var more []row
-		more, err = httpRows(ctx, s, template, profile, only)
-		rows = append(rows, more...)
-	}
-	if err == nil && wanted(only, "leak/") {
-		var more []row
-		more, err = leakRows(ctx, s.leak, template)
-		rows = append(rows, more...)
-	}
-	if err == nil && wanted(only, "wait/") {
-		var more []row
-		more, err = waitRows(ctx)
+		more, err = part.rows()
 		rows = append(rows, more...)
 	}
 	if err == nil && wanted(only, "fair/log-flood") {
@@ -118,9 +117,12 @@ type size struct {
 	starts int // instances in a round
 	load   time.Duration
 	leak   int // requests of the leak row
+
+	upgrade int // requests over each protocol while a node is upgraded
+	kills   int // of a node's server
 }
 
 var (
-	full  = size{rounds: 9, starts: 5000, load: 1500 * time.Millisecond, leak: leakMany}
-	short = size{rounds: 3, starts: 200, load: 200 * time.Millisecond, leak: 4 * leakFew}
+	full  = size{rounds: 9, starts: 5000, load: 1500 * time.Millisecond, leak: leakMany, upgrade: 20_000, kills: 5}
+	short = size{rounds: 3, starts: 200, load: 200 * time.Millisecond, leak: 4 * leakFew, upgrade: 1000, kills: 2}
 )

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -38,6 +36,7 @@ func (d *demo) show(ctx context.Context) error {
 		{"each function, from each PoP, over HTTP/1.1, 2 and 3", d.askAll},
 		{"KV: a write at control, seen in every PoP", d.kv},
 		{"a second version under load", d.upgradeUnderLoad},
+		{"a node's program replaced under load", d.upgradeNode},
 		{"a server killed with -9", d.killServer},
 		{"control stopped: the PoPs serve on, also after a restart", d.withoutControl},
 	} {
@@ -227,26 +226,14 @@ func until(ctx context.Context, limit time.Duration, try func() error) error {
 
 // serverOf returns the process number of the server under a node's keeper.
 func serverOf(p *up.Process) (int, error) {
-	all, err := filepath.Glob("/proc/[0-9]*/stat")
+	all, err := p.Servers()
+	if err == nil && len(all) != 1 {
+		err = fmt.Errorf("%s's keeper %d has servers %v", p.Node.Name, p.PID(), all)
+	}
 	if err != nil {
 		return 0, err
 	}
-	for _, path := range all {
-		stat, err := os.ReadFile(path)
-		if err != nil {
-			continue // it ended meanwhile
-		}
-		// proc(5): pid (comm) state ppid ...; comm may hold anything, so look behind its last parenthesis.
-		f := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-		args, err := os.ReadFile(filepath.Join(filepath.Dir(path), "cmdline"))
-		if err != nil || len(f) < 2 || f[1] != strconv.Itoa(p.PID()) {
-			continue
-		}
-		if a := bytes.Split(args, []byte{0}); len(a) > 1 && string(a[1]) == "server" {
-			return strconv.Atoi(filepath.Base(filepath.Dir(path)))
-		}
-	}
-	return 0, fmt.Errorf("%s's keeper %d has no server", p.Node.Name, p.PID())
+	return all[0], nil
 }
 
 // showLogs copies the end of each process's log, for a run that failed.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -75,7 +76,12 @@ func runKeeper(ctx context.Context, file string) error {
 	defer signals.Wait()
 	defer stop()
 	signals.Go(func() { upgradeOnSignal(ctx, k) })
-	return k.Run(ctx)
+	if err := k.Run(ctx); errors.Is(err, keeper.ErrConfig) {
+		return usageError{err}
+	} else if err != nil {
+		return err
+	}
+	return nil
 }
 
 // upgradeOnSignal makes each SIGHUP an upgrade to what is installed.

@@ -111,7 +111,7 @@ func (d *duty) restart() error {
 	d.again = nil
 	s, err := d.start(d.current, d.number, role{prefix: prefixes(d.tag)[d.number], held: d.held})
 	if err != nil {
-		return d.died(0, 0, err)
+		return d.died(&server{began: time.Now()}, err)
 	}
 	d.serving = s
 	if d.change != nil && d.change.server == nil {
@@ -205,17 +205,17 @@ func (d *duty) ended(s *server, err error) error {
 	if !s.ready && d.change != nil && d.change.server == s {
 		d.fail(err)
 	}
-	return d.died(s.pid, time.Since(s.began), err)
+	return d.died(s, err)
 }
 
 // died decides what follows the end of the server that served, or was to.
-func (d *duty) died(pid int, lived time.Duration, err error) error {
-	if errors.Is(err, errConfig) && d.previous == nil && d.next == nil {
-		d.config.Event(Event{Kind: Exited, PID: pid, Err: err})
+func (d *duty) died(s *server, err error) error {
+	if errors.Is(err, ErrConfig) && d.previous == nil && d.next == nil {
+		d.config.Event(Event{Kind: Exited, PID: s.pid, Err: err})
 		return err
 	}
-	wait, other := d.ladder.fell(lived)
-	d.config.Event(Event{Kind: Exited, PID: pid, Err: err, Wait: wait})
+	wait, other := d.ladder.fell(time.Since(s.began), s.ready)
+	d.config.Event(Event{Kind: Exited, PID: s.pid, Err: err, Wait: wait})
 	if other {
 		d.fall()
 	}

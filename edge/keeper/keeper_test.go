@@ -443,7 +443,7 @@ func TestMisconfiguredServerIsNotRepeated(t *testing.T) {
 	k := keepServer(t, "misconfigured", nil)
 	err := <-k.end
 	k.end <- err
-	if !errors.Is(err, errConfig) {
+	if !errors.Is(err, ErrConfig) {
 		t.Errorf("Run = %v", err)
 	}
 }

@@ -12,7 +12,8 @@ import (
 )
 
 var (
-	errConfig = errors.New("keeper: the server cannot serve with this configuration; its own message says why")
+	// ErrConfig: a server said that it can never serve (ExitConfig).
+	ErrConfig = errors.New("keeper: the server cannot serve with this configuration; its own message says why")
 	errKilled = errors.New("keeper: the server did not finish in time and was killed")
 	errSlow   = errors.New("keeper: the server did not say in time that it serves, and was killed")
 )
@@ -139,7 +140,7 @@ func endOf(ps *os.ProcessState, err error) error {
 	case err != nil:
 		return fmt.Errorf("keeper: wait for the server: %w", err)
 	case ps.ExitCode() == ExitConfig:
-		return errConfig
+		return ErrConfig
 	case ps.Success():
 		return nil
 	}

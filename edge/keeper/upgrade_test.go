@@ -263,6 +263,30 @@ func TestHeldAfterDeaths(t *testing.T) {
 	k.await(t, Ready)
 }
 
+// Deaths that somebody may have brought about weigh less than those of a start.
+func TestLadder(t *testing.T) {
+	for name, tc := range map[string]struct {
+		lived  time.Duration
+		served bool
+		want   int // deaths until something else is tried; 0: never
+	}{
+		"at the start": {0, false, 3}, "while it served": {time.Second, true, 9}, "after a long time": {calm, true, 0},
+	} {
+		var l ladder
+		got := 0
+		for i := 1; i <= 20 && got == 0; i++ {
+			if wait, other := l.fell(tc.lived, tc.served); other {
+				got = i
+			} else if wait > maxWait || (wait == 0) != (i == 1 || tc.lived >= calm) {
+				t.Errorf("%s: death %d: wait %s", name, i, wait)
+			}
+		}
+		if got != tc.want {
+			t.Errorf("%s: after %d deaths, want %d", name, got, tc.want)
+		}
+	}
+}
+
 // What does not serve is replaced without care.
 func TestUpgradeWhereNothingServes(t *testing.T) {
 	k, dir := upgradable(t, "unheld", nil)

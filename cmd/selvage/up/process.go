@@ -1,6 +1,7 @@
 package up
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,7 +9,9 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -69,6 +72,35 @@ func spawn(cmd *exec.Cmd) error {
 
 // PID is the process's number.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Servers lists the process numbers of the servers under a node's keeper: one, or
+// two while it is upgraded.
+func (p *Process) Servers() (pids []int, err error) {
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", p.PID()))
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range tasks {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			continue // the thread has ended
+		}
+		for _, child := range strings.Fields(string(b)) {
+			args, err := os.ReadFile(filepath.Join("/proc", child, "cmdline"))
+			if err != nil {
+				continue // it ended meanwhile
+			}
+			if a := bytes.Split(args, []byte{0}); len(a) > 1 && string(a[1]) == "server" {
+				pid, err := strconv.Atoi(child)
+				if err != nil {
+					return nil, err
+				}
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids, nil
+}
 
 // Done is closed when the process has ended; Err tells how.
 func (p *Process) Done() <-chan struct{} { return p.done }

@@ -1,0 +1,41 @@
+package config
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// The units for systemd are ones that it takes without a remark.
+func TestShippedUnits(t *testing.T) {
+	units, err := filepath.Glob("../../../configs/*.service")
+	if err != nil || len(units) < 2 {
+		t.Fatalf("%v, %v", units, err)
+	}
+	tool, err := exec.LookPath("systemd-analyze")
+	if err != nil && os.Getenv("CI") == "true" {
+		t.Fatal(err)
+	}
+	if err != nil {
+		t.Skipf("systemd-analyze is not here: the units in configs/ are not checked: %v", err)
+	}
+	for _, u := range units {
+		text, err := os.ReadFile(u)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The program and the user of an installation are not here.
+		here := strings.NewReplacer("/usr/local/bin/selvage", "/bin/true", "\nUser=selvage", "", "\nGroup=selvage", "").Replace(string(text))
+		if here == string(text) || !strings.Contains(here, "ExecStart=/bin/true") {
+			t.Errorf("%s starts something else", u)
+		}
+		path := filepath.Join(t.TempDir(), filepath.Base(u))
+		write(t, path, here)
+		out, err := exec.Command(tool, "verify", "--man=no", path).CombinedOutput()
+		if err != nil || len(strings.TrimSpace(string(out))) > 0 {
+			t.Errorf("%s: %v\n%s", filepath.Base(u), err, out)
+		}
+	}
+}
