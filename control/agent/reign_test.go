@@ -86,7 +86,7 @@ func TestTwoAgentsInOneFolder(t *testing.T) {
 // What is being written by another agent of the node stays.
 func TestHalfWrittenByAnother(t *testing.T) {
 	dir := t.TempDir()
-	a, err := openBlobs(dir, nil)
+	a, err := openBlobs(dir, nil, newPop("n1", nil, nil), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +95,7 @@ func TestHalfWrittenByAnother(t *testing.T) {
 	d := codeOf("x")
 	go func() { done <- a.write(d, body) }()
 	<-body.begun
-	if _, err := openBlobs(dir, nil); err != nil {
+	if _, err := openBlobs(dir, nil, newPop("n1", nil, nil), nil); err != nil {
 		t.Fatal(err)
 	}
 	files, err := os.ReadDir(dir)
