@@ -156,6 +156,12 @@ func Open(ctx context.Context, cfg Config) (*API, error) {
 func (a *API) changesConfig() changes.ServerConfig {
 	c := *a.cfg.Changes
 	c.Source, c.Allow = a.cfg.Store, a.mayFollow
+	c.Verify = changes.VerifyWith(kept{a.cfg.Identity.Anchor})
+	c.Ahead = func(ctx context.Context, log string, p changes.Position) {
+		if err := a.cfg.Store.RolledBack(ctx, log, p.Epoch, p.Seq); err != nil {
+			a.cfg.Log.Error("api: a node is ahead of the store", "log", log, "epoch", p.Epoch, "seq", p.Seq, "error", err)
+		}
+	}
 	if c.Seal == nil {
 		c.Seal = changes.SealWith(a.cfg.Identity.Changes)
 	}

@@ -105,6 +105,8 @@ func problemOfStore(err error) *Problem {
 	switch {
 	case errors.Is(err, store.ErrFull):
 		return problem(http.StatusInsufficientStorage, "store-full", "free space on the control node's volume, or raise store.max_bytes; reads still work", "%v", err)
+	case errors.Is(err, store.ErrRolledBack):
+		return problem(http.StatusConflict, "store-rolled-back", "stop the control node, run 'selvage control new-epoch' and start it again; reads still work", "%v", err)
 	case errors.Is(err, hostcall.ErrNotFound):
 		return notFound("", "there is no such thing")
 	case errors.Is(err, hostcall.ErrConflict):

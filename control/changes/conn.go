@@ -133,7 +133,7 @@ func (c *conn) notice(ctx context.Context, payload []byte) error {
 	case noticeResync:
 		return c.resync(ctx, l, n.Epoch)
 	case noticeRefused:
-		c.refused(l, n.Detail)
+		c.refused(l, n)
 		return nil
 	}
 	return fmt.Errorf("%w: notice %.40q is unknown", errFrame, n.Code)
@@ -164,12 +164,31 @@ func (c *conn) resync(ctx context.Context, l *followed, epoch uint64) error {
 	return nil
 }
 
-// refused asks again for everything after a while: the log may be allowed by then.
-func (c *conn) refused(l *followed, why string) {
-	c.f.cfg.OnEvent(Event{Kind: Refused, Log: l.want.Log, Err: errors.New(why)})
-	if c.retry == nil {
-		c.retry = time.AfterFunc(c.f.cfg.MaxBackoff, func() { c.cancel(errRetry) })
+// refused asks again for everything after a while: the log may be allowed by
+// then. A control node whose log is below the position is shown, soon, that it once was above.
+func (c *conn) refused(l *followed, n notice) {
+	c.f.cfg.OnEvent(Event{Kind: Refused, Log: l.want.Log, Err: errors.New(n.Detail)})
+	after := c.f.cfg.MaxBackoff
+	if n.Epoch != 0 && c.f.prove(l, Position{Epoch: n.Epoch, Seq: n.Seq}) {
+		after = min(after, proveAfter)
 	}
+	if c.retry == nil {
+		c.retry = time.AfterFunc(after, func() { c.cancel(errRetry) })
+	}
+}
+
+// proveAfter is how soon a proof is sent.
+const proveAfter = time.Second
+
+// prove adds to the log's next request what shows that its head was above this one;
+// false if there is nothing, or it was sent before.
+func (f *Follower) prove(l *followed, head Position) bool {
+	proof := f.cfg.Relay.above(l.want.Log, head)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	first := proof != nil && l.want.Proof == nil
+	l.want.Proof = proof
+	return first
 }
 
 func (c *conn) batch(ctx context.Context, sealed []byte) error {

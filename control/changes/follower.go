@@ -213,6 +213,6 @@ func (f *Follower) take(log, via string) *followed {
 func (f *Follower) move(l *followed, p Position, started bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	l.want.Position, l.started = p, started
+	l.want.Position, l.started, l.want.Proof = p, started, nil
 	l.floor = max(l.floor, p.Epoch)
 }

@@ -28,7 +28,8 @@ var errFrame = errors.New("changes: not a frame")
 type notice struct {
 	Log    string `json:"log"`
 	Code   string `json:"code"`            // one of those below
-	Epoch  uint64 `json:"epoch,omitempty"` // resync: the log's epoch now
+	Epoch  uint64 `json:"epoch,omitempty"` // resync: the log's epoch now; refused: of a log that is below the position
+	Seq    uint64 `json:"seq,omitempty"`   // refused: that log's head
 	Detail string `json:"detail,omitempty"`
 }
 

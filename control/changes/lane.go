@@ -67,7 +67,11 @@ func (f *Follower) plan(l *lane) (moved <-chan struct{}, r Request) {
 	defer f.mu.Unlock()
 	for _, g := range f.mu.logs {
 		if g.at.placed && g.at.via == l.via {
-			r.Logs = append(r.Logs, g.want)
+			w := g.want
+			if l.via != "" {
+				w.Proof = nil // it is control's to see
+			}
+			r.Logs = append(r.Logs, w)
 		}
 	}
 	if len(r.Logs) == 0 {

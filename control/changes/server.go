@@ -27,6 +27,10 @@ type ServerConfig struct {
 	Source Source                                      // required
 	Seal   func(payload []byte) ([]byte, error)        // signs a batch; see SealWith; required
 	Allow  func(ctx context.Context, log string) error // may the request's peer follow log; nil allows all
+	// Verify opens a batch that a follower shows because it ends above the log's head, and
+	// Ahead is told of one that does: the store's disk went back in time. See VerifyWith; may both be nil.
+	Verify func(sealed []byte) (payload []byte, err error)
+	Ahead  func(ctx context.Context, log string, p Position)
 
 	Heartbeat  time.Duration    // between signs of life on a quiet stream; default 5 s
 	Watermark  time.Duration    // between signed statements for a log that does not change; default 10 s
@@ -176,7 +180,14 @@ func (st *stream) admit(ctx context.Context, req Request) (logs []string, err er
 			}
 			continue
 		}
+		st.examine(ctx, w)
 		c := &cursor{seq: w.Seq, tail: w.Tail, none: w.Position == Position{}}
+		if w.Epoch > st.epoch {
+			if err := st.below(w.Log); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		if !c.none && w.Epoch != st.epoch {
 			if err := st.restart(w.Log, c); err != nil {
 				return nil, err
@@ -189,6 +200,35 @@ func (st *stream) admit(ctx context.Context, req Request) (logs []string, err er
 		return nil, errors.Join(st.flush(), errEmpty)
 	}
 	return logs, nil
+}
+
+// examine looks at what a follower shows to prove that the log was longer once. Only
+// what a changes key of the fleet signed counts: nobody else may stop a control node.
+func (st *stream) examine(ctx context.Context, w Want) {
+	if len(w.Proof) == 0 || st.s.cfg.Verify == nil || st.s.cfg.Ahead == nil {
+		return
+	}
+	payload, err := st.s.cfg.Verify(w.Proof)
+	if err != nil {
+		return
+	}
+	b, err := DecodeBatch(payload)
+	if err != nil || b.Log != w.Log {
+		return
+	}
+	head, err := st.s.cfg.Source.Head(w.Log)
+	if p := (Position{b.Epoch, b.To}); err == nil && (Position{st.epoch, head}).before(p) {
+		st.s.cfg.Ahead(ctx, w.Log, p)
+	}
+}
+
+// below tells the follower that it is ahead of the log, and by what.
+func (st *stream) below(log string) error {
+	head, err := st.s.cfg.Source.Head(log)
+	if err != nil {
+		return err
+	}
+	return st.notify(notice{Log: log, Code: noticeRefused, Epoch: st.epoch, Seq: head, Detail: store.ErrAhead.Error()})
 }
 
 // restart tells the follower to begin log again.
@@ -217,7 +257,7 @@ func (st *stream) begin(ctx context.Context, log string) error {
 		return st.begin(ctx, log)
 	case errors.Is(err, store.ErrAhead):
 		delete(st.at, log)
-		return st.notify(notice{Log: log, Code: noticeRefused, Detail: err.Error()})
+		return st.below(log)
 	case err != nil:
 		return err
 	}

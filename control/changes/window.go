@@ -175,6 +175,25 @@ func (r *Relay) window(log string) *window {
 	return w
 }
 
+// above returns the shortest batch of log that ends above head; nil if there is none that is short.
+func (r *Relay) above(log string, head Position) (sealed []byte) {
+	if r == nil {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	w := r.mu.logs[log]
+	if w == nil {
+		return nil
+	}
+	for _, h := range w.held {
+		if head.before(Position{w.epoch, h.to}) && len(h.sealed) <= maxProof && (sealed == nil || len(h.sealed) < len(sealed)) {
+			sealed = h.sealed
+		}
+	}
+	return sealed
+}
+
 // release forgets a window that holds nothing and has no listener.
 func (r *Relay) release(w *window) {
 	if len(w.held) == 0 && len(w.streams) == 0 {

@@ -11,7 +11,13 @@ type Want struct {
 	// Tail asks, when there is no position to continue from, to begin at the head
 	// instead of the beginning: for a follower that only forgets what changed.
 	Tail bool `json:"tail,omitempty"`
+	// Proof is a sealed batch that ends above the log's head, for a control node that
+	// said its head is below the position: its disk went back in time.
+	Proof []byte `json:"proof,omitempty"`
 }
+
+// maxProof bounds a proof; a batch without changes has a few hundred bytes.
+const maxProof = 32 << 10
 
 // Request opens a stream for some logs; it is the JSON body of a POST to Path.
 type Request struct {
@@ -30,6 +36,9 @@ func (r *Request) Validate() error {
 	for _, w := range r.Logs {
 		if w.Log == "" || len(w.Log) > maxLogBytes {
 			return fmt.Errorf("changes: request for log %.80q: want a name of 1 to %d bytes", w.Log, maxLogBytes)
+		}
+		if len(w.Proof) > maxProof {
+			return fmt.Errorf("changes: request with a proof of %d bytes for log %q, over %d", len(w.Proof), w.Log, maxProof)
 		}
 		if seen[w.Log] {
 			return fmt.Errorf("changes: request names log %q twice", w.Log)

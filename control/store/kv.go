@@ -165,6 +165,11 @@ func (t *table) write(ctx context.Context, space, key string, msg *nats.Msg, ifR
 	if err := t.store.disk.room(int64(len(msg.Data))); err != nil {
 		return 0, err
 	}
+	if t == t.store.kv {
+		if err := t.store.past.refusal(); err != nil {
+			return 0, err
+		}
+	}
 	if ifRevision == hostcall.AnyRevision {
 		return t.publish(ctx, msg)
 	}

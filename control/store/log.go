@@ -214,7 +214,7 @@ func (s *Store) AppendCatalog(ctx context.Context, key string, value []byte, las
 	if err != nil {
 		return 0, err
 	}
-	if err := s.disk.room(int64(len(value))); err != nil {
+	if err := errors.Join(s.disk.room(int64(len(value))), s.past.refusal()); err != nil {
 		return 0, err
 	}
 	return s.catalog.publish(ctx, message(subj, value), jetstream.WithExpectLastSequence(last))

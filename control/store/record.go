@@ -118,5 +118,6 @@ func (s *Store) nextEpoch(ctx context.Context, above uint64, ifRevision int64) (
 		return 0, fmt.Errorf("store: write the epoch: %w", err)
 	}
 	s.epoch.set(n)
+	s.past.forget()
 	return n, nil
 }

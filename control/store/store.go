@@ -118,6 +118,7 @@ type Store struct {
 	js    jetstream.JetStream
 	disk  disk
 	epoch epoch
+	past  past
 	blobs jetstream.ObjectStore
 
 	catalog *table
@@ -150,6 +151,9 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 		return nil, err
 	}
 	if err := s.epoch.open(ctx, s); err != nil {
+		return nil, err
+	}
+	if err := s.openPast(ctx); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -269,7 +273,7 @@ func (s *Store) close() error {
 
 // Health fails when writes would: the server does not answer, or the disk is full.
 func (s *Store) Health(ctx context.Context) error {
-	if err := s.disk.room(0); err != nil {
+	if err := errors.Join(s.disk.room(0), s.past.refusal()); err != nil {
 		return err
 	}
 	if _, err := s.js.AccountInfo(ctx); err != nil {
