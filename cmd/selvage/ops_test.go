@@ -33,6 +33,7 @@ func TestOperations(t *testing.T) {
 	t.Run("drain", func(t *testing.T) { w.drain(t) })
 	t.Run("doctor", func(t *testing.T) { w.doctor(t) })
 	t.Run("support", func(t *testing.T) { w.support(t) })
+	t.Run("traces", func(t *testing.T) { w.traces(t) })
 	t.Run("metrics", func(t *testing.T) { w.metricTables(t) })
 	t.Run("token", func(t *testing.T) { w.tokens(t) })
 }

@@ -24,6 +24,7 @@ type exchange struct {
 	canon  guard.Canon
 	target *Target
 	ticket limit.Ticket
+	span   *telemetry.Span // nil: it is not traced
 	usage  Usage
 	fact   telemetry.Record // once it is over
 }

@@ -83,7 +83,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := h.begin(w, r)
 	err := h.protect(x)
 	cut := h.answer(x, err)
-	h.cfg.Telemetry.Observe(x.record(err))
+	h.cfg.Telemetry.End(x.span, x.record(err))
 	if cut {
 		panic(http.ErrAbortHandler) // how net/http and http3 are told to break a response off
 	}
@@ -127,6 +127,7 @@ func (h *Handler) protect(x *exchange) (err error) {
 // begin prepares the exchange's state.
 func (h *Handler) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{r: r, start: time.Now(), client: clientOf(r)}
+	x.span = h.cfg.Telemetry.Begin(r, x.start)
 	x.w.ResponseWriter = w
 	x.w.exchange = x
 	x.id[0] = newRequestID()
@@ -200,7 +201,9 @@ func (h *Handler) invoke(x *exchange) (err error) {
 		Client:    x.client,
 		Place:     h.cfg.Place,
 	}
-	x.usage, err = x.target.Invoker.Invoke(x.r.Context(), &x.w, x.r, meta)
+	run := x.span.Child("guest")
+	x.usage, err = x.target.Invoker.Invoke(run.Context(x.r.Context()), &x.w, x.r, meta)
+	run.Done(x.span, err)
 	if err != nil && errors.Is(x.r.Context().Err(), context.Canceled) && fault.Of(err).Kind == fault.Internal {
 		return fault.New(fault.Canceled, "", err)
 	}

@@ -78,6 +78,9 @@ func (e encoder) exchange(b []byte, r *Record) []byte {
 	if len(r.Usage.Refused) > 0 {
 		b = refusedCalls(b, r.Usage.Refused)
 	}
+	if r.TraceID != "" {
+		b = text(b, `,"trace_id":`, r.TraceID)
+	}
 	if r.Refused != "" {
 		b = text(b, `,"refused":`, r.Refused)
 	}

@@ -46,7 +46,7 @@ type LogConfig struct {
 type Log struct {
 	cfg   LogConfig
 	enc   encoder
-	rate  rate
+	rate  pace
 	w     io.Writer
 	stop  chan struct{}
 	full  chan struct{} // told that there is enough to write
@@ -80,7 +80,7 @@ func NewLog(w io.Writer, cfg LogConfig) *Log {
 	cfg.RecentBytes = cmp.Or(cfg.RecentBytes, 16<<20)
 	cfg.FunctionBytes = cmp.Or(cfg.FunctionBytes, 1<<20)
 	l := &Log{cfg: cfg, enc: newEncoder(cfg.Place), w: w, stop: make(chan struct{}), full: make(chan struct{}, 1)}
-	l.rate = rate{float64(cfg.FunctionBytes), 2 * float64(cfg.FunctionBytes)}
+	l.rate = pace{float64(cfg.FunctionBytes), 2 * float64(cfg.FunctionBytes)}
 	l.taps.Store(new([]*Tap))
 	l.sources.byID = map[function.ID]*source{}
 	l.done.Go(l.run)

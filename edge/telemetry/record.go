@@ -29,6 +29,7 @@ type Record struct {
 	Version  function.Digest
 	Usage    Usage
 
+	TraceID string       // hex; "" if it is in no trace
 	Refused string       // why the node answered by itself: guard's and serve's words
 	Fault   *fault.Error // why the function failed; nil if it did not
 }

@@ -24,11 +24,11 @@ type source struct {
 	}
 }
 
-// rate bounds what one function logs, in bytes a second, and how much at once.
-type rate struct{ perSecond, burst float64 }
+// pace bounds what one function logs, in bytes a second, and how much at once.
+type pace struct{ perSecond, burst float64 }
 
 // admit takes n bytes of the function's rate; a line over it is counted instead.
-func (s *source) admit(r rate, n int, now time.Time) bool {
+func (s *source) admit(r pace, n int, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if since := now.Sub(s.mu.at); since > 0 {

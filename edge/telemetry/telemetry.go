@@ -3,6 +3,7 @@ package telemetry
 
 import (
 	"net/http"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -14,6 +15,8 @@ type Config struct {
 	Place Place
 	// Log gets a record of each exchange; nil: nobody does. A *Log is one.
 	Log Recorder
+	// Tracer makes spans of exchanges; nil: there are none.
+	Tracer *Tracer
 	// Functions bounds how many functions have series of their own; the others
 	// share one, named "other". Default 2,000.
 	Functions int
@@ -45,6 +48,22 @@ func New(cfg Config) *Telemetry {
 	}
 	t.exchange = newSeries(registry, &t.said, cfg.Place.PoP, cfg.Functions)
 	return t
+}
+
+// Begin starts the span of an exchange that began then; nil, and nothing is done,
+// where nothing is traced. End it.
+func (t *Telemetry) Begin(r *http.Request, at time.Time) *Span {
+	if t.cfg.Tracer == nil {
+		return nil
+	}
+	return t.cfg.Tracer.begin(r, at)
+}
+
+// End finishes an exchange: its span, its record, its counters.
+func (t *Telemetry) End(s *Span, r *Record) {
+	r.TraceID = s.TraceID()
+	s.end(r)
+	t.Observe(r)
 }
 
 // Observe counts and logs one exchange. It does not keep r.

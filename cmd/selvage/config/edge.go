@@ -18,6 +18,7 @@ type Edge struct {
 	Limits EdgeLimits `toml:"limits"`
 	Fetch  Fetch      `toml:"fetch"`
 	Log    Log        `toml:"log"`
+	Trace  Trace      `toml:"trace"`
 }
 
 // Node says who this node is.
@@ -71,6 +72,13 @@ type Log struct {
 	FunctionBytes int `toml:"function_bytes" doc:"What one function may log in a second, in bytes, on average; more is dropped and counted." default:"1048576"`
 }
 
+// Trace says what is traced, and where spans go.
+type Trace struct {
+	Endpoint string  `toml:"endpoint" doc:"OTLP/HTTP receiver of spans, such as http://127.0.0.1:4318/v1/traces; empty: nothing is traced. Headers for it come from $OTEL_EXPORTER_OTLP_HEADERS." default:""`
+	Ratio    float64 `toml:"ratio" doc:"Share of requests that are traced, 0 to 1." default:"0.01"`
+	Asked    int     `toml:"asked_per_second" doc:"Requests a second that are traced because their traceparent says that it is sampled; those beyond, by ratio." default:"10"`
+}
+
 // DefaultEdge returns the configuration of a file that sets nothing.
 func DefaultEdge() Edge {
 	return Edge{
@@ -79,6 +87,7 @@ func DefaultEdge() Edge {
 		Limits: EdgeLimits{Concurrency: 10_000, Connections: 20_000, PerClient: 1_000, CacheBytes: 128 << 20},
 		Fetch:  Fetch{Connections: 256},
 		Log:    Log{Level: "info", Access: true, RecentBytes: 16 << 20, FunctionBytes: 1 << 20},
+		Trace:  Trace{Ratio: 0.01, Asked: 10},
 	}
 }
 
@@ -135,6 +144,12 @@ func (c *Edge) Validate() error {
 	f.level(c.Log.Level)
 	f.positive("log.recent_bytes", c.Log.RecentBytes)
 	f.positive("log.function_bytes", c.Log.FunctionBytes)
+	if c.Trace.Ratio < 0 || c.Trace.Ratio > 1 {
+		f.add("trace.ratio: %v: want 0 to 1", c.Trace.Ratio)
+	}
+	if c.Trace.Asked < 0 {
+		f.add("trace.asked_per_second: %d: want 0 or more", c.Trace.Asked)
+	}
 	return errors.Join(f...)
 }
 

@@ -47,6 +47,7 @@ type dataPath struct {
 	fetch    *fetch.Client
 	lines    *telemetry.Log // access records and functions' lines
 	metrics  *telemetry.Telemetry
+	tracer   *telemetry.Tracer // nil: nothing is traced
 	limiter  *limit.Limiter
 	handler  *serve.Handler
 	public   *listen.Server
@@ -108,7 +109,14 @@ func (n *node) openServe(p *dataPath) (err error) {
 	place := telemetry.Place{PoP: n.cfg.Node.PoP, Node: n.cfg.Node.Name, Region: n.cfg.Node.Region}
 	l := n.cfg.Log
 	p.lines = telemetry.NewLog(os.Stdout, telemetry.LogConfig{Place: place, NoAccess: !l.Access, RecentBytes: l.RecentBytes, FunctionBytes: l.FunctionBytes})
-	p.metrics = telemetry.New(telemetry.Config{Place: place, Log: p.lines})
+	if t := n.cfg.Trace; t.Endpoint != "" {
+		p.tracer, err = telemetry.NewTracer(context.Background(), telemetry.TraceConfig{Endpoint: t.Endpoint, Ratio: t.Ratio, Asked: float64(t.Asked), Place: place, Version: n.build,
+			OnError: func(err error) { n.log.Debug("spans are lost", "err", err) }})
+		if err != nil {
+			return fmt.Errorf("trace.endpoint: %w", err)
+		}
+	}
+	p.metrics = telemetry.New(telemetry.Config{Place: place, Log: p.lines, Tracer: p.tracer})
 	p.limiter = limit.New(limit.Config{Node: n.cfg.Limits.Concurrency})
 	return nil
 }
@@ -211,6 +219,9 @@ func (p *dataPath) close(log *slog.Logger) {
 	if p.engine != nil {
 		errs = append(errs, p.engine.Close())
 	}
+	flush, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	errs = append(errs, p.tracer.Close(flush))
+	cancel()
 	if p.lines != nil {
 		errs = append(errs, p.lines.Close())
 	}

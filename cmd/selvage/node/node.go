@@ -227,7 +227,7 @@ func (n *node) openAgent() (*agent.Agent[*pool.Function], error) {
 
 // ports are what functions' host calls reach.
 func (n *node) ports() guest.Ports {
-	return guest.Ports{KV: n.path.kv, Fetch: n.path.fetch, Log: n.path.lines}
+	return guest.Ports{KV: n.path.tracer.TraceKV(n.path.kv), Fetch: n.path.tracer.TraceFetch(n.path.fetch), Log: n.path.lines}
 }
 
 // told logs what the agent tells of.
