@@ -76,6 +76,7 @@ func ways() []way {
 		{kind: fault.BodyTooLarge, name: "body-too-large", text: handle(readAll), limits: function.Limits{RequestBody: 1000}, limit: "1000 bytes", knob: "limits.request_body", drive: post(2000)},
 		{kind: fault.BodyTooLarge, name: "body-too-large-of-no-length", text: handle(readAll), limits: function.Limits{RequestBody: 1000}, limit: "1000 bytes", knob: "limits.request_body", drive: postOpen},
 		{kind: fault.BodyBroken, name: "body-broken", text: handle(readAll), limit: "malformed", drive: postBrokenChunk, only: "h1"},
+		{kind: fault.BodySlow, name: "body-slow", text: handle(readAll), limit: "10s", drive: postNothing, only: "h2"}, // it takes its ten seconds
 		{kind: fault.Canceled, name: "client-leaves", text: handle(writeMuch + `(drop (call $sleep (i64.const 60000000000)))`), limit: "the client left", begun: true, drive: leave},
 		{kind: fault.Busy, name: "busy", text: handle(writeMuch + `(drop (call $sleep (i64.const 60000000000)))`), limits: function.Limits{Concurrency: 1}, limit: "limit 1", knob: "limits.concurrency", drive: askTwice},
 		{kind: fault.Internal, name: "node-fails", text: handle(writeMuch), limit: "the disk is gone", wrap: func(x guest.Exchange) guest.Exchange { return broken{x} }},
@@ -288,6 +289,13 @@ func post(size int64) func(*testing.T, *node, string, http.RoundTripper, string)
 
 func postOpen(t *testing.T, n *node, _ string, c http.RoundTripper, path string) {
 	n.send(c, request(t.Context(), t, "POST", path, io.LimitReader(ones{}, 2000)))
+}
+
+// postNothing begins a body and sends none of it.
+func postNothing(t *testing.T, n *node, _ string, c http.RoundTripper, path string) {
+	body, w := io.Pipe()
+	defer w.Close()
+	n.send(c, request(t.Context(), t, "POST", path, body))
 }
 
 // postBrokenChunk speaks HTTP/1.1 by hand.
