@@ -189,10 +189,7 @@ func TestEveryFaultHasAGuest(t *testing.T) {
 	log, runner := &lines{}, guest.NewRunner(runtime.GOMAXPROCS(0))
 	all := ways()
 	var entries []serve.Entry
-	tested := map[fault.Kind]bool{
-		fault.Capacity: true, // TestAFullNode
-		fault.BodySlow: true, // edge/serve, TestSlowBodies: it takes ten seconds
-	}
+	tested := map[fault.Kind]bool{fault.Capacity: true} // TestAFullNode
 	for _, w := range all {
 		tested[w.kind] = true
 		ports := guest.Ports{Log: log, KV: emptyKV{}}
