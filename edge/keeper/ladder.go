@@ -5,8 +5,11 @@ import "time"
 // ladder says what follows a server's death. The first costs nothing; servers
 // that die again and again, before they lived for calm, are started ever more
 // slowly, and in the end something else is tried (duty.fall). One that died
-// before it served weighs more than one that somebody may have killed.
-type ladder struct{ deaths, weight int }
+// before it served weighs as much as three that somebody may have killed.
+type ladder struct {
+	total  int // weight of deaths, which makes the next start wait
+	weight int // since something else was tried
+}
 
 const (
 	calm      = 10 * time.Second
@@ -23,16 +26,17 @@ func (l *ladder) fell(lived time.Duration, served bool) (wait time.Duration, oth
 	if lived >= calm {
 		*l = ladder{}
 	}
-	l.deaths++
-	l.weight += deadWeight
+	of := deadWeight
 	if served {
-		l.weight += servedWeight - deadWeight
+		of = servedWeight
 	}
+	l.total, l.weight = l.total+of, l.weight+of
 	if other = l.weight >= enough; other {
 		l.weight = 0
 	}
-	if l.deaths == 1 {
+	step := (l.total + deadWeight - 1) / deadWeight
+	if step == 1 {
 		return 0, other
 	}
-	return min(firstWait<<min(l.deaths-2, 10), maxWait), other
+	return min(firstWait<<min(step-2, 10), maxWait), other
 }
