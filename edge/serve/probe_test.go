@@ -16,6 +16,7 @@ import (
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 
+	"github.com/selvage-edge/selvage/edge/guard"
 	"github.com/selvage-edge/selvage/edge/limit"
 	"github.com/selvage-edge/selvage/edge/listen"
 	"github.com/selvage-edge/selvage/edge/listen/listentest"
@@ -167,56 +168,87 @@ func TestProbes(t *testing.T) {
 	}
 }
 
-// TestLimitsOnEveryProtocol sends what is too much over HTTP/2 and HTTP/3.
+// TestLimitsOnEveryProtocol: the limits of a head are the same over HTTP/1, 2 and
+// 3, to the byte and the line, and so is what is dropped of it.
 func TestLimitsOnEveryProtocol(t *testing.T) {
 	e := startEdge(t)
-	p := new(http.Protocols)
-	p.SetHTTP2(true)
-	h2 := &http.Transport{TLSClientConfig: e.tls.Clone(), Protocols: p, DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, network, e.addr)
-	}}
-	defer h2.CloseIdleConnections()
-	h3 := &http3.Transport{TLSClientConfig: e.tls, Dial: func(ctx context.Context, _ string, tc *tls.Config, qc *quic.Config) (*quic.Conn, error) {
-		return quic.DialAddr(ctx, e.addr, tc, qc)
-	}}
-	defer h3.Close()
+	lines := func(n int) http.Header { return http.Header{"X": strings.Split(strings.Repeat("a,", n-1)+"a", ",")} }
 	tests := []struct {
 		name   string
 		path   string
 		host   string
 		header http.Header
-		want   int
+		want   string
 	}{
-		{"good", "/", "", nil, 200},
-		{"long URL", "/" + strings.Repeat("a", 17<<10), "", nil, 414},
-		{"large head", "/", "", http.Header{"X": {strings.Repeat("a", 40<<10)}}, 431},
-		{"many lines", "/", "", http.Header{"X": strings.Split(strings.Repeat("a,", 150), ",")}, 431},
-		{"other host", "/", "c.example", nil, 421},
-		{"NUL", "/%00", "", nil, 400},
+		{"good", "/", "", nil, `200 GET a.example/ ""`},
+		{"longest URL", "/" + strings.Repeat("a", guard.MaxURLBytes-1), "", nil, "200"},
+		{"long URL", "/" + strings.Repeat("a", guard.MaxURLBytes), "", nil, "414"},
+		{"most lines", "/", "", lines(guard.MaxHeadLines - 1), "200"}, // the host is one
+		{"many lines", "/", "", lines(guard.MaxHeadLines), "431"},
+		{"a field of 31 KiB", "/", "", http.Header{"X": {strings.Repeat("a", 31<<10)}}, "200"},
+		{"a field of 33 KiB", "/", "", http.Header{"X": {strings.Repeat("a", 33<<10)}}, "431"},
+		{"other host", "/", "c.example", nil, "421"},
+		{"host that is none", "/", "a.example:80x", nil, "400"},
+		{"NUL", "/%00", "", nil, "400"},
+		{"expect", "/", "", http.Header{"Expect": {"y 100-continue"}}, "417"},
+		{"untrusted names", "/names", "", http.Header{"X_Under": {"1"}, "Selvage-Verdict": {"1"}, "X-Stays": {"1"}}, "200 X-Stays"},
 	}
-	for _, tt := range tests {
-		for name, rt := range map[string]http.RoundTripper{"h2": h2, "h3": h3} {
-			t.Run(tt.name+"/"+name, func(t *testing.T) {
-				r, err := http.NewRequestWithContext(listentest.Context(t), "GET", "https://a.example"+tt.path, nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				r.Host = tt.host
-				if tt.header != nil {
-					r.Header = tt.header
-				}
-				resp, err := rt.RoundTrip(r)
-				if err != nil && strings.Contains(err.Error(), "advertised limit") {
-					return // the client knows our limit and does not even ask
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer resp.Body.Close()
-				if resp.StatusCode != tt.want {
-					t.Errorf("status %d, want %d", resp.StatusCode, tt.want)
+	for name, rt := range e.clients(t) {
+		for _, tt := range tests {
+			t.Run(name+"/"+tt.name, func(t *testing.T) {
+				if got := e.ask(t, rt, tt.path, tt.host, tt.header); !strings.HasPrefix(got, tt.want) {
+					t.Errorf("got %.200s, want %s", got, tt.want)
 				}
 			})
 		}
 	}
+}
+
+// ask returns status and body.
+func (e *edge) ask(t *testing.T, rt http.RoundTripper, path, host string, header http.Header) string {
+	t.Helper()
+	r, err := http.NewRequestWithContext(listentest.Context(t), "GET", "https://a.example"+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Host = host
+	if header != nil {
+		r.Header = header
+	}
+	r.Header["User-Agent"] = nil // what the test does not say is not sent
+	resp, err := rt.RoundTrip(r)
+	if err != nil && strings.Contains(err.Error(), "advertised limit") {
+		return "431" // the client knows our limit and does not even ask
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprint(resp.StatusCode, " ", string(body))
+}
+
+// clients are one per protocol.
+func (e *edge) clients(t *testing.T) map[string]http.RoundTripper {
+	clients := map[string]http.RoundTripper{}
+	for name, set := range map[string]func(p *http.Protocols){"h1": func(p *http.Protocols) { p.SetHTTP1(true) }, "h2": func(p *http.Protocols) { p.SetHTTP2(true) }} {
+		p := new(http.Protocols)
+		set(p)
+		c := &http.Transport{TLSClientConfig: e.tls.Clone(), Protocols: p, DisableCompression: true,
+			DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, network, e.addr)
+			}}
+		t.Cleanup(c.CloseIdleConnections)
+		clients[name] = c
+	}
+	h3 := &http3.Transport{TLSClientConfig: e.tls, DisableCompression: true,
+		Dial: func(ctx context.Context, _ string, tc *tls.Config, qc *quic.Config) (*quic.Conn, error) {
+			return quic.DialAddr(ctx, e.addr, tc, qc)
+		}}
+	t.Cleanup(func() { _ = h3.Close() })
+	clients["h3"] = h3
+	return clients
 }
