@@ -93,7 +93,6 @@ var exchanges = []exchange{
 	{target: "/digest", method: "POST", body: strings.Repeat("digest ", 30000)},
 	{target: "/digest"},
 	{target: "/trailers/declared"},
-	{target: "/trailers/declared", method: "HEAD"},
 	{target: "/trailers/late"},
 	{target: "/trailers/too-late"},
 	{target: "/trailers/request", method: "POST", body: "hello", trailer: http.Header{"X-Sum": {"abc"}, "X-Two": {"1", "2"}}},
