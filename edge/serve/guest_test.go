@@ -100,14 +100,6 @@ var (
 	hello = wat{data: `(data (i32.const 8) "hello")`, handle: `
 		(loop $l (br_if $l (i32.gt_s (call $request_read (i32.const 1024) (i32.const 60000)) (i32.const 0))))
 		(drop (call $response_write (i32.const 8) (i32.const 5)))`}
-	// echo sends the request's body back while it comes.
-	echo = wat{handle: `(local $n i32)
-		(loop $l
-			(local.set $n (call $request_read (i32.const 0) (i32.const 65536)))
-			(if (i32.gt_s (local.get $n) (i32.const 0)) (then
-				(drop (call $response_write (i32.const 0) (local.get $n)))
-				(drop (call $response_flush))
-				(br $l))))`}
 	// endless answers without an end.
 	endless = wat{handle: `(loop $l (drop (call $response_write (i32.const 0) (i32.const 65536))) (br $l))`,
 		limits: function.Limits{CPU: 30 * time.Second}}
