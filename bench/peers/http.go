@@ -52,12 +52,16 @@ func httpRows(ctx context.Context, s size, template *prepared, profile, only str
 	return rows, nil
 }
 
-// ratesInTurn drives the hosts in turn and returns each one's median rate and its requests.
+// ratesInTurn drives the hosts in turn and returns each one's median rate and its
+// requests. Each round begins with another host: what a host's requests leave
+// behind, in caches and heap, is felt by whoever comes next.
 func ratesInTurn(ctx context.Context, s size, p load.Protocol, addr string, conf *tls.Config, hosts []string) ([]float64, []int, error) {
 	rounds := make([][]float64, len(hosts))
 	n := make([]int, len(hosts))
-	for range s.rounds {
-		for i, host := range hosts {
+	for round := range s.rounds {
+		for turn := range hosts {
+			i := (round + turn) % len(hosts)
+			host := hosts[i]
 			res, err := load.Run(ctx, load.Config{URL: "https://" + host + "/", Address: addr, Protocol: p, TLS: conf,
 				Connections: 4, Workers: 32, Warmup: s.load / 5, Duration: s.load})
 			if err != nil {
