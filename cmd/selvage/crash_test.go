@@ -360,8 +360,10 @@ func (w *world) end(n up.Node) {
 func keep(t *testing.T, dir string) (restore func(t *testing.T)) {
 	t.Helper()
 	saved := t.TempDir()
-	if err := os.CopyFS(saved, os.DirFS(dir)); err != nil {
-		t.Fatal(err)
+	for _, sub := range []string{"secret", "identity"} { // the rest the node makes anew
+		if err := os.CopyFS(filepath.Join(saved, sub), os.DirFS(filepath.Join(dir, sub))); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return func(t *testing.T) {
 		t.Helper()

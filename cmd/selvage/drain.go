@@ -75,9 +75,10 @@ func tellDrain(ctx context.Context, o *options, c *client.Client, n api.Node, dr
 			}
 		}
 	}
-	return o.out().Result(n, func(w io.Writer) {
+	late := n.Draining != drain || n.Away
+	err := o.out().Result(n, func(w io.Writer) {
 		switch {
-		case n.Draining != drain || n.Away:
+		case late:
 			fmt.Fprintf(w, "%s is ordered to, but has not said so yet: it does when it reports next\n", n.Name)
 		case drain:
 			fmt.Fprintf(w, "%s is draining\n", n.Name)
@@ -85,4 +86,8 @@ func tellDrain(ctx context.Context, o *options, c *client.Client, n api.Node, dr
 			fmt.Fprintf(w, "%s is in service\n", n.Name)
 		}
 	})
+	if err == nil && late {
+		return errSaid // a script must not take the node down now
+	}
+	return err
 }

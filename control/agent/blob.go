@@ -191,12 +191,27 @@ func (b *blobs) fetch(ctx context.Context, d function.Digest) error {
 	ctx, cancel := context.WithTimeout(ctx, blobTimeout)
 	defer cancel()
 	if n, other := b.pop.keeper(string(d)); other {
-		err := b.fromNeighbour(ctx, n, d)
-		if err == nil || ctx.Err() != nil {
+		if err := b.aside(ctx, n, d); err == nil || ctx.Err() != nil {
 			return err
 		}
 	}
 	return b.fromControl(ctx, d)
+}
+
+// neighbourTimeout is how long a neighbour may say that it is still fetching a
+// blob itself, or take to send it, before control is asked instead.
+const neighbourTimeout = 45 * time.Second
+
+// aside asks a neighbour, for part of the time there is.
+func (b *blobs) aside(ctx context.Context, n Neighbour, d function.Digest) error {
+	part, cancel := context.WithTimeout(ctx, neighbourTimeout)
+	defer cancel()
+	err := b.fromNeighbour(part, n, d)
+	if err != nil && part.Err() != nil && ctx.Err() == nil {
+		b.got.detours.Add(1)
+		b.onEvent(Event{Kind: Detour, Neighbour: n.Name, Digest: d, Err: fmt.Errorf("not there after %s: %w", neighbourTimeout, err)})
+	}
+	return err
 }
 
 func (b *blobs) fromControl(ctx context.Context, d function.Digest) error {

@@ -24,7 +24,7 @@ func (c *Client) Logs(ctx context.Context, project string, q logs.Query, do func
 	}
 	defer resp.Body.Close()
 	in := bufio.NewScanner(resp.Body)
-	in.Buffer(make([]byte, 0, 64<<10), telemetry.MaxLineBytes)
+	in.Buffer(make([]byte, 0, 64<<10), 2*telemetry.MaxLineBytes)
 	for in.Scan() {
 		if len(bytes.TrimSpace(in.Bytes())) == 0 {
 			continue

@@ -45,6 +45,9 @@ func (o *office) open(ctx context.Context) (err error) {
 	}
 	o.node.member.fleet.Store(o.gossip)
 	o.node.regroup()
+	if err := o.node.orders.reread(); err != nil {
+		o.node.log.Warn("orders of the server before are not read; control says them again", "err", err)
+	}
 	o.node.path.startOffice()
 	return nil
 }

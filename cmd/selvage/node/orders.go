@@ -43,6 +43,22 @@ func openOrders(path string, apply func(report.Orders)) (*orders, error) {
 	return o, nil
 }
 
+// reread follows what another server of this node was ordered since openOrders.
+func (o *orders) reread() error {
+	b, err := os.ReadFile(o.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var kept report.Orders
+	if err == nil {
+		err = json.Unmarshal(b, &kept)
+	}
+	if err != nil {
+		return fmt.Errorf("orders: %w", err)
+	}
+	return o.take(kept)
+}
+
 // take follows orders, unless newer ones were followed already.
 func (o *orders) take(next report.Orders) error {
 	o.mu.Lock()
