@@ -140,7 +140,7 @@ func (w *wire) check() bool {
 }
 
 // brokenChunk is what net/http takes for broken wherever framing may go on.
-const brokenChunk = "\x00\x00\r\n"
+const brokenChunk = "\r\x00\r\n"
 
 // poison puts broken framing of our own in the place of the client's. An error
 // from Read would make net/http take the client for gone, and cancel the request

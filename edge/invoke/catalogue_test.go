@@ -75,7 +75,8 @@ func ways() []way {
 		{kind: fault.Start, name: "too-large-to-start", text: handle(``), limits: function.Limits{MemoryBytes: 64 << 10}, limit: "65536 bytes", knob: "limits.memory"},
 		{kind: fault.BodyTooLarge, name: "body-too-large", text: handle(readAll), limits: function.Limits{RequestBody: 1000}, limit: "1000 bytes", knob: "limits.request_body", drive: post(2000)},
 		{kind: fault.BodyTooLarge, name: "body-too-large-of-no-length", text: handle(readAll), limits: function.Limits{RequestBody: 1000}, limit: "1000 bytes", knob: "limits.request_body", drive: postOpen},
-		{kind: fault.BodyBroken, name: "body-broken", text: handle(readAll), limit: "malformed", drive: postBrokenChunk, only: "h1"},
+		{kind: fault.BodyBroken, name: "body-broken", text: handle(readAll), limit: "malformed", drive: postChunks("3\r\nabc\r\nzz\r\n"), only: "h1"},
+		{kind: fault.BodyBroken, name: "body-broken-in-an-extension", text: handle(readAll), limit: "chunked", drive: postChunks("5;a\x01\r\nhello\r\n0\r\n\r\n"), only: "h1"},
 		{kind: fault.BodySlow, name: "body-slow", text: handle(readAll), limit: "10s", drive: postNothing, only: "h2"}, // it takes its ten seconds
 		{kind: fault.Canceled, name: "client-leaves", text: handle(writeMuch + `(drop (call $sleep (i64.const 60000000000)))`), limit: "the client left", begun: true, drive: leave},
 		{kind: fault.Busy, name: "busy", text: handle(writeMuch + `(drop (call $sleep (i64.const 60000000000)))`), limits: function.Limits{Concurrency: 1}, limit: "limit 1", knob: "limits.concurrency", drive: askTwice},
@@ -295,14 +296,19 @@ func postNothing(t *testing.T, n *node, _ string, c http.RoundTripper, path stri
 	n.send(c, request(t.Context(), t, "POST", path, body))
 }
 
-// postBrokenChunk speaks HTTP/1.1 by hand.
-func postBrokenChunk(t *testing.T, n *node, _ string, _ http.RoundTripper, path string) {
+// postChunks speaks HTTP/1.1 by hand.
+func postChunks(chunks string) func(*testing.T, *node, string, http.RoundTripper, string) {
+	return func(t *testing.T, n *node, _ string, _ http.RoundTripper, path string) { n.sendChunks(t, path, chunks) }
+}
+
+func (n *node) sendChunks(t *testing.T, path, chunks string) {
+	t.Helper()
 	conn, err := n.dialTLS(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: %s\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nzz\r\n", path, host)
+	fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: %s\r\nTransfer-Encoding: chunked\r\n\r\n%s", path, host, chunks)
 	text, err := io.ReadAll(conn)
 	_, _ = fmt.Sscanf(string(text), "HTTP/1.1 %d", &n.last.status)
 	if n.last.status == 0 {

@@ -24,6 +24,12 @@ func serverRules() []rule {
 		{nr: unix.SYS_PRLIMIT64, then: allow, when: is(0, 0)},
 		{nr: unix.SYS_PRCTL, then: allow, when: is(0, unix.PR_SET_NAME, prSetVMA)},
 		{nr: unix.SYS_SOCKET, then: allow, when: serverSockets()},
+		// Not F_SETOWN and F_SETSIG: with them the kernel sends signals to others for us.
+		{nr: unix.SYS_FCNTL, then: allow, when: is(1, unix.F_DUPFD, unix.F_DUPFD_CLOEXEC, unix.F_GETFD, unix.F_SETFD, unix.F_GETFL, unix.F_SETFL,
+			unix.F_GETLK, unix.F_SETLK, unix.F_SETLKW, unix.F_OFD_GETLK, unix.F_OFD_SETLK, unix.F_OFD_SETLKW,
+			unix.F_ADD_SEALS, unix.F_GET_SEALS, unix.F_GETPIPE_SZ, unix.F_SETPIPE_SZ)},
+		// Of a file that is open, not by path: how the artifact store notes what is in use.
+		{nr: unix.SYS_UTIMENSAT, then: allow, when: []match{{{1, 1<<64 - 1, 0}}}},
 	}
 	for _, nr := range slices.Concat(otherPrograms, kernelInterfaces, passLandlock, identity) {
 		rules = append(rules, rule{nr: nr, then: refuse})
@@ -84,7 +90,7 @@ var kernelInterfaces = []uint32{
 var passLandlock = []uint32{
 	unix.SYS_CHMOD, unix.SYS_FCHMOD, unix.SYS_FCHMODAT, unix.SYS_FCHMODAT2,
 	unix.SYS_CHOWN, unix.SYS_FCHOWN, unix.SYS_LCHOWN, unix.SYS_FCHOWNAT,
-	unix.SYS_UTIME, unix.SYS_UTIMES, unix.SYS_FUTIMESAT, unix.SYS_UTIMENSAT,
+	unix.SYS_UTIME, unix.SYS_UTIMES, unix.SYS_FUTIMESAT,
 	unix.SYS_SETXATTR, unix.SYS_LSETXATTR, unix.SYS_FSETXATTR, unix.SYS_SETXATTRAT,
 	unix.SYS_REMOVEXATTR, unix.SYS_LREMOVEXATTR, unix.SYS_FREMOVEXATTR, unix.SYS_REMOVEXATTRAT,
 	unix.SYS_MKNOD, unix.SYS_MKNODAT, unix.SYS_NAME_TO_HANDLE_AT, unix.SYS_OPEN_BY_HANDLE_AT,
