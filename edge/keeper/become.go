@@ -185,7 +185,7 @@ func (d *duty) describe() (desc description, copies []*os.File, err error) {
 		return desc, nil, err
 	}
 	copies = append(copies, ctl)
-	desc.Server = inServer{PID: s.pid, Control: int(ctl.Fd()), Number: s.number, Speaks: s.broker.speaks.Load(), Reigns: s.reigns, Program: s.program.describe()}
+	desc.Server = inServer{PID: s.pid, Control: numberOf(ctl), Number: s.number, Speaks: s.broker.speaks.Load(), Reigns: s.reigns, Program: s.program.describe()}
 	if d.previous != nil {
 		p := d.previous.describe()
 		desc.Previous = &p
@@ -196,9 +196,19 @@ func (d *duty) describe() (desc description, copies []*os.File, err error) {
 			return desc, copies, err
 		}
 		copies = append(copies, a)
-		desc.Asker = int(a.Fd())
+		desc.Asker = numberOf(a)
 	}
 	return desc, copies, nil
+}
+
+// numberOf is f's descriptor. Fd would make it blocking, and with it the socket
+// that it is a copy of: whoever reads that could not be interrupted any more.
+func numberOf(f *os.File) (n int) {
+	n = -1
+	if raw, err := f.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { n = int(fd) }) // it fails only if f is closed
+	}
+	return n
 }
 
 func (p *program) describe() inProgram { return inProgram{Name: p.name, FD: p.fd, As: p.as} }

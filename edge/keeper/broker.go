@@ -27,24 +27,32 @@ type broker struct {
 	ctx     context.Context
 	stop    context.CancelFunc
 	jobs    sync.WaitGroup
-	served  chan struct{} // closed when serve is done
 	speaks  atomic.Uint64 // the newest protocol the server knows; 0 until it said so
 	mu      struct {
 		sync.Mutex
 		pending map[uint64]context.CancelFunc
+		served  chan struct{} // closed when serve is done
 	}
 }
 
 func newBroker(l *link, h Helpers, exe string, told func(fact, error)) *broker {
-	b := &broker{link: l, helpers: h, exe: exe, told: told, served: make(chan struct{})}
+	b := &broker{link: l, helpers: h, exe: exe, told: told}
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	b.mu.pending = map[uint64]context.CancelFunc{}
+	b.mu.served = make(chan struct{})
 	return b
+}
+
+// served is closed when the serve that runs, or is about to, is done.
+func (b *broker) served() chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.mu.served
 }
 
 // serve reads requests until the server is gone or cannot be trusted, or pause.
 func (b *broker) serve() {
-	defer close(b.served)
+	defer close(b.served())
 	for {
 		m, f, err := b.link.receive()
 		if err == nil {
@@ -89,14 +97,16 @@ func (b *broker) handle(m message, f *os.File) error {
 // asks meanwhile waits in the socket, for serve or for another keeper.
 func (b *broker) pause() {
 	_ = b.link.conn.SetReadDeadline(time.Unix(1, 0))
-	<-b.served
+	<-b.served()
 	b.jobs.Wait()
 }
 
 // resume undoes pause; serve follows.
 func (b *broker) resume() {
 	_ = b.link.conn.SetReadDeadline(time.Time{})
-	b.served = make(chan struct{})
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.mu.served = make(chan struct{})
 }
 
 // begin runs a request on its own; f becomes the job's.
@@ -160,6 +170,6 @@ func (b *broker) reply(request uint64, o jail.Outcome) {
 func (b *broker) close() {
 	b.stop()
 	b.link.close()
-	<-b.served
+	<-b.served()
 	b.jobs.Wait()
 }

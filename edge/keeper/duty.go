@@ -110,6 +110,11 @@ func (d *duty) begin() error {
 func (d *duty) restart() error {
 	d.again = nil
 	s, err := d.start(d.current, d.number, role{prefix: prefixes(d.tag)[d.number], held: d.held})
+	if err != nil && d.change != nil && d.change.server == nil {
+		d.fail(err) // what was there before is tried again
+		d.again = time.After(0)
+		return nil
+	}
 	if err != nil {
 		return d.died(&server{began: time.Now()}, err)
 	}
@@ -204,6 +209,7 @@ func (d *duty) ended(s *server, err error) error {
 	d.serving = nil
 	if !s.ready && d.change != nil && d.change.server == s {
 		d.fail(err)
+		err = fmt.Errorf("%s", err) // ErrConfig would be the new program's, and another one is next
 	}
 	return d.died(s, err)
 }
