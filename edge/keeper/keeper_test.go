@@ -100,6 +100,10 @@ func beServer(mode string) int {
 	go echoUDP(p)
 	var conns sync.WaitGroup
 	go accept(a, l, &conns)
+	if mode == "unready" {
+		<-term
+		return 1
+	}
 	if err := a.Ready(); err != nil {
 		return 1
 	}

@@ -29,6 +29,8 @@ func misbehave() {
 	switch filepath.Base(exe) {
 	case "crashes":
 		os.Exit(1)
+	case "misconfigured":
+		os.Exit(ExitConfig)
 	case "mute":
 		time.Sleep(time.Hour)
 	case "once": // serves the first time only
@@ -221,6 +223,29 @@ func TestBadUpgradesKeepTheOld(t *testing.T) {
 		if by, _, err := k.ask("say"); err != nil || by != pid {
 			t.Errorf("%s: answered by %d, %v; want %d", tc.name, by, err, pid)
 		}
+	}
+}
+
+// Where no server serves yet, an upgrade that fails leaves the program before to be tried again.
+func TestBadUpgradesWhileNothingServes(t *testing.T) {
+	k, dir := upgradable(t, "unready", func(c *Config) { c.Patience = time.Hour })
+	k.await(t, Started)
+	text := filepath.Join(t.TempDir(), "text")
+	if err := os.WriteFile(text, []byte("no program"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		name, says string
+		program    *os.File
+	}{
+		{"text", "exec format error", open(t, text)},
+		{"misconfigured", "misconfigured is not used", as(t, "misconfigured")},
+		{"text again", "exec format error", open(t, text)},
+	} {
+		if _, err := Ask(t.Context(), dir, tc.program, func(Stage) {}); !errors.Is(err, ErrKept) || !strings.Contains(err.Error(), tc.says) {
+			t.Errorf("%s: %v, want it to say %q", tc.name, err, tc.says)
+		}
+		k.await(t, Started) // of the program before
 	}
 }
 
