@@ -131,10 +131,14 @@ func TestClientLeft(t *testing.T) {
 }
 
 func TestRehearsal(t *testing.T) {
-	for range 3 {
-		invoke(http.HandlerFunc(echo), rehearsalHead(), newRehearsal())
-	}
-	if writer.err != nil || writer.written < 11 {
-		t.Errorf("wrote %d bytes, %v", writer.written, writer.err)
+	h := rehearsalHandler()
+	for i, want := range []struct {
+		status int
+		least  int64
+	}{{http.StatusOK, 40}, {http.StatusCreated, 16}} {
+		invoke(h, rehearsalHeads()[i], newRehearsal())
+		if writer.err != nil || writer.status != want.status || writer.written < want.least {
+			t.Errorf("rehearsal %d: status %d, %d bytes, %v", i, writer.status, writer.written, writer.err)
+		}
 	}
 }

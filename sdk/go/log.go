@@ -20,6 +20,7 @@ var LogLevel slog.LevelVar
 type logHandler struct {
 	attrs slog.Handler // formats the attributes into line
 	line  *logBuffer
+	emit  func(level int32, text string)
 }
 
 type logBuffer struct {
@@ -31,9 +32,9 @@ type logBuffer struct {
 
 func (b *logBuffer) Write(p []byte) (int, error) { return b.mu.Write(p) } // the lock is held
 
-func newLogHandler() slog.Handler {
+func newLogHandler(emit func(level int32, text string)) slog.Handler {
 	line := new(logBuffer)
-	return &logHandler{line: line, attrs: slog.NewTextHandler(line, &slog.HandlerOptions{ReplaceAttr: onlyAttrs})}
+	return &logHandler{line: line, emit: emit, attrs: slog.NewTextHandler(line, &slog.HandlerOptions{ReplaceAttr: onlyAttrs})}
 }
 
 // onlyAttrs removes what does not belong to the text: the level, and the message
@@ -61,14 +62,14 @@ func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
 	if err := h.attrs.Handle(ctx, r); err != nil {
 		return err
 	}
-	logLine(level, string(bytes.TrimRight(h.line.mu.Bytes(), " \n")))
+	h.emit(level, string(bytes.TrimRight(h.line.mu.Bytes(), " \n")))
 	return nil
 }
 
 func (h *logHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return &logHandler{line: h.line, attrs: h.attrs.WithAttrs(attrs)}
+	return &logHandler{line: h.line, emit: h.emit, attrs: h.attrs.WithAttrs(attrs)}
 }
 
 func (h *logHandler) WithGroup(name string) slog.Handler {
-	return &logHandler{line: h.line, attrs: h.attrs.WithGroup(name)}
+	return &logHandler{line: h.line, emit: h.emit, attrs: h.attrs.WithGroup(name)}
 }

@@ -1,7 +1,10 @@
 package edge
 
 import (
+	"encoding/binary"
+	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 )
 
@@ -30,18 +33,32 @@ func (rehearsal) abort()                      {}
 
 func (rehearsal) readTrailers() (string, error) { return "\x00\x00\x00\x00", nil }
 
-// echo is the rehearsal's handler: what most handlers do, once.
-func echo(w http.ResponseWriter, r *http.Request) {
-	body, _ := io.ReadAll(r.Body)
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("X-Request-Id", Info(r.Context()).RequestID)
-	w.Header().Set("Cache-Control", r.URL.Query().Get("cache"))
-	_, _ = w.Write(body)
-	_, _ = io.WriteString(w, r.Header.Get("Accept"))
+// rehearsalHandler does what most handlers do, with a logger that nobody hears.
+func rehearsalHandler() http.Handler {
+	log := slog.New(newLogHandler(func(int32, string) {}))
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
+		log.Info("rehearsal", "path", r.URL.Path, "client", Info(r.Context()).Client, "status", http.StatusOK)
+		fmt.Fprintf(w, "hello from %s: %d %v\n", r.Host, http.StatusOK, r.RemoteAddr)
+	})
+	mux.HandleFunc("POST /rehearsal/{name}", func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("X-Request-Id", Info(r.Context()).RequestID)
+		w.Header().Set("Cache-Control", r.URL.Query().Get("cache"))
+		w.WriteHeader(http.StatusCreated)
+		_, _ = w.Write(body)
+		_, _ = io.WriteString(w, r.PathValue("name"))
+	})
+	return mux
 }
 
-// rehearsalHead is a request head as a browser's request makes one.
-func rehearsalHead() string {
+// The rehearsals' requests: heads as a browser's make them.
+func rehearsalHeads() []string {
+	return []string{rehearsalHead("GET", "/", 0), rehearsalHead("POST", "/rehearsal/short?cache=no-store", 11)}
+}
+
+func rehearsalHead(method, target string, body uint64) string {
 	var metadata, headers pairList
 	for _, name := range []string{metaRequestID, metaPoP, metaNode, metaRegion, metaProject, metaFunction, metaVersion} {
 		metadata.add(name, "rehearsal")
@@ -50,9 +67,12 @@ func rehearsalHead() string {
 	for _, name := range []string{"Accept", "Accept-Encoding", "Accept-Language", "Content-Type", "Cookie", "User-Agent", "X-Forwarded-For"} {
 		headers.add(name, "rehearsal")
 	}
-	head := appendU32(nil, flagBody)
-	head = append(appendU32(head, 11), 0, 0, 0, 0)
-	for _, s := range []string{"POST", "https", "rehearsal.invalid", "/rehearsal?cache=no-store", "HTTP/2.0"} {
+	var flags uint32
+	if body > 0 {
+		flags = flagBody
+	}
+	head := binary.LittleEndian.AppendUint64(appendU32(nil, flags), body)
+	for _, s := range []string{method, "https", "rehearsal.invalid", target, "HTTP/2.0"} {
 		head = appendString(head, s)
 	}
 	return string(append(append(head, metadata.bytes()...), headers.bytes()...))

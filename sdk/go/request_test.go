@@ -136,7 +136,9 @@ func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
 func FuzzNewRequest(f *testing.F) {
 	f.Add(head(0, 0, [5]string{"GET", "http", "h", "/", "HTTP/1.1"}, [][2]string{{metaPoP, "p"}}, [][2]string{{"A", "b"}}))
-	f.Add(rehearsalHead())
+	for _, head := range rehearsalHeads() {
+		f.Add(head)
+	}
 	f.Add("\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff")
 	f.Fuzz(func(t *testing.T, s string) {
 		r, cancel, err := newRequest(s, &record{body: strings.NewReader("")})

@@ -7,9 +7,6 @@ import (
 	"runtime"
 )
 
-// handler answers requests once start-up is over.
-var handler http.Handler
-
 // generation counts the requests of this instance: what belongs to one request
 // (KV handles, say) is good in that generation only. 0 is start-up.
 var generation uint32
@@ -19,16 +16,22 @@ const exitAborted = 70
 
 //go:wasmexport handle
 func handle() {
-	generation++
-	idle = runtime.NumGoroutine()
-	if handler == nil {
+	if !serving {
 		die("handle was called before selvage_start")
 	}
+	close(request)
+	<-answered
+}
+
+// answer answers the request this instance was started for with h.
+func answer(h http.Handler) {
+	generation++
+	idle = runtime.NumGoroutine()
 	head, err := gather(hostRequestHead)
 	if err != nil {
 		die("reading the request head: " + err.Error())
 	}
-	invoke(handler, head, hostExchange{})
+	invoke(h, head, hostExchange{})
 }
 
 // hostExchange is the request this instance was started for.

@@ -14,10 +14,16 @@ import (
 //go:linkname mainMain main.main
 func mainMain()
 
+// The goroutine that called Serve answers the request too: its stack has grown
+// at the rehearsals, and the snapshot keeps it. A goroutine made by the call of
+// handle would begin with 2 KiB and copy itself larger in every instance.
 var (
 	starting bool
-	serving  = make(chan http.Handler) // from Serve
-	ended    = make(chan struct{})     // main returned
+	serving  bool
+	prepared = make(chan struct{}) // Serve is ready for the request
+	ended    = make(chan struct{}) // main returned
+	request  = make(chan struct{}) // handle was called
+	answered = make(chan struct{})
 )
 
 //go:wasmexport selvage_start
@@ -25,11 +31,10 @@ func start() {
 	starting = true
 	go runMain()
 	select {
-	case handler = <-serving:
+	case <-prepared:
 	case <-ended:
 		die("main returned without calling edge.Serve: end func main() with edge.Serve(handler)")
 	}
-	warmUp()
 }
 
 // runMain runs main as the runtime would.
@@ -54,15 +59,20 @@ func explain() {
 	}
 }
 
-// serve hands h over and parks: start-up ends here.
+// serve ends start-up, waits for the one request, answers it, and parks.
 func serve(h http.Handler) {
 	switch {
 	case !starting:
 		panic("edge: Serve was called from package initialisation; call it from main")
-	case handler != nil:
+	case serving:
 		panic("edge: Serve was called twice")
 	}
-	serving <- h
+	serving = true
+	warmUp()
+	close(prepared)
+	<-request
+	answer(h)
+	close(answered)
 	select {}
 }
 
@@ -76,9 +86,9 @@ const rehearsals = 50
 // The developer's handler has no part in it: what it might do once and remember
 // (a sync.Once that fails, say) would be frozen for all requests.
 func rehearse() {
-	head := rehearsalHead()
+	h, heads := rehearsalHandler(), rehearsalHeads()
 	for i := range rehearsals {
-		invoke(http.HandlerFunc(echo), head, newRehearsal())
+		invoke(h, heads[i%len(heads)], newRehearsal())
 		if i == rehearsals*9/10 {
 			runtime.GC() // the last ones refill the allocator's caches
 		}
