@@ -16,8 +16,6 @@ import (
 	"syscall"
 	"time"
 
-	wasmtime "github.com/bytecodealliance/wasmtime-go/v39"
-
 	"github.com/selvage-edge/selvage/runtime/compile"
 	"github.com/selvage-edge/selvage/runtime/jail"
 )
@@ -63,11 +61,7 @@ func main() {
 }
 
 func run(ctx context.Context, jsonFile, profile, only, selvage string, quick bool) error {
-	hello, err := wasmtime.Wat2Wasm(helloText)
-	if err != nil {
-		return fmt.Errorf("hello.wat: %w", err)
-	}
-	template, err := buildTemplate(ctx)
+	all, err := buildGuests(ctx)
 	if err != nil {
 		return err
 	}
@@ -81,11 +75,12 @@ func run(ctx context.Context, jsonFile, profile, only, selvage string, quick boo
 		names []string
 		rows  func() ([]row, error)
 	}{
-		{[]string{"start/"}, func() ([]row, error) { return startRows(ctx, s, hello, template) }},
-		{[]string{"http/"}, func() ([]row, error) { return httpRows(ctx, s, template, profile, only) }},
-		{[]string{"leak/"}, func() ([]row, error) { return leakRows(ctx, s.leak, template) }},
+		{[]string{"start/"}, func() ([]row, error) { return startRows(ctx, s, all) }},
+		{[]string{"scale/"}, func() ([]row, error) { return scaleRows(ctx, s, all) }},
+		{[]string{"http/"}, func() ([]row, error) { return httpRows(ctx, s, all, profile, only) }},
+		{[]string{"leak/"}, func() ([]row, error) { return leakRows(ctx, s.leak, all) }},
 		{[]string{"wait/"}, func() ([]row, error) { return waitRows(ctx) }},
-		{[]string{"upgrade/", "crash/"}, func() ([]row, error) { return upgradeRows(ctx, s, selvage, only, hello) }},
+		{[]string{"upgrade/", "crash/"}, func() ([]row, error) { return upgradeRows(ctx, s, selvage, only, all[helloGuest].module) }},
 	} {
 		if err != nil || !slices.ContainsFunc(part.names, func(name string) bool { return wanted(only, name) }) {
 			continue
