@@ -35,6 +35,7 @@ func main() {
 	serve := flag.Bool("serve", false, "be the server of the HTTP rows (started by the command itself)")
 	wait := flag.String("wait", "", "be the server of the wait rows, with this backend (started by the command itself)")
 	flood := flag.String("flood", "", "be the server of the flood row, with its log in this folder (started by the command itself)")
+	hold := flag.Bool("hold", false, "be the process of the rows of waiting invocations (started by the command itself)")
 	rows := flag.String("rows", "", "only rows whose names begin so, for example http/h1 (for figures run all: they are made side by side)")
 	profile := flag.String("profile", "", "write a processor profile of the server of the HTTP rows to this file")
 	selvage := flag.String("selvage", "bin/selvage", "the executable of the rows that replace and kill servers")
@@ -45,6 +46,8 @@ func main() {
 	switch {
 	case *serve:
 		err = runServer(ctx, *profile)
+	case *hold:
+		err = runHold(ctx)
 	case *wait != "":
 		err = runWaitServer(ctx, *wait)
 	case *flood != "":
@@ -79,7 +82,8 @@ func run(ctx context.Context, jsonFile, profile, only, selvage string, quick boo
 		{[]string{"scale/"}, func() ([]row, error) { return scaleRows(ctx, s, all) }},
 		{[]string{"http/"}, func() ([]row, error) { return httpRows(ctx, s, all, profile, only) }},
 		{[]string{"leak/"}, func() ([]row, error) { return leakRows(ctx, s.leak, all) }},
-		{[]string{"wait/"}, func() ([]row, error) { return waitRows(ctx) }},
+		{[]string{"wait/5000"}, func() ([]row, error) { return waitRows(ctx) }},
+		{[]string{"wait/10000"}, func() ([]row, error) { return holdRows(ctx) }},
 		{[]string{"upgrade/", "crash/"}, func() ([]row, error) { return upgradeRows(ctx, s, selvage, only, all[helloGuest].module) }},
 	} {
 		if err != nil || !slices.ContainsFunc(part.names, func(name string) bool { return wanted(only, name) }) {

@@ -76,7 +76,7 @@ func runServer(ctx context.Context, profile string) error {
 	}
 	var entries []serve.Entry
 	for _, w := range list {
-		target, err := load1(ctx, p, w)
+		target, err := load1(ctx, p, w, 0)
 		if err != nil {
 			return err
 		}
@@ -107,10 +107,14 @@ func runServer(ctx context.Context, profile string) error {
 	return listenAndServe(ctx, h)
 }
 
-func load1(ctx context.Context, p *pool.Pool, w wire) (*serve.Target, error) {
+// load1 loads a guest; concurrency 0 is the default limit.
+func load1(ctx context.Context, p *pool.Pool, w wire, concurrency int) (*serve.Target, error) {
 	v := function.Version{
 		ID: function.ID{Project: "bench", Name: w.Host}, Digest: function.DigestOf([]byte(w.Host)),
 		Code: function.DigestOf(w.Code), Image: function.DigestOf(w.Image), Started: w.Started, Limits: function.Default,
+	}
+	if concurrency > 0 {
+		v.Limits.Concurrency = concurrency
 	}
 	f, _, err := p.Prepare(ctx, v, w.Code, w.Image)
 	if err != nil {

@@ -25,6 +25,11 @@ type prepared struct {
 
 // buildTemplate builds what `selvage init` makes.
 func buildTemplate(ctx context.Context) ([]byte, error) {
+	return buildFromTemplate(ctx, func(string) error { return nil })
+}
+
+// buildFromTemplate builds it after change has changed its folder.
+func buildFromTemplate(ctx context.Context, change func(dir string) error) ([]byte, error) {
 	dir, err := os.MkdirTemp("", "selvage-bench-")
 	if err != nil {
 		return nil, err
@@ -36,6 +41,9 @@ func buildTemplate(ctx context.Context) ([]byte, error) {
 	}
 	fn := filepath.Join(dir, "greeter")
 	if _, err := template.Write(fn, "greeter", sdk); err != nil {
+		return nil, err
+	}
+	if err := change(fn); err != nil {
 		return nil, err
 	}
 	return buildGo(ctx, fn)
