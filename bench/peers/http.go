@@ -9,90 +9,154 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/selvage-edge/selvage/bench/load"
 )
 
-// sites are the hosts the server answers, all behind one listener.
+// The hosts that the server answers, all behind one listener.
 const (
-	bareHost  = "bare.edge.localhost"
-	helloHost = "hello.edge.localhost"
-	goHost    = "go.edge.localhost"
+	bareHost    = "bare.edge.localhost"
+	helloHost   = "hello.edge.localhost"
+	goHost      = "go.edge.localhost"
+	httpbinHost = "httpbin.edge.localhost"
 )
+
+// sites are the guests behind the hosts.
+var sites = map[string]string{helloHost: helloGuest, goHost: handlerGuest, httpbinHost: httpbinGuest}
+
+// paths are what is asked of a host; "/" if it is not here.
+var paths = map[string]string{httpbinHost: "/get"}
 
 // httpRows measures requests per second against a bare handler, in a process of
 // its own so that the loader's work is not the server's.
-func httpRows(ctx context.Context, s size, template *prepared, profile, only string) ([]row, error) {
-	addr, conf, stop, err := startServer(ctx, template, profile)
+func httpRows(ctx context.Context, s size, all guests, profile, only string) ([]row, error) {
+	server, err := startServer(ctx, all, profile)
 	if err != nil {
 		return nil, err
 	}
-	defer stop()
+	defer server.stop()
 	var rows []row
 	for _, c := range []struct {
 		protocol load.Protocol
 		goal     float64
 		hosts    []string
-	}{{load.H1, 0.6, []string{bareHost, helloHost, goHost}}, {load.H2, 0.7, []string{bareHost, helloHost}}, {load.H3, 0.7, []string{bareHost, helloHost}}} {
+	}{{load.H1, 0.6, []string{bareHost, helloHost, goHost, httpbinHost}}, {load.H2, 0.7, []string{bareHost, helloHost}}, {load.H3, 0.7, []string{bareHost, helloHost}}} {
 		name := "http/" + string(c.protocol)
 		if !wanted(only, name) {
 			continue
 		}
-		rates, n, err := ratesInTurn(ctx, s, c.protocol, addr, conf, c.hosts)
+		sides, err := ratesInTurn(ctx, s, c.protocol, server, c.hosts)
 		if err != nil {
 			return rows, err
 		}
-		ratio := rates[1] / rates[0]
-		rows = append(rows, row{Name: name, Value: rates[1], Unit: "rps", Against: "bare", Ratio: ratio, N: n[1], goal: fmt.Sprintf(">= %.1f", c.goal), met: ratio >= c.goal})
-		if len(rates) > 2 {
-			rows = append(rows, row{Name: name + "-go", Value: rates[2], Unit: "rps", Against: "bare", Ratio: rates[2] / rates[0], N: n[2]})
+		bare := sides[0]
+		for i, side := range sides[1:] {
+			r := row{Name: name, Value: side.rate, Unit: "rps", Against: "bare", Ratio: side.rate / bare.rate, N: side.requests}
+			if i == 0 {
+				r.goal, r.met = fmt.Sprintf(">= %.1fx", c.goal), r.Ratio >= c.goal
+			} else {
+				r.Name += "-" + strings.TrimSuffix(c.hosts[i+1], ".edge.localhost")
+			}
+			rows = append(rows, r,
+				row{Name: r.Name + ":server", Value: side.server, Unit: "us", Against: "bare", Ratio: side.server / bare.server, N: side.requests},
+				row{Name: r.Name + ":loader", Value: side.loader, Unit: "us", Against: "bare", Ratio: side.loader / bare.loader, N: side.requests})
 		}
 	}
 	return rows, nil
 }
 
-// ratesInTurn drives the hosts in turn and returns each one's median rate and its
-// requests. Each round begins with another host: what a host's requests leave
-// behind, in caches and heap, is felt by whoever comes next.
-func ratesInTurn(ctx context.Context, s size, p load.Protocol, addr string, conf *tls.Config, hosts []string) ([]float64, []int, error) {
-	rounds := make([][]float64, len(hosts))
-	n := make([]int, len(hosts))
+// driven is one host's median rate, its requests, and the processor time of one
+// of them, in us: the server's and the loader's, which share the machine.
+type driven struct {
+	rate, server, loader float64
+	requests             int
+}
+
+// ratesInTurn drives the hosts in turn. Each round begins with another host: what
+// a host's requests leave behind, in caches and heap, is felt by whoever comes next.
+func ratesInTurn(ctx context.Context, s size, p load.Protocol, server *benchServer, hosts []string) ([]driven, error) {
+	type figures struct{ rate, server, loader []float64 }
+	rounds, sides := make([]figures, len(hosts)), make([]driven, len(hosts))
 	for round := range s.rounds {
 		for turn := range hosts {
 			i := (round + turn) % len(hosts)
-			host := hosts[i]
-			res, err := load.Run(ctx, load.Config{URL: "https://" + host + "/", Address: addr, Protocol: p, TLS: conf,
-				Connections: 4, Workers: 32, Warmup: s.load / 5, Duration: s.load})
+			if _, err := server.drive(ctx, p, hosts[i], s.load/5); err != nil { // warms
+				return nil, err
+			}
+			before, mine := processorTime(server.pid), processorTime(os.Getpid())
+			res, err := server.drive(ctx, p, hosts[i], s.load)
 			if err != nil {
-				return nil, nil, err
+				return nil, err
 			}
-			if err := ctx.Err(); err != nil {
-				return nil, nil, err
-			}
-			if res.Failed > 0 || res.OK == 0 || res.Statuses[200] != res.OK {
-				return nil, nil, fmt.Errorf("%s over %s: %s; statuses %v", host, p, res.String(), res.Statuses)
-			}
-			rounds[i] = append(rounds[i], res.Rate())
-			n[i] += int(res.OK)
+			f, n := &rounds[i], float64(res.OK)
+			f.rate = append(f.rate, res.Rate())
+			f.server = append(f.server, float64((processorTime(server.pid)-before).Nanoseconds())/1000/n)
+			f.loader = append(f.loader, float64((processorTime(os.Getpid())-mine).Nanoseconds())/1000/n)
+			sides[i].requests += int(res.OK)
 		}
 	}
-	rates := make([]float64, len(hosts))
-	for i := range hosts {
-		rates[i] = median(rounds[i])
+	for i, f := range rounds {
+		sides[i].rate, sides[i].server, sides[i].loader = median(f.rate), median(f.server), median(f.loader)
 	}
-	return rates, n, nil
+	return sides, nil
+}
+
+// processorTime is what a process's threads have had of the processors; of those alive.
+func processorTime(pid int) (sum time.Duration) {
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid)) // the pattern is well formed
+	for _, t := range tasks {
+		text, err := os.ReadFile(t)
+		if err != nil {
+			continue // it has ended
+		}
+		ns, _, _ := strings.Cut(string(text), " ")
+		n, _ := strconv.ParseInt(ns, 10, 64) // digits: the kernel's
+		sum += time.Duration(n)
+	}
+	return sum
+}
+
+// benchServer is this program as a server, in a process of its own.
+type benchServer struct {
+	addr string
+	conf *tls.Config
+	pid  int
+	stop func()
+}
+
+// drive loads one host for so long; every answer must be right.
+func (b *benchServer) drive(ctx context.Context, p load.Protocol, host string, d time.Duration) (res load.Result, err error) {
+	path := paths[host]
+	if path == "" {
+		path = "/"
+	}
+	res, err = load.Run(ctx, load.Config{URL: "https://" + host + path, Address: b.addr, Protocol: p, TLS: b.conf,
+		Connections: 4, Workers: 32, Duration: d})
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return res, err
+	}
+	if res.Failed > 0 || res.OK == 0 || res.Statuses[200] != res.OK {
+		return res, fmt.Errorf("%s over %s: %s; statuses %v", host, p, res.String(), res.Statuses)
+	}
+	return res, nil
 }
 
 // startServer starts this program again as the server and waits for its address.
-func startServer(ctx context.Context, template *prepared, profile string) (addr string, conf *tls.Config, stop func(), err error) {
-	input, err := encodePrepared(template)
+func startServer(ctx context.Context, all guests, profile string) (*benchServer, error) {
+	input, err := encodeSites(all)
 	if err != nil {
-		return "", nil, nil, err
+		return nil, err
 	}
 	exe, err := os.Executable()
 	if err != nil {
-		return "", nil, nil, err
+		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	cmd := exec.CommandContext(ctx, exe, "-serve", "-profile", profile)
@@ -104,17 +168,17 @@ func startServer(ctx context.Context, template *prepared, profile string) (addr 
 	}
 	if err != nil {
 		cancel()
-		return "", nil, nil, err
+		return nil, err
 	}
-	stop = func() {
+	stop := func() {
 		cancel()
 		_ = cmd.Wait() // it was killed
 	}
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
 		stop()
-		return "", nil, nil, errors.Join(errors.New("the server did not start"), err)
+		return nil, errors.Join(errors.New("the server did not start"), err)
 	}
 	// The certificate is made for this run and dies with it: nothing is kept from the server that it could prove.
-	return strings.TrimSpace(line), &tls.Config{InsecureSkipVerify: true}, stop, nil
+	return &benchServer{addr: strings.TrimSpace(line), conf: &tls.Config{InsecureSkipVerify: true}, pid: cmd.Process.Pid, stop: stop}, nil
 }

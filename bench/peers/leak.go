@@ -25,13 +25,13 @@ const (
 
 // leakRows sends a million requests to a server and compares its memory with
 // what it was after ten thousand.
-func leakRows(ctx context.Context, many int, template *prepared) ([]row, error) {
-	addr, conf, stop, err := startServer(ctx, template, "")
+func leakRows(ctx context.Context, many int, all guests) ([]row, error) {
+	server, err := startServer(ctx, all, "")
 	if err != nil {
 		return nil, err
 	}
-	defer stop()
-	c := load.Config{URL: "https://" + helloHost + "/", Address: addr, Protocol: load.H1, TLS: conf, Connections: 8}
+	defer server.stop()
+	c := load.Config{URL: "https://" + helloHost + "/", Address: server.addr, Protocol: load.H1, TLS: server.conf, Connections: 8}
 	memory := func(requests int) (int64, error) {
 		c.Requests = requests
 		res, err := load.Run(ctx, c)

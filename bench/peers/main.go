@@ -16,8 +16,6 @@ import (
 	"syscall"
 	"time"
 
-	wasmtime "github.com/bytecodealliance/wasmtime-go/v39"
-
 	"github.com/selvage-edge/selvage/runtime/compile"
 	"github.com/selvage-edge/selvage/runtime/jail"
 )
@@ -37,6 +35,7 @@ func main() {
 	serve := flag.Bool("serve", false, "be the server of the HTTP rows (started by the command itself)")
 	wait := flag.String("wait", "", "be the server of the wait rows, with this backend (started by the command itself)")
 	flood := flag.String("flood", "", "be the server of the flood row, with its log in this folder (started by the command itself)")
+	hold := flag.Bool("hold", false, "be the process of the rows of waiting invocations (started by the command itself)")
 	rows := flag.String("rows", "", "only rows whose names begin so, for example http/h1 (for figures run all: they are made side by side)")
 	profile := flag.String("profile", "", "write a processor profile of the server of the HTTP rows to this file")
 	selvage := flag.String("selvage", "bin/selvage", "the executable of the rows that replace and kill servers")
@@ -47,6 +46,8 @@ func main() {
 	switch {
 	case *serve:
 		err = runServer(ctx, *profile)
+	case *hold:
+		err = runHold(ctx)
 	case *wait != "":
 		err = runWaitServer(ctx, *wait)
 	case *flood != "":
@@ -63,11 +64,7 @@ func main() {
 }
 
 func run(ctx context.Context, jsonFile, profile, only, selvage string, quick bool) error {
-	hello, err := wasmtime.Wat2Wasm(helloText)
-	if err != nil {
-		return fmt.Errorf("hello.wat: %w", err)
-	}
-	template, err := buildTemplate(ctx)
+	all, err := buildGuests(ctx)
 	if err != nil {
 		return err
 	}
@@ -81,11 +78,13 @@ func run(ctx context.Context, jsonFile, profile, only, selvage string, quick boo
 		names []string
 		rows  func() ([]row, error)
 	}{
-		{[]string{"start/"}, func() ([]row, error) { return startRows(ctx, s, hello, template) }},
-		{[]string{"http/"}, func() ([]row, error) { return httpRows(ctx, s, template, profile, only) }},
-		{[]string{"leak/"}, func() ([]row, error) { return leakRows(ctx, s.leak, template) }},
-		{[]string{"wait/"}, func() ([]row, error) { return waitRows(ctx) }},
-		{[]string{"upgrade/", "crash/"}, func() ([]row, error) { return upgradeRows(ctx, s, selvage, only, hello) }},
+		{[]string{"start/"}, func() ([]row, error) { return startRows(ctx, s, all) }},
+		{[]string{"scale/"}, func() ([]row, error) { return scaleRows(ctx, s, all) }},
+		{[]string{"http/"}, func() ([]row, error) { return httpRows(ctx, s, all, profile, only) }},
+		{[]string{"leak/"}, func() ([]row, error) { return leakRows(ctx, s.leak, all) }},
+		{[]string{"wait/5000"}, func() ([]row, error) { return waitRows(ctx) }},
+		{[]string{"wait/10000"}, func() ([]row, error) { return holdRows(ctx) }},
+		{[]string{"upgrade/", "crash/"}, func() ([]row, error) { return upgradeRows(ctx, s, selvage, only, all[helloGuest].module) }},
 	} {
 		if err != nil || !slices.ContainsFunc(part.names, func(name string) bool { return wanted(only, name) }) {
 			continue

@@ -7,23 +7,24 @@ import (
 
 	wasmtime "github.com/bytecodealliance/wasmtime-go/v39"
 	"github.com/tetratelabs/wazero"
-	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
+
+	"github.com/selvage-edge/selvage/sdk/abi"
 )
 
-// starter runs one fresh instance of hello from start to free.
+// starter runs one fresh instance of a guest from start to free.
 type starter struct {
-	name  string
+	name  string // the guest, or who runs it
+	of    string // the guest, where name is who runs it
 	start func() error
 	close func()
 }
 
-// helloBody is how many bytes hello answers; each side checks that it did.
-const helloBody = 13
-
 var errSilent = errors.New("the guest did not answer")
 
-// wasmtimeGo is hello through wasmtime-go's own calls: a store, an instance by the linker, a call.
-func wasmtimeGo(wasm []byte) (starter, error) {
+// wasmtimeGo runs a guest through wasmtime-go's own calls: a store, an instance
+// by the linker, a call of each entry.
+func wasmtimeGo(name string, wasm []byte) (starter, error) {
 	engine := wasmtime.NewEngine()
 	module, err := wasmtime.NewModule(engine, wasm)
 	if err != nil {
@@ -31,40 +32,54 @@ func wasmtimeGo(wasm []byte) (starter, error) {
 	}
 	linker := wasmtime.NewLinker(engine)
 	var answered int32
-	if err := linker.FuncWrap("selvage_v1", "response_head", func(_, _, _ int32) int32 { return 0 }); err != nil {
-		return starter{}, fmt.Errorf("wasmtime-go: %w", err)
-	}
-	if err := linker.FuncWrap("selvage_v1", "response_write", func(_, n int32) int32 { answered = n; return n }); err != nil {
+	err = errors.Join(linker.DefineWasi(),
+		linker.FuncWrap(abi.Module, "request_read", func(_, _ int32) int32 { return 0 }),
+		linker.FuncWrap(abi.Module, "response_head", func(_, _, _ int32) int32 { return 0 }),
+		linker.FuncWrap(abi.Module, "response_write", func(_, n int32) int32 { answered = n; return n }))
+	if err != nil {
 		return starter{}, fmt.Errorf("wasmtime-go: %w", err)
 	}
 	run := func() error {
 		answered = 0
 		store := wasmtime.NewStore(engine)
 		defer store.Close()
+		if name != helloGuest { // which needs none
+			store.SetWasi(wasmtime.NewWasiConfig())
+		}
 		inst, err := linker.Instantiate(store, module)
 		if err != nil {
 			return err
 		}
-		if _, err := inst.GetFunc(store, "handle").Call(store); err != nil {
-			return err
+		for _, entry := range []string{abi.ExportInitialize, abi.ExportHandle} {
+			f := inst.GetFunc(store, entry)
+			if f == nil {
+				continue
+			}
+			if _, err := f.Call(store); err != nil {
+				return err
+			}
 		}
-		if answered != helloBody {
+		if answered == 0 {
 			return errSilent
 		}
 		return nil
 	}
-	return starter{"wasmtime-go", run, engine.Close}, nil
+	return starter{name: "wasmtime-go", of: name, start: run, close: engine.Close}, nil
 }
 
-// wazeroOne is hello on wazero's compiler.
-func wazeroOne(wasm []byte) (starter, error) {
+// wazeroOne runs a guest on wazero's compiler.
+func wazeroOne(name string, wasm []byte) (starter, error) {
 	ctx := context.Background()
 	rt := wazero.NewRuntime(ctx)
 	var answered uint32
-	_, err := rt.NewHostModuleBuilder("selvage_v1").
+	_, err := rt.NewHostModuleBuilder(abi.Module).
+		NewFunctionBuilder().WithFunc(func(_, _ uint32) uint32 { return 0 }).Export("request_read").
 		NewFunctionBuilder().WithFunc(func(_, _, _ uint32) uint32 { return 0 }).Export("response_head").
 		NewFunctionBuilder().WithFunc(func(_, n uint32) uint32 { answered = n; return n }).Export("response_write").
 		Instantiate(ctx)
+	if err == nil {
+		_, err = wasi_snapshot_preview1.Instantiate(ctx, rt)
+	}
 	if err != nil {
 		return starter{}, fmt.Errorf("wazero: %w", err)
 	}
@@ -73,20 +88,22 @@ func wazeroOne(wasm []byte) (starter, error) {
 		return starter{}, fmt.Errorf("wazero: %w", err)
 	}
 	conf := wazero.NewModuleConfig().WithName("").WithStartFunctions()
+	if _, ok := module.ExportedFunctions()[abi.ExportInitialize]; ok {
+		conf = conf.WithStartFunctions(abi.ExportInitialize)
+	}
 	run := func() error {
 		answered = 0
-		var inst api.Module
 		inst, err := rt.InstantiateModule(ctx, module, conf)
 		if err != nil {
 			return err
 		}
-		if _, err := inst.ExportedFunction("handle").Call(ctx); err != nil {
+		if _, err := inst.ExportedFunction(abi.ExportHandle).Call(ctx); err != nil {
 			return err
 		}
-		if answered != helloBody {
+		if answered == 0 {
 			return errSilent
 		}
 		return inst.Close(ctx)
 	}
-	return starter{"wazero", run, func() { _ = rt.Close(ctx) }}, nil
+	return starter{name: "wazero", of: name, start: run, close: func() { _ = rt.Close(ctx) }}, nil
 }

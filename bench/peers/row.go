@@ -21,6 +21,14 @@ type row struct {
 	met     bool
 }
 
+// atMost gives the row a goal, unless it is 0: value is at most so much.
+func (r row) atMost(value, most float64, unit string) row {
+	if most > 0 {
+		r.goal, r.met = fmt.Sprintf("<= %g%s", most, unit), value <= most
+	}
+	return r
+}
+
 // table writes the rows for people.
 func table(w io.Writer, rows []row) {
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)

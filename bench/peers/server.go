@@ -18,8 +18,6 @@ import (
 	"runtime/pprof"
 	"time"
 
-	wasmtime "github.com/bytecodealliance/wasmtime-go/v39"
-
 	"github.com/selvage-edge/selvage/cmd/selvage/node"
 	"github.com/selvage-edge/selvage/edge/invoke"
 	"github.com/selvage-edge/selvage/edge/limit"
@@ -30,19 +28,25 @@ import (
 	"github.com/selvage-edge/selvage/runtime/engine"
 	"github.com/selvage-edge/selvage/runtime/function"
 	"github.com/selvage-edge/selvage/runtime/guest"
-	"github.com/selvage-edge/selvage/runtime/image"
 	"github.com/selvage-edge/selvage/runtime/pool"
 )
 
-// wire is a prepared module between the two processes.
+// wire is a prepared guest between the two processes, with the host it answers.
 type wire struct {
+	Host        string
 	Code, Image []byte
 	Started     bool
 }
 
-func encodePrepared(p *prepared) ([]byte, error) {
+func encodeSites(all guests) ([]byte, error) {
+	var list []wire
+	for host, name := range sites {
+		if p := all[name]; p != nil {
+			list = append(list, wire{host, p.code, p.encoded, p.started})
+		}
+	}
 	var b bytes.Buffer
-	err := gob.NewEncoder(&b).Encode(wire{p.code, p.encoded, p.started})
+	err := gob.NewEncoder(&b).Encode(list)
 	return b.Bytes(), err
 }
 
@@ -58,8 +62,8 @@ func (c compiler) Artifact(_ context.Context, _ function.Digest, code []byte) ([
 // runServer serves the sites until it is killed: the whole stack of a node's data path, and beside it a bare handler.
 // It profiles itself to the file named, if one is.
 func runServer(ctx context.Context, profile string) error {
-	var template wire
-	if err := gob.NewDecoder(os.Stdin).Decode(&template); err != nil {
+	var list []wire
+	if err := gob.NewDecoder(os.Stdin).Decode(&list); err != nil {
 		return err
 	}
 	e, err := engine.Open(engine.Config{})
@@ -70,17 +74,13 @@ func runServer(ctx context.Context, profile string) error {
 	if err != nil {
 		return err
 	}
-	hello, err := helloWire()
-	if err != nil {
-		return err
-	}
 	var entries []serve.Entry
-	for host, w := range map[string]wire{helloHost: hello, goHost: template} {
-		target, err := load1(ctx, p, host, w)
+	for _, w := range list {
+		target, err := load1(ctx, p, w, 0)
 		if err != nil {
 			return err
 		}
-		entries = append(entries, serve.Entry{Pattern: host + "/*", Owner: host, Target: target})
+		entries = append(entries, serve.Entry{Pattern: w.Host + "/*", Owner: w.Host, Target: target})
 	}
 	table, err := route.Build(entries)
 	if err != nil {
@@ -107,22 +107,14 @@ func runServer(ctx context.Context, profile string) error {
 	return listenAndServe(ctx, h)
 }
 
-func helloWire() (wire, error) {
-	module, err := wasmtime.Wat2Wasm(helloText)
-	if err != nil {
-		return wire{}, err
-	}
-	code, img, err := image.Split(module)
-	if err != nil {
-		return wire{}, err
-	}
-	return wire{Code: code, Image: img.Encode()}, nil
-}
-
-func load1(ctx context.Context, p *pool.Pool, name string, w wire) (*serve.Target, error) {
+// load1 loads a guest; concurrency 0 is the default limit.
+func load1(ctx context.Context, p *pool.Pool, w wire, concurrency int) (*serve.Target, error) {
 	v := function.Version{
-		ID: function.ID{Project: "bench", Name: name}, Digest: function.DigestOf([]byte(name)),
+		ID: function.ID{Project: "bench", Name: w.Host}, Digest: function.DigestOf([]byte(w.Host)),
 		Code: function.DigestOf(w.Code), Image: function.DigestOf(w.Image), Started: w.Started, Limits: function.Default,
+	}
+	if concurrency > 0 {
+		v.Limits.Concurrency = concurrency
 	}
 	f, _, err := p.Prepare(ctx, v, w.Code, w.Image)
 	if err != nil {

@@ -2,93 +2,200 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"runtime"
+	"sync"
 	"time"
 
 	"github.com/selvage-edge/selvage/runtime/engine"
 	"github.com/selvage-edge/selvage/runtime/guest"
-	"github.com/selvage-edge/selvage/runtime/image"
+	"github.com/selvage-edge/selvage/runtime/snapshot"
+	"github.com/selvage-edge/selvage/sdk/abi"
 )
 
-// startRows measures start, call and free of a fresh instance.
-func startRows(ctx context.Context, s size, hello []byte, template *prepared) ([]row, error) {
+// startGoals are the most that start, call and free of a fresh instance may
+// take: us, and times what the others take.
+var startGoals = map[string]struct{ us, wasmtime, wazero float64 }{
+	helloGuest:   {us: 4, wasmtime: 0.25, wazero: 0.05},
+	goGuest:      {us: 8},
+	handlerGuest: {us: 60},
+	httpbinGuest: {us: 200},
+}
+
+// room is an engine with guests' programs, as a node's server has them.
+type room struct {
+	engine *engine.Engine
+	linker *engine.Linker
+	sides  []starter
+}
+
+func openRoom(all guests, names ...string) (*room, error) {
 	e, err := engine.Open(engine.Config{})
 	if err != nil {
 		return nil, err
 	}
-	defer e.Close()
-	linker, err := e.Link(guest.Imports())
-	if err != nil {
+	r := &room{engine: e}
+	if r.linker, err = e.Link(guest.Imports()); err != nil {
+		r.close()
 		return nil, err
 	}
-	defer linker.Close()
-	code, img, err := image.Split(hello)
-	if err != nil {
-		return nil, err
+	for _, name := range names {
+		g := all[name]
+		if g == nil {
+			continue
+		}
+		side, err := oursOf(e, r.linker, name, g)
+		if err != nil {
+			r.close()
+			return nil, fmt.Errorf("start %s: %w", name, err)
+		}
+		r.sides = append(r.sides, side)
 	}
-	ours, err := oursOf(e, linker, "hello", code, img, []string{"handle"}, nil)
+	return r, nil
+}
+
+func (r *room) close() {
+	for _, side := range r.sides {
+		side.close()
+	}
+	if r.linker != nil {
+		r.linker.Close()
+	}
+	r.engine.Close()
+}
+
+// startRows measures start, call and free of a fresh instance of each guest, and
+// the same by the others' own calls for those that are no http.Handler.
+func startRows(ctx context.Context, s size, all guests) ([]row, error) {
+	ours, err := openRoom(all, helloGuest, cGuest, goGuest, handlerGuest, httpbinGuest)
 	if err != nil {
 		return nil, err
 	}
 	defer ours.close()
-	theirs, err := wasmtimeGo(hello)
+	sides := ours.sides
+	for _, name := range []string{helloGuest, cGuest, goGuest} {
+		if all[name] == nil {
+			continue
+		}
+		for _, other := range []func(string, []byte) (starter, error){wasmtimeGo, wazeroOne} {
+			side, err := other(name, all[name].module)
+			if err != nil {
+				return nil, err
+			}
+			defer side.close()
+			sides = append(sides, side)
+		}
+	}
+	us, n, err := inTurn(ctx, s, sides)
 	if err != nil {
 		return nil, err
 	}
-	defer theirs.close()
-	zero, err := wazeroOne(hello)
+	var rows []row
+	for i, side := range ours.sides {
+		goals := startGoals[side.name]
+		rows = append(rows, row{Name: "start/" + side.name, Value: us[i], Unit: "us", N: n[i]}.atMost(us[i], goals.us, "us"))
+		for j, other := range sides {
+			if other.of != side.name {
+				continue
+			}
+			most, ratio := goals.wazero, us[i]/us[j]
+			if other.name == "wasmtime-go" {
+				most = goals.wasmtime
+			}
+			rows = append(rows, row{Name: "start/" + side.name + ":" + other.name, Value: us[i], Unit: "us",
+				Against: other.name, Ratio: ratio, N: n[j]}.atMost(ratio, most, "x"))
+		}
+	}
+	return rows, nil
+}
+
+// scaleRows compares fresh instances a second on two processors, in one process,
+// with those on one.
+func scaleRows(ctx context.Context, s size, all guests) ([]row, error) {
+	if runtime.GOMAXPROCS(0) < 2 {
+		return nil, errors.New("scale: there is one processor only")
+	}
+	r, err := openRoom(all, helloGuest, goGuest, handlerGuest)
 	if err != nil {
 		return nil, err
 	}
-	defer zero.close()
-	goGuest, err := oursOf(e, linker, "go", template.code, template.image, template.entries, template.head)
-	if err != nil {
-		return nil, err
+	defer r.close()
+	var rows []row
+	for _, side := range r.sides {
+		var one, two []float64
+		for range s.rounds {
+			for width, rates := range map[int]*[]float64{1: &one, 2: &two} {
+				rate, err := startRate(ctx, side, width, s.load/3)
+				if err != nil {
+					return nil, err
+				}
+				*rates = append(*rates, rate)
+			}
+		}
+		a, b := median(one), median(two)
+		rows = append(rows, row{Name: "scale/" + side.name, Value: b, Unit: "/s", Against: "one core", Ratio: b / a, N: s.rounds,
+			goal: ">= 1.5x", met: b/a >= 1.5})
 	}
-	defer goGuest.close()
-	us, err := inTurn(ctx, s, []starter{ours, theirs, zero, goGuest})
-	if err != nil {
-		return nil, err
+	return rows, nil
+}
+
+// startRate has so many goroutines start instances for so long; instances a second.
+func startRate(ctx context.Context, side starter, width int, d time.Duration) (float64, error) {
+	var group sync.WaitGroup
+	counts, errs := make([]int, width), make([]error, width)
+	begin := time.Now()
+	for i := range width {
+		group.Go(func() {
+			for time.Since(begin) < d && ctx.Err() == nil {
+				if errs[i] = side.start(); errs[i] != nil {
+					return
+				}
+				counts[i]++
+			}
+		})
 	}
-	n := s.rounds * s.starts
-	return []row{
-		{Name: "start/hello", Value: us[0], Unit: "us", N: n},
-		{Name: "start/hello:wasmtime-go", Value: us[0], Unit: "us", Against: theirs.name, Ratio: us[0] / us[1], N: n, goal: "<= 0.25", met: us[0]/us[1] <= 0.25},
-		{Name: "start/hello:wazero", Value: us[0], Unit: "us", Against: zero.name, Ratio: us[0] / us[2], N: n, goal: "<= 0.05", met: us[0]/us[2] <= 0.05},
-		{Name: "start/go", Value: us[3], Unit: "us", N: n},
-	}, nil
+	group.Wait()
+	took, total := time.Since(begin), 0
+	for _, n := range counts {
+		total += n
+	}
+	return float64(total) / took.Seconds(), errors.Join(append(errs, ctx.Err())...)
 }
 
 // inTurn runs the sides in turn, round by round, so that a machine that slows
-// down slows all of them; it returns each side's median round, in us an instance.
-func inTurn(ctx context.Context, s size, sides []starter) ([]float64, error) {
+// down slows all of them; it returns each side's median round, in us an
+// instance, and its instances. A side's round is s.starts instances, or as many
+// as it makes in s.load/4.
+func inTurn(ctx context.Context, s size, sides []starter) (us []float64, n []int, err error) {
 	rounds := make([][]float64, len(sides))
+	n = make([]int, len(sides))
 	for i := range s.rounds + 1 {
 		for j, side := range sides {
 			if err := ctx.Err(); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
-			begin := time.Now()
-			for range s.starts {
+			begin, done := time.Now(), 0
+			for ; done < s.starts && time.Since(begin) < s.load/4; done++ {
 				if err := side.start(); err != nil {
-					return nil, fmt.Errorf("start %s: %w", side.name, err)
+					return nil, nil, fmt.Errorf("start %s %s: %w", side.name, side.of, err)
 				}
 			}
 			if i > 0 { // the first round warms
-				rounds[j] = append(rounds[j], float64(time.Since(begin).Nanoseconds())/1000/float64(s.starts))
+				rounds[j] = append(rounds[j], float64(time.Since(begin).Nanoseconds())/1000/float64(done))
+				n[j] += done
 			}
 		}
 	}
-	us := make([]float64, len(sides))
 	for j := range sides {
-		us[j] = median(rounds[j])
+		us = append(us, median(rounds[j]))
 	}
-	return us, nil
+	return us, n, nil
 }
 
 // oursOf is a program started fresh each time: start, poll to the end, free.
-func oursOf(e *engine.Engine, l *engine.Linker, name string, code []byte, img *image.Image, entries []string, head []byte) (starter, error) {
-	artifact, err := e.Compile(code)
+func oursOf(e *engine.Engine, l *engine.Linker, name string, g *prepared) (starter, error) {
+	artifact, err := e.Compile(g.code)
 	if err != nil {
 		return starter{}, err
 	}
@@ -96,16 +203,20 @@ func oursOf(e *engine.Engine, l *engine.Linker, name string, code []byte, img *i
 	if err != nil {
 		return starter{}, err
 	}
-	im, err := e.Image(img)
+	im, err := e.Image(g.image)
 	if err != nil {
 		return starter{}, err
+	}
+	entries := []string{abi.ExportHandle}
+	if !g.started {
+		entries = append(snapshot.Entries(c), entries...)
 	}
 	p, err := e.Program(engine.ProgramConfig{Code: c, Image: im, Linker: l, Entries: entries})
 	if err != nil {
 		return starter{}, err
 	}
 	run := func() error {
-		in, err := p.Start(engine.StartConfig{MemoryLimit: 128 << 20, Head: head})
+		in, err := p.Start(engine.StartConfig{MemoryLimit: 128 << 20, Head: g.head})
 		if err != nil {
 			return err
 		}
@@ -123,5 +234,5 @@ func oursOf(e *engine.Engine, l *engine.Linker, name string, code []byte, img *i
 			}
 		}
 	}
-	return starter{name, run, func() { p.Close(); im.Close(); c.Close() }}, nil
+	return starter{name: name, start: run, close: func() { p.Close(); im.Close(); c.Close() }}, nil
 }

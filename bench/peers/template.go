@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 
 	"github.com/selvage-edge/selvage/cmd/selvage/template"
@@ -17,16 +15,21 @@ import (
 
 // prepared is a module split and, where it may be, snapshotted, as a deploy does it.
 type prepared struct {
+	module  []byte // as its toolchain made it
 	code    []byte
 	encoded []byte // the image
 	image   *image.Image
 	started bool
-	entries []string
 	head    []byte // a GET /, in the guest's layout
 }
 
-// buildTemplate builds what `selvage init` makes, with the Go toolchain, and prepares it in a helper.
-func buildTemplate(ctx context.Context) (*prepared, error) {
+// buildTemplate builds what `selvage init` makes.
+func buildTemplate(ctx context.Context) ([]byte, error) {
+	return buildFromTemplate(ctx, func(string) error { return nil })
+}
+
+// buildFromTemplate builds it after change has changed its folder.
+func buildFromTemplate(ctx context.Context, change func(dir string) error) ([]byte, error) {
 	dir, err := os.MkdirTemp("", "selvage-bench-")
 	if err != nil {
 		return nil, err
@@ -40,20 +43,14 @@ func buildTemplate(ctx context.Context) (*prepared, error) {
 	if _, err := template.Write(fn, "greeter", sdk); err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-buildmode=c-shared", "-ldflags=-s -w", "-o", "greeter.wasm", ".")
-	cmd.Dir = fn
-	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build the template: %w\n%s", err, out)
-	}
-	module, err := os.ReadFile(filepath.Join(fn, "greeter.wasm"))
-	if err != nil {
+	if err := change(fn); err != nil {
 		return nil, err
 	}
-	return prepare(ctx, module)
+	return buildGo(ctx, fn)
 }
 
-func prepare(ctx context.Context, module []byte) (*prepared, error) {
+// prepare does to a module what a deploy does, in a helper; head is a GET of target.
+func prepare(ctx context.Context, module []byte, target string) (*prepared, error) {
 	helpers, err := jail.Open(jail.Config{})
 	if err != nil {
 		return nil, err
@@ -67,17 +64,13 @@ func prepare(ctx context.Context, module []byte) (*prepared, error) {
 	if err != nil {
 		return nil, err
 	}
-	entries := []string{abi.ExportHandle}
-	if !p.Started {
-		entries = []string{abi.ExportInitialize, abi.ExportStart, abi.ExportHandle}
-	}
-	return &prepared{code: p.Code, encoded: p.Image, image: img, started: p.Started, entries: entries, head: requestHead()}, nil
+	return &prepared{module: module, code: p.Code, encoded: p.Image, image: img, started: p.Started, head: requestHead(target)}, nil
 }
 
-// requestHead is a plain GET / as a node hands it over.
-func requestHead() []byte {
+// requestHead is a plain GET as a node hands it over.
+func requestHead(target string) []byte {
 	h := native.Head{
-		Method: "GET", Scheme: "https", Authority: "greeter.edge.localhost", Target: "/", Protocol: "HTTP/2.0",
+		Method: "GET", Scheme: "https", Authority: "greeter.edge.localhost", Target: target, Protocol: "HTTP/2.0",
 		Metadata: []native.Pair{{Name: abi.MetaPoP, Value: "bench"}},
 		Headers:  []native.Pair{{Name: "Accept", Value: "*/*"}},
 	}
