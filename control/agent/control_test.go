@@ -31,6 +31,8 @@ type control struct {
 	apiAddr   string
 	peerAddr  string
 	store     *store.Store
+	api       *api.API
+	peers     net.Listener
 	client    *http.Client
 	end       []func()
 }
@@ -52,17 +54,24 @@ func newControl(t *testing.T) *control {
 
 func (c *control) start() {
 	c.t.Helper()
+	c.open()
+	c.servePeers(c.peers, c.api.PeerHandler())
+}
+
+// open serves developers only: nodes get no answer yet.
+func (c *control) open() {
+	c.t.Helper()
 	var err error
 	if c.store, err = store.Open(context.Background(), store.Config{Dir: c.dir, MaxBytes: 1 << 30, Reserve: 1}); err != nil {
 		c.t.Fatal(err)
 	}
-	public, peers := c.listen(&c.apiAddr), c.listen(&c.peerAddr)
-	a, err := api.Open(context.Background(), api.Config{Store: c.store, Identity: c.id, Prepare: prepareModule, API: []string{c.apiAddr}, Control: []string{c.peerAddr}})
+	public := c.listen(&c.apiAddr)
+	c.peers = c.listen(&c.peerAddr)
+	c.api, err = api.Open(context.Background(), api.Config{Store: c.store, Identity: c.id, Prepare: prepareModule, API: []string{c.apiAddr}, Control: []string{c.peerAddr}})
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	c.serveAPI(public, a.Handler())
-	c.servePeers(peers, a.PeerHandler())
+	c.serveAPI(public, c.api.Handler())
 }
 
 func (c *control) listen(addr *string) net.Listener {

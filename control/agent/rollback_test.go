@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -72,6 +73,42 @@ func TestControlThatWentBackInTime(t *testing.T) {
 	c.start()
 	c.deploy("f", routeOf("f.example"), "three")
 	n.serves("f.example", "three")
+}
+
+// It is shown so too when it was written to at once, so that it is as far as the
+// nodes are: the numbers it gave out again are other changes.
+func TestControlThatWentBackAndWroteOn(t *testing.T) {
+	t.Parallel()
+	c := newControl(t)
+	n := newNode(t, c).run()
+	c.deploy("f", routeOf("f.example"), "one")
+	n.serves("f.example", "one")
+	c.stop()
+	backup := t.TempDir()
+	if err := os.CopyFS(backup, os.DirFS(c.dir)); err != nil {
+		t.Fatal(err)
+	}
+	c.start()
+	c.deploy("f", routeOf("f.example"), "two")
+	n.serves("f.example", "two")
+	n.until("it has the newest batch", func() bool { return n.agent.Stats().Relay.Bytes > 0 && n.agent.Stats().Connected })
+	head := func() uint64 {
+		seq, err := c.store.Head(store.CatalogLog)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return seq
+	}
+	before := head()
+
+	c.stop()
+	c.dir = backup
+	c.open()
+	for i := 0; head() <= before; i++ {
+		c.deploy(fmt.Sprint("other-", i), routeOf(fmt.Sprintf("other-%d.example", i)), "other")
+	}
+	c.servePeers(c.peers, c.api.PeerHandler())
+	n.until("control was shown", func() bool { return errors.Is(c.store.Health(t.Context()), store.ErrRolledBack) })
 }
 
 // Nobody but who holds a changes key of the fleet can stop a control node so.

@@ -65,14 +65,20 @@ func wait(ctx context.Context, moved <-chan struct{}, d time.Duration) {
 func (f *Follower) plan(l *lane) (moved <-chan struct{}, r Request) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	room := maxEvidenceSum
 	for _, g := range f.mu.logs {
-		if g.at.placed && g.at.via == l.via {
-			w := g.want
-			if l.via != "" {
-				w.Proof = nil // it is control's to see
-			}
-			r.Logs = append(r.Logs, w)
+		if !g.at.placed || g.at.via != l.via {
+			continue
 		}
+		w := g.want
+		switch {
+		case l.via != "":
+			w.Proof = nil // it is control's to see
+		case w.Proof == nil:
+			w.Proof = f.cfg.Relay.evidence(w.Log, min(maxEvidence, room))
+			room -= len(w.Proof)
+		}
+		r.Logs = append(r.Logs, w)
 	}
 	if len(r.Logs) == 0 {
 		delete(f.mu.lanes, l.via)

@@ -18,6 +18,8 @@ type Source interface {
 	Read(ctx context.Context, log string, after uint64, o store.ReadOptions) (store.Page, error)
 	Head(log string) (uint64, error)
 	Subscribe(logs []string) (*store.Subscription, error)
+	Reaches(ctx context.Context, log string, epoch, seq uint64) (bool, error)
+	Contradicts(ctx context.Context, log string, c store.Change) (bool, error)
 }
 
 var _ Source = (*store.Store)(nil)
@@ -27,8 +29,9 @@ type ServerConfig struct {
 	Source Source                                      // required
 	Seal   func(payload []byte) ([]byte, error)        // signs a batch; see SealWith; required
 	Allow  func(ctx context.Context, log string) error // may the request's peer follow log; nil allows all
-	// Verify opens a batch that a follower shows because it ends above the log's head, and
-	// Ahead is told of one that does: the store's disk went back in time. See VerifyWith; may both be nil.
+	// Verify opens a batch that a follower shows, and Ahead is told of one that ends above
+	// the log's head, or holds a change that this store cannot have made: its disk went
+	// back in time. See VerifyWith; may both be nil.
 	Verify func(sealed []byte) (payload []byte, err error)
 	Ahead  func(ctx context.Context, log string, p Position)
 
@@ -216,9 +219,28 @@ func (st *stream) examine(ctx context.Context, w Want) {
 	if err != nil || b.Log != w.Log {
 		return
 	}
-	head, err := st.s.cfg.Source.Head(w.Log)
-	if p := (Position{b.Epoch, b.To}); err == nil && (Position{st.epoch, head}).before(p) {
-		st.s.cfg.Ahead(ctx, w.Log, p)
+	reached, err := st.s.cfg.Source.Reaches(ctx, w.Log, b.Epoch, b.To)
+	switch {
+	case err != nil:
+	case !reached:
+		st.s.cfg.Ahead(ctx, w.Log, Position{b.Epoch, b.To})
+	case b.Epoch == st.epoch:
+		st.compare(ctx, b)
+	}
+}
+
+// compared is how many changes of a batch that is shown are looked up.
+const compared = 4
+
+// compare looks whether the store made the changes of b: one that went back in time
+// and was written to since has others under their numbers.
+func (st *stream) compare(ctx context.Context, b *Batch) {
+	for _, c := range b.Changes[max(0, len(b.Changes)-compared):] {
+		other, err := st.s.cfg.Source.Contradicts(ctx, b.Log, store.Change{Seq: c.Seq, Key: c.Key, Op: store.Op(c.Op), Size: c.Size, Sum: c.Sum})
+		if err == nil && other {
+			st.s.cfg.Ahead(ctx, b.Log, Position{b.Epoch, c.Seq})
+			return
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package changes
 
 import (
 	"container/list"
+	"slices"
 	"time"
 )
 
@@ -20,6 +21,7 @@ type held struct {
 	window   *window
 	from, to uint64
 	at       time.Time // when control signed it, on its clock
+	empty    bool      // it has no change
 	sealed   []byte
 	element  *list.Element // in the relay's order of arrival
 }
@@ -89,7 +91,7 @@ func (r *Relay) keep(b *Batch, sealed []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	w := r.window(b.Log)
-	h := &held{window: w, from: b.From, to: b.To, at: b.At, sealed: clip(sealed)}
+	h := &held{window: w, from: b.From, to: b.To, at: b.At, empty: len(b.Changes) == 0, sealed: clip(sealed)}
 	if last := w.last(); last != nil {
 		switch {
 		case w.epoch != b.Epoch || b.From > last.to:
@@ -192,6 +194,26 @@ func (r *Relay) above(log string, head Position) (sealed []byte) {
 		}
 	}
 	return sealed
+}
+
+// evidence returns the newest batch of log that has a change and is no longer than
+// most bytes; nil if there is none.
+func (r *Relay) evidence(log string, most int) []byte {
+	if r == nil {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	w := r.mu.logs[log]
+	if w == nil {
+		return nil
+	}
+	for _, h := range slices.Backward(w.held) {
+		if !h.empty && len(h.sealed) <= most {
+			return h.sealed
+		}
+	}
+	return nil
 }
 
 // release forgets a window that holds nothing and has no listener.

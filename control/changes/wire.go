@@ -11,13 +11,19 @@ type Want struct {
 	// Tail asks, when there is no position to continue from, to begin at the head
 	// instead of the beginning: for a follower that only forgets what changed.
 	Tail bool `json:"tail,omitempty"`
-	// Proof is a sealed batch that ends above the log's head, for a control node that
-	// said its head is below the position: its disk went back in time.
+	// Proof is a sealed batch, by which a control node sees that its disk went back in
+	// time: the newest with a change, or, for one that said its head is below the
+	// position, one that ends above that head.
 	Proof []byte `json:"proof,omitempty"`
 }
 
-// maxProof bounds a proof; a batch without changes has a few hundred bytes.
-const maxProof = 32 << 10
+// maxProof bounds a proof; a batch without changes has a few hundred bytes. The
+// batches that are shown unasked are shorter, each and together.
+const (
+	maxProof       = 32 << 10
+	maxEvidence    = 4 << 10
+	maxEvidenceSum = 256 << 10
+)
 
 // Request opens a stream for some logs; it is the JSON body of a POST to Path.
 type Request struct {
