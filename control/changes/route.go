@@ -59,7 +59,10 @@ type source struct {
 	signed time.Time // when control signed the newest batch, on its clock
 	fresh  time.Time // when signed last moved, on ours
 	heard  Position  // the newest head the fleet told of
+	told   time.Time // since when there is one that the log is short of
 	short  time.Time // since when the log is short of it; zero if it is not
+	untrue Position  // a head that control says there never was, and
+	until  time.Time // until when neither it nor what is above it is believed
 }
 
 const (
@@ -67,6 +70,11 @@ const (
 	asideMost  = time.Minute
 	// steady is how long a neighbour has to do well for its past to be forgotten.
 	steady = time.Minute
+	// afterwards is how much later than a head was heard of control must have signed that
+	// the log does not go so far: the change may have been made meanwhile.
+	afterwards = time.Second
+	// disbelief is how long no head is believed that is not below a false one.
+	disbelief = 10 * time.Minute
 	// grace is how long a node whose stream from control broke still serves its neighbours.
 	grace = 2 * time.Second
 )
@@ -169,7 +177,8 @@ func (f *Follower) unplace(via string) (served bool) {
 }
 
 // Heard takes a head that the fleet told of, a hint: a neighbour that does not get
-// there is set aside. It reports whether the log is short of it.
+// there is set aside. Anyone may claim one; where control then says that the log does not go so far,
+// the claim is forgotten and not believed again for a while. It reports whether the log is short of it.
 func (f *Follower) Heard(log string, p Position) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -177,12 +186,19 @@ func (f *Follower) Heard(log string, p Position) bool {
 	if l == nil {
 		return false
 	}
+	now := time.Now()
+	if now.Before(l.at.until) && !p.before(l.at.untrue) {
+		return false
+	}
+	if !l.want.before(l.at.heard) {
+		l.at.told = now
+	}
 	if l.at.heard.before(p) {
 		l.at.heard = p
 	}
 	short := l.want.before(l.at.heard)
 	if short && l.at.short.IsZero() {
-		l.at.short = time.Now()
+		l.at.short = now
 	}
 	return short
 }
@@ -196,8 +212,16 @@ func (f *Follower) note(l *followed, b *Batch) {
 	if l.at.via == "" || b.At.After(l.at.signed) {
 		l.at.signed, l.at.fresh = b.At, now
 	}
+	// Control's own statement that nothing follows.
+	if l.at.via == "" && len(b.Changes) == 0 && l.want.before(l.at.heard) && now.Sub(l.at.told) >= afterwards {
+		l.at.untrue, l.at.until = l.at.heard, now.Add(disbelief)
+		l.at.heard = l.want.Position
+	}
 	if !l.want.before(l.at.heard) {
 		l.at.short = time.Time{}
+	}
+	if !l.want.before(l.at.untrue) {
+		l.at.until = time.Time{} // the log has come to it
 	}
 }
 

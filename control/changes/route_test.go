@@ -8,6 +8,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -183,6 +184,70 @@ func TestAStaleNeighbourIsSetAside(t *testing.T) {
 		}
 		if err := door.blamed(); err != nil {
 			t.Errorf("blamed: %v", err)
+		}
+		cancel()
+		<-done
+	})
+}
+
+// marking says every second that nothing came after 5, newly signed.
+type marking struct {
+	nextDoor
+	t      *testing.T
+	opened atomic.Int64
+}
+
+func (m *marking) stream(ctx context.Context) io.ReadCloser {
+	m.opened.Add(1)
+	r, w := io.Pipe()
+	go func() {
+		for ctx.Err() == nil {
+			mark := span("l", 1, 5, 5)
+			mark.At = time.Now()
+			w.Write(frames(m.t, mark))
+			select {
+			case <-time.After(time.Second):
+			case <-ctx.Done():
+			}
+		}
+		w.CloseWithError(ctx.Err())
+	}()
+	return r
+}
+
+func (m *marking) Open(ctx context.Context, _ string, _ Request) (io.ReadCloser, error) {
+	return m.stream(ctx), nil
+}
+
+// Somebody who claims a head that never was sends the follower to control once:
+// control knows better, and no such claim is believed again for a while.
+func TestAFalseHeadIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		door, control := &marking{t: t}, &marking{t: t}
+		f := NewFollower(FollowerConfig{Neighbours: door, Verify: plain, Sink: &sink{}, Idle: time.Hour, Jitter: func() float64 { return 0.5 },
+			Open: func(ctx context.Context, _ Request) (io.ReadCloser, error) { return control.stream(ctx), nil }})
+		f.Follow(Want{Log: "l", Position: Position{1, 5}})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); f.Run(ctx) }()
+		synctest.Wait()
+		if !f.Heard("l", Position{1, 1 << 60}) {
+			t.Error("a first claim is a hint")
+		}
+		for i := range uint64(300) {
+			time.Sleep(time.Second)
+			f.Heard("l", Position{1, 1<<60 + i})
+		}
+		synctest.Wait()
+		if n := control.opened.Load(); n != 1 {
+			t.Errorf("control was asked %d times", n)
+		}
+		if direct, next := f.Sources(); direct != 0 || next != 1 {
+			t.Errorf("%d followed from control, %d next door", direct, next)
+		}
+		time.Sleep(disbelief)
+		if f.Heard("l", Position{1, 5}) || !f.Heard("l", Position{1, 1 << 61}) {
+			t.Error("no head is believed again")
 		}
 		cancel()
 		<-done
