@@ -22,6 +22,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/selvage-edge/selvage/runtime/atomicfile"
 	"github.com/selvage-edge/selvage/runtime/function"
 )
 
@@ -51,12 +52,8 @@ type Store struct {
 	writes sync.Mutex // one Put or Trim at a time, for the budget
 }
 
-// suffix ends the name of an artifact's file, temporary begins that of one
-// that is being written.
-const (
-	suffix    = ".artifact"
-	temporary = ".new-"
-)
+// suffix ends the name of an artifact's file.
+const suffix = ".artifact"
 
 // Open opens the folder, making it if need be, and removes what a crash left
 // half written.
@@ -78,9 +75,9 @@ func Open(c Config) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{config: c, dir: dir}
-	if err := s.removeHalfWritten(); err != nil {
+	if err := atomicfile.Sweep(c.Dir); err != nil {
 		dir.Close()
-		return nil, err
+		return nil, fmt.Errorf("artifact: remove what was left half written: %w", err)
 	}
 	return s, nil
 }
@@ -202,37 +199,27 @@ func (s *Store) Put(code function.Digest, fingerprint string, artifact []byte) e
 
 // write makes the file under another name and moves it into place.
 func (s *Store) write(h header, artifact []byte) error {
-	f, err := os.CreateTemp(s.path(""), temporary)
+	f, err := atomicfile.Create(s.config.Dir)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name()) // a no-op once it is in place
-	defer f.Close()
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
-		return err
-	}
+	defer f.Discard()
 	if _, err := f.Write(s.config.Key.sign(h, artifact)); err != nil {
 		return err
 	}
 	if _, err := f.Write(artifact); err != nil {
 		return err
 	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := s.moveIn(f.Name(), h.file()); err != nil {
-		return err
-	}
-	return s.dir.Sync()
+	return s.moveIn(f, h.file())
 }
 
-func (s *Store) moveIn(from, name string) error {
-	err := os.Rename(from, s.path(name))
+func (s *Store) moveIn(f *atomicfile.File, name string) error {
+	err := f.Commit(name)
 	if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.EEXIST) { // a folder sits there
 		if err := s.remove(name); err != nil {
 			return err
 		}
-		err = os.Rename(from, s.path(name))
+		err = f.Commit(name)
 	}
 	return err
 }
@@ -323,29 +310,4 @@ func (s *Store) Trim(used func(function.Digest) bool) (removed int, err error) {
 func codeOf(name string) function.Digest {
 	hex, _, _ := strings.Cut(name, "-")
 	return function.Digest("sha256:" + hex)
-}
-
-func (s *Store) removeHalfWritten() error {
-	entries, err := os.ReadDir(s.config.Dir)
-	if err != nil {
-		return fmt.Errorf("artifact: %w", err)
-	}
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), temporary) && s.abandoned(e.Name()) {
-			if err := s.remove(e.Name()); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// abandoned reports whether nobody writes that file any more: who does has it locked.
-func (s *Store) abandoned(name string) bool {
-	f, err := s.open(name)
-	if err != nil {
-		return !errors.Is(err, fs.ErrNotExist)
-	}
-	defer f.Close()
-	return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
 }
