@@ -465,7 +465,7 @@ func TestSweep(t *testing.T) {
 		var digests []function.Digest
 		for _, s := range []string{"used", "unused"} {
 			d := function.DigestOf([]byte(s))
-			if err := b.write(d, strings.NewReader(s)); err != nil {
+			if err := b.write(d, int64(len(s)), strings.NewReader(s)); err != nil {
 				t.Fatal(err)
 			}
 			digests = append(digests, d)
@@ -482,10 +482,10 @@ func TestSweep(t *testing.T) {
 		if len(files) != 1 || files[0].Name() != digests[0].Hex() {
 			t.Errorf("left: %v", files)
 		}
-		if data, err := b.get(context.Background(), digests[0]); err != nil || string(data) != "used" {
+		if data, err := b.get(context.Background(), part{digests[0], 100}); err != nil || string(data) != "used" {
 			t.Errorf("%q, %v", data, err)
 		}
-		if _, err := b.get(context.Background(), "sha256:../../etc/passwd"); err == nil {
+		if _, err := b.get(context.Background(), part{"sha256:../../etc/passwd", 100}); err == nil {
 			t.Error("a path was taken for a digest")
 		}
 	})
