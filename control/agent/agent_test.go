@@ -250,6 +250,18 @@ func TestAReleaseOvertakesAnother(t *testing.T) {
 	n.until("nothing else is held", func() bool { n.mu.Lock(); defer n.mu.Unlock(); return len(n.live) == 1 })
 }
 
+// A release may be overtaken, or the agent end, before the work on it has begun.
+func TestOvertakenBeforeItBegan(t *testing.T) {
+	a := &Agent[*version]{config: Config[*version]{}.withDefaults(), catalog: catalog.NewState((*identity.Anchor)(nil))}
+	l := newLoop(t.Context(), a)
+	for range 1000 {
+		s := &slot[*version]{want: catalog.Release{Routes: []string{"no route"}}}
+		l.start(s)
+		s.stop()
+	}
+	l.work.Wait()
+}
+
 func TestServesWithoutControl(t *testing.T) {
 	c := newControl(t)
 	n := newNode(t, c).run()

@@ -10,6 +10,7 @@ import (
 	"github.com/selvage-edge/selvage/control/catalog"
 	"github.com/selvage-edge/selvage/control/fleet"
 	"github.com/selvage-edge/selvage/control/report"
+	"github.com/selvage-edge/selvage/runtime/atomicfile"
 	"github.com/selvage-edge/selvage/runtime/function"
 )
 
@@ -27,17 +28,20 @@ type loop[F Function] struct {
 	swept   time.Time
 	timer   *time.Timer
 	saved   catalog.Position
-	calm    time.Time        // when the table in use was handed out
-	tabled  catalog.Position // the catalog it was made of
-	served  catalog.Position // the one that is kept as having served well
+	proof   proof
+}
+
+func newLoop[F Function](ctx context.Context, a *Agent[F]) *loop[F] {
+	now := time.Now()
+	return &loop[F]{
+		Agent: a, ctx: ctx, slots: map[function.ID]*slot[F]{}, patient: now.Add(a.config.Settle), swept: now,
+		timer: time.NewTimer(0), saved: a.catalog.Snapshot().Position(), proof: proof{keptAt: now},
+	}
 }
 
 // loop keeps the node in step with the catalog until ctx ends.
 func (a *Agent[F]) loop(ctx context.Context) {
-	l := &loop[F]{
-		Agent: a, ctx: ctx, slots: map[function.ID]*slot[F]{}, patient: time.Now().Add(a.config.Settle),
-		timer: time.NewTimer(0), saved: a.catalog.Snapshot().Position(),
-	}
+	l := newLoop(ctx, a)
 	l.plan()
 	reign := a.config.Reign
 	for ctx.Err() == nil {
@@ -120,24 +124,6 @@ func (l *loop[F]) save() {
 	l.saved = at
 }
 
-// proves reports whether the catalog in use is still to show that it serves
-// well: not if there is a newer one, which is about to be tried.
-func (l *loop[F]) proves() bool {
-	return l.tabled != l.served && l.tabled.Epoch != 0 && l.catalog.Snapshot().Position() == l.tabled && l.reigns()
-}
-
-// keepServed keeps a copy of a catalog that has served for a while.
-func (l *loop[F]) keepServed() {
-	if !l.proves() || time.Since(l.calm) < l.config.Calm {
-		return
-	}
-	if err := l.catalog.Save(l.servedPath()); err != nil {
-		l.config.OnEvent(Event{Kind: Unsaved, Err: err})
-		return
-	}
-	l.served = l.tabled
-}
-
 // begin starts to make a release ready; what the function served so far it serves on.
 func (l *loop[F]) begin(s *slot[F], r catalog.Release) {
 	s.stop()
@@ -150,8 +136,9 @@ func (l *loop[F]) begin(s *slot[F], r catalog.Release) {
 func (l *loop[F]) start(s *slot[F]) {
 	s.again = time.Time{}
 	ctx, cancel := context.WithCancel(l.ctx)
-	s.cancel, s.task = cancel, &task[F]{agent: l.Agent, release: s.want}
-	l.work.Go(func() { s.task.run(ctx) })
+	t := &task[F]{agent: l.Agent, release: s.want}
+	s.cancel, s.task = cancel, t // the slot may have another, or none, before this one begins
+	l.work.Go(func() { t.run(ctx) })
 }
 
 // take notes how far a piece of work is. What was overtaken is given back.
@@ -214,6 +201,7 @@ func (l *loop[F]) settle() {
 	if l.ctx.Err() == nil && l.due() {
 		l.swap()
 	}
+	l.watch()
 	l.publish()
 	l.schedule()
 }
@@ -248,7 +236,6 @@ func (l *loop[F]) swap() {
 	}
 	l.config.Swap(table)
 	l.serving = true
-	l.calm, l.tabled = time.Now(), l.snap.Position()
 	l.config.OnEvent(Event{Kind: Swapped, Routes: table.Len()})
 	for id, s := range l.slots {
 		switch {
@@ -297,13 +284,27 @@ func (l *loop[F]) schedule() {
 			next = s.again
 		}
 	}
-	if well := l.calm.Add(l.config.Calm); l.proves() && well.Before(next) {
-		next = well
+	if at, watched := l.proven(); watched && at.Before(next) {
+		next = at
 	}
 	l.timer.Reset(max(time.Until(next), 0))
 }
 
-// sweep removes blobs that neither the catalog nor anything served here names.
+// used is the blobs that are to stay: the catalog's, those of what is served
+// here, and those of the catalog that is to be served if servers die of this one.
+func (l *loop[F]) used() map[function.Digest]bool {
+	releases := slices.Clone(l.fallback())
+	for _, s := range l.slots {
+		releases = append(releases, s.releases()...)
+	}
+	used := make(map[function.Digest]bool, len(releases))
+	for _, r := range releases {
+		used[r.Code], used[r.Image] = true, true
+	}
+	return used
+}
+
+// sweep removes blobs that are not used, and what was left half written.
 func (l *loop[F]) sweep() {
 	if time.Since(l.swept) < sweepEvery {
 		return
@@ -312,13 +313,8 @@ func (l *loop[F]) sweep() {
 	if !l.reigns() {
 		return
 	}
-	used := map[function.Digest]bool{}
-	for _, s := range l.slots {
-		for _, r := range s.releases() {
-			used[r.Code], used[r.Image] = true, true
-		}
-	}
-	kept, err := l.blobs.sweep(used, l.config.Grace)
+	kept, err := l.blobs.sweep(l.used(), l.config.Grace)
+	err = errors.Join(err, atomicfile.Sweep(l.config.Dir))
 	if err != nil && !errors.Is(err, context.Canceled) {
 		l.config.OnEvent(Event{Kind: Unswept, Err: err})
 	}
