@@ -29,7 +29,16 @@ type loop[F Function] struct {
 	timer   *time.Timer
 	saved   catalog.Position
 	proof   proof
+
+	// When all slots are gone through again for what changed since.
+	tellAt, swapAt    time.Time
+	untold, unswapped bool
 }
+
+// share is how much longer than a report or a table took to make the next one
+// waits at least: with thousands of functions that become ready one by one the
+// loop would do nothing else.
+const share = 10
 
 func newLoop[F Function](ctx context.Context, a *Agent[F]) *loop[F] {
 	now := time.Now()
@@ -218,9 +227,11 @@ func (l *loop[F]) due() bool {
 		}
 		return l.snap.Position().Epoch != 0 || !time.Now().Before(l.patient)
 	}
+	l.unswapped = false
 	for _, s := range l.slots {
 		if s.next != nil || s.gone {
-			return true
+			l.unswapped = true
+			return !time.Now().Before(l.swapAt)
 		}
 	}
 	return false
@@ -228,14 +239,16 @@ func (l *loop[F]) due() bool {
 
 // swap hands out a table of the newest of every function, and gives back what it no longer has.
 func (l *loop[F]) swap() {
+	began := time.Now()
 	table, err := l.table()
 	if err != nil {
 		// Every pattern was checked and every double one decided: ours. The table in use stays.
 		l.config.OnEvent(Event{Kind: Failed, Err: err})
+		l.swapAt = time.Now().Add(time.Second)
 		return
 	}
 	l.config.Swap(table)
-	l.serving = true
+	l.serving, l.unswapped, l.swapAt = true, false, time.Now().Add(share*time.Since(began))
 	l.config.OnEvent(Event{Kind: Swapped, Routes: table.Len()})
 	for id, s := range l.slots {
 		switch {
@@ -253,10 +266,9 @@ func (l *loop[F]) swap() {
 	}
 }
 
-// publish tells control, and whoever asks for Stats.
+// publish tells whoever asks for Stats, and control.
 func (l *loop[F]) publish() {
 	st := &Stats{Functions: len(l.slots), Blobs: l.stats.Load().Blobs}
-	var all []report.Function
 	for _, s := range l.slots {
 		switch s.state {
 		case report.Live:
@@ -264,13 +276,25 @@ func (l *loop[F]) publish() {
 		case report.Failed:
 			st.Failed++
 		}
+	}
+	l.stats.Store(st)
+	if l.untold = time.Now().Before(l.tellAt); !l.untold {
+		l.report()
+	}
+}
+
+// report gives the reporter what is to be told next.
+func (l *loop[F]) report() {
+	began := time.Now()
+	all := make([]report.Function, 0, len(l.slots))
+	for _, s := range l.slots {
 		all = append(all, s.report())
 	}
 	slices.SortFunc(all, func(a, b report.Function) int {
 		return compareIDs(function.ID{Project: a.Project, Name: a.Function}, function.ID{Project: b.Project, Name: b.Function})
 	})
-	l.stats.Store(st)
 	l.reporter.set(l.snap.Position(), all)
+	l.tellAt = time.Now().Add(share * time.Since(began))
 }
 
 // schedule sets the timer to whatever comes first.
@@ -283,6 +307,12 @@ func (l *loop[F]) schedule() {
 		if !s.again.IsZero() && s.again.Before(next) {
 			next = s.again
 		}
+	}
+	if l.untold && l.tellAt.Before(next) {
+		next = l.tellAt
+	}
+	if l.unswapped && l.swapAt.Before(next) {
+		next = l.swapAt
 	}
 	if at, watched := l.proven(); watched && at.Before(next) {
 		next = at

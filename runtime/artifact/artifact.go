@@ -50,7 +50,13 @@ type Store struct {
 	config Config
 	dir    *os.File
 	writes sync.Mutex // one Put or Trim at a time, for the budget
+	total  int64      // bytes of all files, or more; what others put meanwhile is not in it
+	unseen int        // Puts since the folder was last looked through; -1: it never was
 }
+
+// maxUnseen is how many Puts may go by before the folder is looked through again
+// though all should fit: another process of the node may put too.
+const maxUnseen = 100
 
 // suffix ends the name of an artifact's file.
 const suffix = ".artifact"
@@ -74,7 +80,7 @@ func Open(c Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{config: c, dir: dir}
+	s := &Store{config: c, dir: dir, unseen: -1}
 	if err := atomicfile.Sweep(c.Dir); err != nil {
 		dir.Close()
 		return nil, fmt.Errorf("artifact: remove what was left half written: %w", err)
@@ -194,7 +200,7 @@ func (s *Store) Put(code function.Digest, fingerprint string, artifact []byte) e
 	if err := s.write(h, artifact); err != nil {
 		return fmt.Errorf("artifact: keep %s: %w", code.Short(), err)
 	}
-	return s.fit(h.file())
+	return s.fit(h.file(), headerSize+int64(len(artifact)))
 }
 
 // write makes the file under another name and moves it into place.
@@ -260,18 +266,22 @@ func (s *Store) list() ([]kept, error) {
 }
 
 // fit removes what was not used for longest until the rest is within the
-// budget. The newest stays: it was made to be loaded now.
-func (s *Store) fit(newest string) error {
+// budget. The newest, of size bytes, stays: it was made to be loaded now.
+func (s *Store) fit(newest string, size int64) error {
+	if s.total+size <= s.config.MaxBytes && s.unseen >= 0 && s.unseen < maxUnseen {
+		s.total, s.unseen = s.total+size, s.unseen+1
+		return nil
+	}
 	all, err := s.list()
 	if err != nil {
 		return err
 	}
-	var total int64
+	s.total, s.unseen = 0, 0
 	for _, k := range all {
-		total += k.size
+		s.total += k.size
 	}
 	for _, k := range all {
-		if total <= s.config.MaxBytes {
+		if s.total <= s.config.MaxBytes {
 			return nil
 		}
 		if k.name == newest {
@@ -280,7 +290,7 @@ func (s *Store) fit(newest string) error {
 		if err := s.remove(k.name); err != nil {
 			return err
 		}
-		total -= k.size
+		s.total -= k.size
 	}
 	return nil
 }

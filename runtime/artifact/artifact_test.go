@@ -273,6 +273,26 @@ func TestBudget(t *testing.T) {
 	}
 }
 
+// What another process of the node puts counts too, and what was over the budget before the start.
+func TestBudgetOfTwo(t *testing.T) {
+	const size, most = headerSize + 1000, 20
+	s := open(t, func(c *Config) { c.MaxBytes = most * size })
+	other := open(t, func(c *Config) { *c = s.config })
+	for i := range 2 * maxUnseen {
+		for j, s := range []*Store{s, other} {
+			put(t, s, function.DigestOf([]byte{byte(i), byte(j)}), make([]byte, 1000))
+		}
+	}
+	if all, err := s.list(); err != nil || len(all) > most {
+		t.Errorf("%d artifacts of at most %d, %v", len(all), most, err)
+	}
+	third := open(t, func(c *Config) { *c = s.config; c.MaxBytes = 5 * size })
+	put(t, third, code, make([]byte, 1000))
+	if all, err := third.list(); err != nil || len(all) != 5 {
+		t.Errorf("%d artifacts of at most 5, %v", len(all), err)
+	}
+}
+
 func TestTrim(t *testing.T) {
 	s := open(t, nil)
 	used, unused, recent := function.DigestOf([]byte("used")), function.DigestOf([]byte("unused")), function.DigestOf([]byte("recent"))
