@@ -34,6 +34,9 @@ func maxComing() int64 { return jail.Prepare.MaxOutput() }
 // neighbourStall is how long a neighbour may send no byte before control is asked.
 const neighbourStall = 10 * time.Second
 
+// controlStall is how long control may send no byte before it is asked again later.
+const controlStall = 30 * time.Second
+
 // roomWait is how long an answer waits until enough of the others have come. It
 // is shorter than the patience of the neighbour that sends (sendLimit).
 const roomWait = 10 * time.Second
@@ -75,17 +78,24 @@ func (b *blobs) fromControl(ctx context.Context, p part) error {
 		return err
 	}
 	defer func() { <-b.fetching }()
-	resp, err := askBlob(ctx, b.control, d)
+	inner, cancel := context.WithCancel(ctx)
+	defer cancel()
+	resp, err := askBlob(inner, b.control, d) // whose head the client waits for only so long
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
+	stall := time.AfterFunc(controlStall, cancel)
+	defer stall.Stop()
 	if resp.StatusCode != http.StatusOK {
 		return refusal(resp)
 	}
 	err = p.fits(resp.ContentLength)
 	if err == nil {
-		err = b.write(d, resp.ContentLength, resp.Body)
+		err = b.write(d, resp.ContentLength, &paced{resp.Body, stall, controlStall})
+	}
+	if inner.Err() != nil && ctx.Err() == nil {
+		err = fmt.Errorf("no byte came for %s: %w", controlStall, err)
 	}
 	if err != nil {
 		return fmt.Errorf("from control: %w", err)
@@ -171,7 +181,7 @@ func (b *blobs) ask(ctx context.Context, n Neighbour, p part) (again bool, err e
 	case resp.StatusCode != http.StatusOK:
 		return false, refusal(resp)
 	}
-	err = b.receive(ctx, p, resp.ContentLength, &paced{r: resp.Body, stall: stall})
+	err = b.receive(ctx, p, resp.ContentLength, &paced{resp.Body, stall, neighbourStall})
 	b.blame(ctx, n, err)
 	return false, err
 }
@@ -224,6 +234,7 @@ func askBlob(ctx context.Context, whom Doer, d function.Digest) (*http.Response,
 type paced struct {
 	r     io.Reader
 	stall *time.Timer
+	quiet time.Duration // between two pieces
 }
 
 type readError struct{ error }
@@ -231,7 +242,7 @@ type readError struct{ error }
 func (e *readError) Unwrap() error { return e.error }
 
 func (p *paced) Read(b []byte) (int, error) {
-	p.stall.Reset(neighbourStall)
+	p.stall.Reset(p.quiet)
 	n, err := p.r.Read(b)
 	if err != nil && !errors.Is(err, io.EOF) {
 		err = &readError{err}

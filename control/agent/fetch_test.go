@@ -160,6 +160,22 @@ func TestBytesInFlightAreBounded(t *testing.T) {
 	})
 }
 
+// A control node that stops in the middle does not hold one of the few places for long.
+func TestControlThatStalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var held atomic.Int64
+		b, err := openBlobs(t.TempDir(), stalled{[]byte("x"), make(chan struct{}), &held}, newPop("n1", nil, nil), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		err = b.ensure(t.Context(), part{codeOf("x"), 100})
+		if err == nil || !strings.Contains(err.Error(), "no byte came") || time.Since(began) != controlStall {
+			t.Errorf("after %v: %v", time.Since(began), err)
+		}
+	})
+}
+
 // A release that is not wanted any more is no neighbour's fault.
 func TestNobodyIsBlamedForWhatWeGaveUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
