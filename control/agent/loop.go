@@ -5,6 +5,7 @@ import (
 	"errors"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/selvage-edge/selvage/control/catalog"
@@ -283,12 +284,24 @@ func (l *loop[F]) publish() {
 	}
 }
 
+// What is told of why functions are not live, in bytes: of one, and of all, so that
+// a report is below report.MaxBytes also where each byte takes six in JSON.
+const (
+	maxWhy  = 1 << 10
+	maxWhys = 400 << 10
+)
+
 // report gives the reporter what is to be told next.
 func (l *loop[F]) report() {
 	began := time.Now()
 	all := make([]report.Function, 0, len(l.slots))
+	most := min(maxWhy, maxWhys/max(len(l.slots), 1))
 	for _, s := range l.slots {
-		all = append(all, s.report())
+		f := s.report()
+		if len(f.Why) > most {
+			f.Why = strings.ToValidUTF8(f.Why[:most], "")
+		}
+		all = append(all, f)
 	}
 	slices.SortFunc(all, func(a, b report.Function) int {
 		return compareIDs(function.ID{Project: a.Project, Name: a.Function}, function.ID{Project: b.Project, Name: b.Function})

@@ -1,7 +1,9 @@
 package agent
 
 import (
+	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -59,6 +61,25 @@ func TestManyFunctionsBecomeReadyOneByOne(t *testing.T) {
 			t.Errorf("woken after %v for nothing", time.Since(began))
 		}
 	})
+}
+
+// However many functions fail, and however much is to be said of each, control takes the report.
+func TestReportsOfManyFailuresFit(t *testing.T) {
+	much := strings.Repeat("<", 64<<10)
+	for _, n := range []int{1, 100, 5000} {
+		l := crowded(t, n)
+		for _, s := range l.slots {
+			s.state, s.why = report.Failed, much
+		}
+		l.settle()
+		b, err := json.Marshal(l.reporter.compose())
+		if err != nil || len(b) > report.MaxBytes {
+			t.Errorf("%d functions: %d bytes of at most %d, %v", n, len(b), report.MaxBytes, err)
+		}
+		if why := l.reporter.mu.functions[n-1].Why; len(why) < 64 {
+			t.Errorf("%d functions: of each only %q is told", n, why)
+		}
+	}
 }
 
 func BenchmarkSettle(b *testing.B) {
