@@ -94,7 +94,7 @@ func (b *blobs) fromControl(ctx context.Context, p part) error {
 	if err == nil {
 		err = b.write(d, resp.ContentLength, &paced{resp.Body, stall, controlStall})
 	}
-	if inner.Err() != nil && ctx.Err() == nil {
+	if err != nil && inner.Err() != nil && ctx.Err() == nil {
 		err = fmt.Errorf("no byte came for %s: %w", controlStall, err)
 	}
 	if err != nil {
