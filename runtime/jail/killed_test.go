@@ -62,7 +62,7 @@ func TestKilledForWantOfMemory(t *testing.T) {
 	if err = errors.Join(err, cmd.Wait()); err != nil {
 		t.Fatal(err)
 	}
-	if s := string(said); !strings.Contains(s, ErrKilled.Error()) || !strings.Contains(s, "for want of memory, of the machine") || !strings.Contains(s, "of the 512 it may") {
+	if s := string(said); !strings.Contains(s, ErrKilled.Error()) || !strings.Contains(s, "for want of memory, of the machine") || !strings.Contains(s, "of the 2048 it may") {
 		t.Errorf("%s", s)
 	}
 }
@@ -76,7 +76,7 @@ func beStarved() int {
 		return 1
 	}
 	defer l.Close()
-	_, err = l.Run(context.Background(), Prepare, []byte("eat"))
+	_, err = l.Run(context.Background(), Compile, []byte("eat"))
 	fmt.Println(err)
 	return 0
 }
