@@ -250,6 +250,18 @@ func TestAReleaseOvertakesAnother(t *testing.T) {
 	n.until("nothing else is held", func() bool { n.mu.Lock(); defer n.mu.Unlock(); return len(n.live) == 1 })
 }
 
+// A release may be overtaken, or the agent end, before the work on it has begun.
+func TestOvertakenBeforeItBegan(t *testing.T) {
+	a := &Agent[*version]{config: Config[*version]{}.withDefaults(), catalog: catalog.NewState((*identity.Anchor)(nil))}
+	l := newLoop(t.Context(), a)
+	for range 1000 {
+		s := &slot[*version]{want: catalog.Release{Routes: []string{"no route"}}}
+		l.start(s)
+		s.stop()
+	}
+	l.work.Wait()
+}
+
 func TestServesWithoutControl(t *testing.T) {
 	c := newControl(t)
 	n := newNode(t, c).run()
@@ -465,7 +477,7 @@ func TestSweep(t *testing.T) {
 		var digests []function.Digest
 		for _, s := range []string{"used", "unused"} {
 			d := function.DigestOf([]byte(s))
-			if err := b.write(d, strings.NewReader(s)); err != nil {
+			if err := b.write(d, int64(len(s)), strings.NewReader(s)); err != nil {
 				t.Fatal(err)
 			}
 			digests = append(digests, d)
@@ -482,10 +494,10 @@ func TestSweep(t *testing.T) {
 		if len(files) != 1 || files[0].Name() != digests[0].Hex() {
 			t.Errorf("left: %v", files)
 		}
-		if data, err := b.get(context.Background(), digests[0]); err != nil || string(data) != "used" {
+		if data, err := b.get(context.Background(), part{digests[0], 100}); err != nil || string(data) != "used" {
 			t.Errorf("%q, %v", data, err)
 		}
-		if _, err := b.get(context.Background(), "sha256:../../etc/passwd"); err == nil {
+		if _, err := b.get(context.Background(), part{"sha256:../../etc/passwd", 100}); err == nil {
 			t.Error("a path was taken for a digest")
 		}
 	})

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/selvage-edge/selvage/control/catalog"
 	"github.com/selvage-edge/selvage/control/fleet"
 	"github.com/selvage-edge/selvage/control/report"
+	"github.com/selvage-edge/selvage/runtime/atomicfile"
 	"github.com/selvage-edge/selvage/runtime/function"
 )
 
@@ -27,17 +29,29 @@ type loop[F Function] struct {
 	swept   time.Time
 	timer   *time.Timer
 	saved   catalog.Position
-	calm    time.Time        // when the table in use was handed out
-	tabled  catalog.Position // the catalog it was made of
-	served  catalog.Position // the one that is kept as having served well
+	proof   proof
+
+	// When all slots are gone through again for what changed since.
+	tellAt, swapAt    time.Time
+	untold, unswapped bool
+}
+
+// share is how much longer than a report or a table took to make the next one
+// waits at least: with thousands of functions that become ready one by one the
+// loop would do nothing else.
+const share = 10
+
+func newLoop[F Function](ctx context.Context, a *Agent[F]) *loop[F] {
+	now := time.Now()
+	return &loop[F]{
+		Agent: a, ctx: ctx, slots: map[function.ID]*slot[F]{}, patient: now.Add(a.config.Settle), swept: now,
+		timer: time.NewTimer(0), saved: a.catalog.Snapshot().Position(), proof: proof{keptAt: now},
+	}
 }
 
 // loop keeps the node in step with the catalog until ctx ends.
 func (a *Agent[F]) loop(ctx context.Context) {
-	l := &loop[F]{
-		Agent: a, ctx: ctx, slots: map[function.ID]*slot[F]{}, patient: time.Now().Add(a.config.Settle),
-		timer: time.NewTimer(0), saved: a.catalog.Snapshot().Position(),
-	}
+	l := newLoop(ctx, a)
 	l.plan()
 	reign := a.config.Reign
 	for ctx.Err() == nil {
@@ -120,24 +134,6 @@ func (l *loop[F]) save() {
 	l.saved = at
 }
 
-// proves reports whether the catalog in use is still to show that it serves
-// well: not if there is a newer one, which is about to be tried.
-func (l *loop[F]) proves() bool {
-	return l.tabled != l.served && l.tabled.Epoch != 0 && l.catalog.Snapshot().Position() == l.tabled && l.reigns()
-}
-
-// keepServed keeps a copy of a catalog that has served for a while.
-func (l *loop[F]) keepServed() {
-	if !l.proves() || time.Since(l.calm) < l.config.Calm {
-		return
-	}
-	if err := l.catalog.Save(l.servedPath()); err != nil {
-		l.config.OnEvent(Event{Kind: Unsaved, Err: err})
-		return
-	}
-	l.served = l.tabled
-}
-
 // begin starts to make a release ready; what the function served so far it serves on.
 func (l *loop[F]) begin(s *slot[F], r catalog.Release) {
 	s.stop()
@@ -150,8 +146,9 @@ func (l *loop[F]) begin(s *slot[F], r catalog.Release) {
 func (l *loop[F]) start(s *slot[F]) {
 	s.again = time.Time{}
 	ctx, cancel := context.WithCancel(l.ctx)
-	s.cancel, s.task = cancel, &task[F]{agent: l.Agent, release: s.want}
-	l.work.Go(func() { s.task.run(ctx) })
+	t := &task[F]{agent: l.Agent, release: s.want}
+	s.cancel, s.task = cancel, t // the slot may have another, or none, before this one begins
+	l.work.Go(func() { t.run(ctx) })
 }
 
 // take notes how far a piece of work is. What was overtaken is given back.
@@ -214,6 +211,7 @@ func (l *loop[F]) settle() {
 	if l.ctx.Err() == nil && l.due() {
 		l.swap()
 	}
+	l.watch()
 	l.publish()
 	l.schedule()
 }
@@ -230,9 +228,11 @@ func (l *loop[F]) due() bool {
 		}
 		return l.snap.Position().Epoch != 0 || !time.Now().Before(l.patient)
 	}
+	l.unswapped = false
 	for _, s := range l.slots {
 		if s.next != nil || s.gone {
-			return true
+			l.unswapped = true
+			return !time.Now().Before(l.swapAt)
 		}
 	}
 	return false
@@ -240,15 +240,16 @@ func (l *loop[F]) due() bool {
 
 // swap hands out a table of the newest of every function, and gives back what it no longer has.
 func (l *loop[F]) swap() {
+	began := time.Now()
 	table, err := l.table()
 	if err != nil {
 		// Every pattern was checked and every double one decided: ours. The table in use stays.
 		l.config.OnEvent(Event{Kind: Failed, Err: err})
+		l.swapAt = time.Now().Add(time.Second)
 		return
 	}
 	l.config.Swap(table)
-	l.serving = true
-	l.calm, l.tabled = time.Now(), l.snap.Position()
+	l.serving, l.unswapped, l.swapAt = true, false, time.Now().Add(share*time.Since(began))
 	l.config.OnEvent(Event{Kind: Swapped, Routes: table.Len()})
 	for id, s := range l.slots {
 		switch {
@@ -266,10 +267,9 @@ func (l *loop[F]) swap() {
 	}
 }
 
-// publish tells control, and whoever asks for Stats.
+// publish tells whoever asks for Stats, and control.
 func (l *loop[F]) publish() {
 	st := &Stats{Functions: len(l.slots), Blobs: l.stats.Load().Blobs}
-	var all []report.Function
 	for _, s := range l.slots {
 		switch s.state {
 		case report.Live:
@@ -277,13 +277,37 @@ func (l *loop[F]) publish() {
 		case report.Failed:
 			st.Failed++
 		}
-		all = append(all, s.report())
+	}
+	l.stats.Store(st)
+	if l.untold = time.Now().Before(l.tellAt); !l.untold {
+		l.report()
+	}
+}
+
+// What is told of why functions are not live, in bytes: of one, and of all, so that
+// a report is below report.MaxBytes also where each byte takes six in JSON.
+const (
+	maxWhy  = 1 << 10
+	maxWhys = 400 << 10
+)
+
+// report gives the reporter what is to be told next.
+func (l *loop[F]) report() {
+	began := time.Now()
+	all := make([]report.Function, 0, len(l.slots))
+	most := min(maxWhy, maxWhys/max(len(l.slots), 1))
+	for _, s := range l.slots {
+		f := s.report()
+		if len(f.Why) > most {
+			f.Why = strings.ToValidUTF8(f.Why[:most], "")
+		}
+		all = append(all, f)
 	}
 	slices.SortFunc(all, func(a, b report.Function) int {
 		return compareIDs(function.ID{Project: a.Project, Name: a.Function}, function.ID{Project: b.Project, Name: b.Function})
 	})
-	l.stats.Store(st)
 	l.reporter.set(l.snap.Position(), all)
+	l.tellAt = time.Now().Add(share * time.Since(began))
 }
 
 // schedule sets the timer to whatever comes first.
@@ -297,13 +321,33 @@ func (l *loop[F]) schedule() {
 			next = s.again
 		}
 	}
-	if well := l.calm.Add(l.config.Calm); l.proves() && well.Before(next) {
-		next = well
+	if l.untold && l.tellAt.Before(next) {
+		next = l.tellAt
+	}
+	if l.unswapped && l.swapAt.Before(next) {
+		next = l.swapAt
+	}
+	if at, watched := l.proven(); watched && at.Before(next) {
+		next = at
 	}
 	l.timer.Reset(max(time.Until(next), 0))
 }
 
-// sweep removes blobs that neither the catalog nor anything served here names.
+// used is the blobs that are to stay: the catalog's, those of what is served
+// here, and those of the catalog that is to be served if servers die of this one.
+func (l *loop[F]) used() map[function.Digest]bool {
+	releases := slices.Clone(l.fallback())
+	for _, s := range l.slots {
+		releases = append(releases, s.releases()...)
+	}
+	used := make(map[function.Digest]bool, len(releases))
+	for _, r := range releases {
+		used[r.Code], used[r.Image] = true, true
+	}
+	return used
+}
+
+// sweep removes blobs that are not used, and what was left half written.
 func (l *loop[F]) sweep() {
 	if time.Since(l.swept) < sweepEvery {
 		return
@@ -312,13 +356,8 @@ func (l *loop[F]) sweep() {
 	if !l.reigns() {
 		return
 	}
-	used := map[function.Digest]bool{}
-	for _, s := range l.slots {
-		for _, r := range s.releases() {
-			used[r.Code], used[r.Image] = true, true
-		}
-	}
-	kept, err := l.blobs.sweep(used, l.config.Grace)
+	kept, err := l.blobs.sweep(l.used(), l.config.Grace)
+	err = errors.Join(err, atomicfile.Sweep(l.config.Dir))
 	if err != nil && !errors.Is(err, context.Canceled) {
 		l.config.OnEvent(Event{Kind: Unswept, Err: err})
 	}

@@ -148,7 +148,7 @@ func (a *Agent[F]) await(ctx context.Context, d function.Digest) (*os.File, erro
 	for {
 		waited := time.Since(begin)
 		state := blobAbsent
-		if a.names(d) {
+		if a.catalog.Snapshot().Names(d) {
 			f, st, err := a.blobs.open(d)
 			if f != nil || err != nil {
 				return f, err
@@ -167,16 +167,6 @@ func (a *Agent[F]) await(ctx context.Context, d function.Digest) (*os.File, erro
 			return nil, ctx.Err()
 		}
 	}
-}
-
-// names reports whether a live release of this node's catalog names d.
-func (a *Agent[F]) names(d function.Digest) bool {
-	for _, r := range a.catalog.Snapshot().Releases() {
-		if r.Code == d || r.Image == d {
-			return true
-		}
-	}
-	return false
 }
 
 // blobState is where a blob is.

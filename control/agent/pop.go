@@ -90,6 +90,13 @@ func (p *pop) trusted() []Neighbour {
 	return good
 }
 
+// trusts reports whether name is not left alone now.
+func (p *pop) trusts(name string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !time.Now().Before(p.mu.blamed[name].until)
+}
+
 // Parent implements changes.Neighbourhood.
 func (p *pop) Parent(log string) string {
 	n, _ := p.first("log " + log)

@@ -93,7 +93,7 @@ func TestHalfWrittenByAnother(t *testing.T) {
 	body, goOn := newSlowReader("two halves")
 	done := make(chan error, 1)
 	d := codeOf("x")
-	go func() { done <- a.write(d, body) }()
+	go func() { done <- a.write(d, int64(len("two halves")), body) }()
 	<-body.begun
 	if _, err := openBlobs(dir, nil, newPop("n1", nil, nil), nil); err != nil {
 		t.Fatal(err)

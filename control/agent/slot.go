@@ -154,8 +154,9 @@ func (t *task[F]) make(ctx context.Context) result[F] {
 	}
 	// Fetching takes no worker: what control does not hand out now must not hold
 	// up what is on disk.
-	for _, d := range []function.Digest{r.Code, r.Image} {
-		if err := t.agent.blobs.ensure(ctx, d); err != nil {
+	code, image := partsOf(r)
+	for _, p := range []part{code, image} {
+		if err := t.agent.blobs.ensure(ctx, p); err != nil {
 			return result[F]{state: report.Fetching, err: err}
 		}
 	}
@@ -170,11 +171,12 @@ func (t *task[F]) make(ctx context.Context) result[F] {
 
 func (t *task[F]) prepare(ctx context.Context) result[F] {
 	r := t.release
-	code, err := t.agent.blobs.get(ctx, r.Code)
+	codePart, imagePart := partsOf(r)
+	code, err := t.agent.blobs.get(ctx, codePart)
 	if err != nil {
 		return result[F]{state: report.Fetching, err: err}
 	}
-	image, err := t.agent.blobs.get(ctx, r.Image)
+	image, err := t.agent.blobs.get(ctx, imagePart)
 	if err != nil {
 		return result[F]{state: report.Fetching, err: err}
 	}

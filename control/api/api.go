@@ -113,7 +113,6 @@ type API struct {
 	routes  []*route
 	peers   []*route
 	doc     []byte // the OpenAPI document
-	blobs   blobSet
 	logs    *logs.Hub
 	member  *identity.Member // to speak to nodes
 	signed  sync.Mutex       // held from reading the catalog to appending to it

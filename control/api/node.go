@@ -9,10 +9,8 @@ import (
 	"io"
 	"net/http"
 	"strconv"
-	"sync/atomic"
 	"time"
 
-	"github.com/selvage-edge/selvage/control/catalog"
 	"github.com/selvage-edge/selvage/control/changes"
 	"github.com/selvage-edge/selvage/control/identity"
 	"github.com/selvage-edge/selvage/control/peer"
@@ -70,31 +68,10 @@ func (a *API) bound(ns hostcall.Namespace, write bool) error {
 
 func (a *API) streamChanges(c *call) { peer.Stream(a.changes).ServeHTTP(c.w, c.r) }
 
-// blobSet is the digests that live releases name, for one catalog.
-type blobSet struct{ cur atomic.Pointer[namedBlobs] }
-
-type namedBlobs struct {
-	of    *catalog.Snapshot
-	names map[function.Digest]bool
-}
-
-// has reports whether a live release of snap names d.
-func (s *blobSet) has(snap *catalog.Snapshot, d function.Digest) bool {
-	n := s.cur.Load()
-	if n == nil || n.of != snap {
-		n = &namedBlobs{snap, make(map[function.Digest]bool)}
-		for _, r := range snap.Releases() {
-			n.names[r.Code], n.names[r.Image] = true, true
-		}
-		s.cur.Store(n)
-	}
-	return n.names[d]
-}
-
 // named reports whether a live release names d. A node may know of a release
 // first: one whose append was never answered here, or another control node's.
 func (a *API) named(ctx context.Context, d function.Digest) (bool, error) {
-	if a.blobs.has(a.Catalog(), d) {
+	if a.Catalog().Names(d) {
 		return true, nil
 	}
 	a.signed.Lock()
@@ -102,7 +79,7 @@ func (a *API) named(ctx context.Context, d function.Digest) (bool, error) {
 	if err := a.catchUp(ctx); err != nil {
 		return false, err
 	}
-	return a.blobs.has(a.Catalog(), d), nil
+	return a.Catalog().Names(d), nil
 }
 
 // blobWrite bounds the wait for a node to take the next piece of a blob.

@@ -95,6 +95,8 @@ func problemOfUpload(err error) *Problem {
 		return problem(http.StatusUnauthorized, "bad-token", "ask an operator for a new token", "%v", err)
 	case errors.As(err, &refused):
 		return problem(unfit, "module-refused", "correct the module and deploy again", "%s", refused.Reason)
+	case errors.Is(err, jail.ErrKilled):
+		return problem(http.StatusServiceUnavailable, "helper-killed", "deploy again; if it stays, see what kills processes on the control node, such as a lack of memory", "preparing the module was broken off: %v", err)
 	case errors.Is(err, jail.ErrTime), errors.Is(err, jail.ErrMemory), errors.Is(err, jail.ErrCrash):
 		return problem(unfit, "module-refused", "make the module smaller or its start-up shorter", "preparing the module failed: %v", err)
 	}

@@ -324,6 +324,23 @@ func TestRoutesChangeHands(t *testing.T) {
 	}
 }
 
+func TestNames(t *testing.T) {
+	c, _ := newControl(t)
+	s := NewState(c.Anchor)
+	code, image := function.DigestOf([]byte("own code")), function.DigestOf([]byte("own image"))
+	own := release("a/f", 1)
+	own.Release.Code, own.Release.Image = code, image
+	apply(t, s, c, own)
+	before := s.Snapshot()
+	if !before.Names(code) || !before.Names(image) || before.Names(own.Release.Bundle) || before.Names("") {
+		t.Error("not its code and image, or more than these")
+	}
+	apply(t, s, c, removal("a/f", 2, 2))
+	if s.Snapshot().Names(code) || !before.Names(code) {
+		t.Error("a removal's are named, or another snapshot changed")
+	}
+}
+
 // TestReaderWhoMissedTheHandOver follows a log that has forgotten the release by
 // which a route was let go.
 func TestReaderWhoMissedTheHandOver(t *testing.T) {

@@ -31,10 +31,13 @@ const (
 // ErrDamaged says that a kept catalog is not what Save wrote.
 var ErrDamaged = errors.New("catalog: the file is damaged")
 
-// Save writes the present snapshot to path in one step.
-func (s *State) Save(path string) error {
-	return identity.WriteFile(path, s.Snapshot().encode())
+// Save writes the snapshot to path in one step.
+func (s *Snapshot) Save(path string) error {
+	return identity.WriteFile(path, s.encode())
 }
+
+// Save writes the present snapshot to path in one step.
+func (s *State) Save(path string) error { return s.Snapshot().Save(path) }
 
 func (s *Snapshot) encode() []byte {
 	b := []byte(fileMagic)

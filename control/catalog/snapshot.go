@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/selvage-edge/selvage/edge/route"
 	"github.com/selvage-edge/selvage/runtime/function"
@@ -32,6 +33,7 @@ type view struct {
 	namespaces []Namespace
 	routes     map[string]owner
 	bound      map[string]bool // namespaceKey -> some binding may write
+	blobs      func() map[function.Digest]bool
 }
 
 type owner struct {
@@ -59,6 +61,7 @@ func newView(entries map[string]entry) *view {
 			v.namespaces = append(v.namespaces, *r.Namespace)
 		}
 	}
+	v.blobs = sync.OnceValue(v.named)
 	slices.SortFunc(v.releases, func(a, b Release) int {
 		return cmp.Or(strings.Compare(a.Project, b.Project), strings.Compare(a.Function, b.Function))
 	})
@@ -66,6 +69,14 @@ func newView(entries map[string]entry) *view {
 		return cmp.Or(strings.Compare(a.Project, b.Project), strings.Compare(a.Name, b.Name))
 	})
 	return v
+}
+
+func (v *view) named() map[function.Digest]bool {
+	blobs := make(map[function.Digest]bool, 2*len(v.releases))
+	for i := range v.releases {
+		blobs[v.releases[i].Code], blobs[v.releases[i].Image] = true, true
+	}
+	return blobs
 }
 
 func byRevision(entries map[string]entry) []entry {
@@ -110,6 +121,9 @@ func (s *Snapshot) ReleasePosition(id function.ID) Position {
 
 // Releases returns all live releases, by project and function.
 func (s *Snapshot) Releases() []Release { return s.releases }
+
+// Names reports whether a live release has d as its code or image.
+func (s *Snapshot) Names(d function.Digest) bool { return s.blobs()[d] }
 
 // Namespace returns a live namespace.
 func (s *Snapshot) Namespace(project, name string) (Namespace, bool) {

@@ -2,11 +2,12 @@ package identity
 
 import (
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+
+	"github.com/selvage-edge/selvage/runtime/atomicfile"
 )
 
 // maxFileBytes bounds every file this room reads.
@@ -21,40 +22,16 @@ func WriteFile(path string, data []byte) error {
 	return nil
 }
 
-func writeBeside(path string, data []byte) (err error) {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*") // mode 0600
+func writeBeside(path string, data []byte) error {
+	f, err := atomicfile.Create(filepath.Dir(path)) // mode 0600
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-		}
-	}()
-	if err := writeAndClose(f, data); err != nil {
+	defer f.Discard()
+	if _, err := f.Write(data); err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(dir)
-}
-
-func writeAndClose(f *os.File, data []byte) error {
-	_, err := f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return f.Commit(filepath.Base(path))
 }
 
 func readFile(path string) ([]byte, error) {

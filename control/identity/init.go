@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/selvage-edge/selvage/runtime/atomicfile"
 )
 
 // InitOptions say what Init makes.
@@ -75,7 +77,7 @@ func initBeside(dir string, o InitOptions) (Created, error) {
 	}
 	created.RootKeyFile = filepath.Join(dir, FileRootKey)
 	created.PublisherKey = filepath.Join(dir, publisherFile(o))
-	return created, syncDir(filepath.Dir(dir))
+	return created, atomicfile.SyncDir(filepath.Dir(dir))
 }
 
 func publisherFile(o InitOptions) string {

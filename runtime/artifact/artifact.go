@@ -22,6 +22,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/selvage-edge/selvage/runtime/atomicfile"
 	"github.com/selvage-edge/selvage/runtime/function"
 )
 
@@ -49,14 +50,16 @@ type Store struct {
 	config Config
 	dir    *os.File
 	writes sync.Mutex // one Put or Trim at a time, for the budget
+	total  int64      // bytes of all files, or more; what others put meanwhile is not in it
+	unseen int        // Puts since the folder was last looked through; -1: it never was
 }
 
-// suffix ends the name of an artifact's file, temporary begins that of one
-// that is being written.
-const (
-	suffix    = ".artifact"
-	temporary = ".new-"
-)
+// maxUnseen is how many Puts may go by before the folder is looked through again
+// though all should fit: another process of the node may put too.
+const maxUnseen = 100
+
+// suffix ends the name of an artifact's file.
+const suffix = ".artifact"
 
 // Open opens the folder, making it if need be, and removes what a crash left
 // half written.
@@ -77,10 +80,10 @@ func Open(c Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{config: c, dir: dir}
-	if err := s.removeHalfWritten(); err != nil {
+	s := &Store{config: c, dir: dir, unseen: -1}
+	if err := atomicfile.Sweep(c.Dir); err != nil {
 		dir.Close()
-		return nil, err
+		return nil, fmt.Errorf("artifact: remove what was left half written: %w", err)
 	}
 	return s, nil
 }
@@ -197,42 +200,32 @@ func (s *Store) Put(code function.Digest, fingerprint string, artifact []byte) e
 	if err := s.write(h, artifact); err != nil {
 		return fmt.Errorf("artifact: keep %s: %w", code.Short(), err)
 	}
-	return s.fit(h.file())
+	return s.fit(h.file(), headerSize+int64(len(artifact)))
 }
 
 // write makes the file under another name and moves it into place.
 func (s *Store) write(h header, artifact []byte) error {
-	f, err := os.CreateTemp(s.path(""), temporary)
+	f, err := atomicfile.Create(s.config.Dir)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name()) // a no-op once it is in place
-	defer f.Close()
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
-		return err
-	}
+	defer f.Discard()
 	if _, err := f.Write(s.config.Key.sign(h, artifact)); err != nil {
 		return err
 	}
 	if _, err := f.Write(artifact); err != nil {
 		return err
 	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := s.moveIn(f.Name(), h.file()); err != nil {
-		return err
-	}
-	return s.dir.Sync()
+	return s.moveIn(f, h.file())
 }
 
-func (s *Store) moveIn(from, name string) error {
-	err := os.Rename(from, s.path(name))
+func (s *Store) moveIn(f *atomicfile.File, name string) error {
+	err := f.Commit(name)
 	if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.EEXIST) { // a folder sits there
 		if err := s.remove(name); err != nil {
 			return err
 		}
-		err = os.Rename(from, s.path(name))
+		err = f.Commit(name)
 	}
 	return err
 }
@@ -273,18 +266,22 @@ func (s *Store) list() ([]kept, error) {
 }
 
 // fit removes what was not used for longest until the rest is within the
-// budget. The newest stays: it was made to be loaded now.
-func (s *Store) fit(newest string) error {
+// budget. The newest, of size bytes, stays: it was made to be loaded now.
+func (s *Store) fit(newest string, size int64) error {
+	if s.total+size <= s.config.MaxBytes && s.unseen >= 0 && s.unseen < maxUnseen {
+		s.total, s.unseen = s.total+size, s.unseen+1
+		return nil
+	}
 	all, err := s.list()
 	if err != nil {
 		return err
 	}
-	var total int64
+	s.total, s.unseen = 0, 0
 	for _, k := range all {
-		total += k.size
+		s.total += k.size
 	}
 	for _, k := range all {
-		if total <= s.config.MaxBytes {
+		if s.total <= s.config.MaxBytes {
 			return nil
 		}
 		if k.name == newest {
@@ -293,7 +290,7 @@ func (s *Store) fit(newest string) error {
 		if err := s.remove(k.name); err != nil {
 			return err
 		}
-		total -= k.size
+		s.total -= k.size
 	}
 	return nil
 }
@@ -323,29 +320,4 @@ func (s *Store) Trim(used func(function.Digest) bool) (removed int, err error) {
 func codeOf(name string) function.Digest {
 	hex, _, _ := strings.Cut(name, "-")
 	return function.Digest("sha256:" + hex)
-}
-
-func (s *Store) removeHalfWritten() error {
-	entries, err := os.ReadDir(s.config.Dir)
-	if err != nil {
-		return fmt.Errorf("artifact: %w", err)
-	}
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), temporary) && s.abandoned(e.Name()) {
-			if err := s.remove(e.Name()); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// abandoned reports whether nobody writes that file any more: who does has it locked.
-func (s *Store) abandoned(name string) bool {
-	f, err := s.open(name)
-	if err != nil {
-		return !errors.Is(err, fs.ErrNotExist)
-	}
-	defer f.Close()
-	return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
 }

@@ -2,6 +2,7 @@ package artifact
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/selvage-edge/selvage/runtime/atomicfile"
 	"github.com/selvage-edge/selvage/runtime/function"
 )
 
@@ -271,6 +273,26 @@ func TestBudget(t *testing.T) {
 	}
 }
 
+// What another process of the node puts counts too, and what was over the budget before the start.
+func TestBudgetOfTwo(t *testing.T) {
+	const size, most = headerSize + 1000, 20
+	s := open(t, func(c *Config) { c.MaxBytes = most * size })
+	other := open(t, func(c *Config) { *c = s.config })
+	for i := range 2 * maxUnseen {
+		for j, s := range []*Store{s, other} {
+			put(t, s, function.DigestOf([]byte{byte(i), byte(j)}), make([]byte, 1000))
+		}
+	}
+	if all, err := s.list(); err != nil || len(all) > most {
+		t.Errorf("%d artifacts of at most %d, %v", len(all), most, err)
+	}
+	third := open(t, func(c *Config) { *c = s.config; c.MaxBytes = 5 * size })
+	put(t, third, code, make([]byte, 1000))
+	if all, err := third.list(); err != nil || len(all) != 5 {
+		t.Errorf("%d artifacts of at most 5, %v", len(all), err)
+	}
+}
+
 func TestTrim(t *testing.T) {
 	s := open(t, nil)
 	used, unused, recent := function.DigestOf([]byte("used")), function.DigestOf([]byte("unused")), function.DigestOf([]byte("recent"))
@@ -294,7 +316,7 @@ func TestTrim(t *testing.T) {
 func TestOpen(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "b")
 	check(t, os.MkdirAll(dir, 0o755))
-	half := filepath.Join(dir, temporary+"123")
+	half := filepath.Join(dir, atomicfile.Prefix+"123")
 	check(t, os.WriteFile(half, contents, 0o600))
 	s := open(t, func(c *Config) { c.Dir = dir })
 	if _, err := os.Stat(half); !os.IsNotExist(err) {
@@ -359,4 +381,29 @@ func FuzzCheck(f *testing.F) {
 			t.Errorf("taken: %x", b)
 		}
 	})
+}
+
+// Two servers of a node share the folder while it is upgraded, and one starts,
+// which sweeps, while the other writes: nothing that is being written is swept.
+func TestSweepingWhileAnotherWrites(t *testing.T) {
+	s := open(t, nil)
+	ctx, stop := context.WithCancel(t.Context())
+	var sweeper sync.WaitGroup
+	sweeper.Go(func() {
+		for ctx.Err() == nil {
+			again, err := Open(s.config)
+			if err != nil {
+				t.Errorf("Open: %v", err)
+				return
+			}
+			again.Close()
+		}
+	})
+	for i := range 300 {
+		if err := s.Put(function.DigestOf([]byte{byte(i), byte(i >> 8)}), engine, contents); err != nil {
+			t.Errorf("Put %d: %v", i, err)
+		}
+	}
+	stop()
+	sweeper.Wait()
 }

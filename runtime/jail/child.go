@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -62,6 +63,7 @@ func runChild(ctx context.Context, o order) (Outcome, error) {
 		return Outcome{}, err
 	}
 	defer c.close()
+	before := oomKills()
 	begin := time.Now()
 	timed, cancel := context.WithTimeout(ctx, o.wall)
 	defer cancel()
@@ -71,7 +73,7 @@ func runChild(ctx context.Context, o order) (Outcome, error) {
 	if ctx.Err() != nil {
 		return Outcome{}, context.Cause(ctx)
 	}
-	return c.outcome(o, time.Since(begin), timed.Err() != nil)
+	return c.outcome(o, ending{took: time.Since(begin), timedOut: timed.Err() != nil, oomKills: oomKills() - before})
 }
 
 // The files of a child beside the standard ones.
@@ -161,25 +163,71 @@ func (c *child) wait() {
 	c.guard.reaped = true
 }
 
-func (c *child) outcome(o order, took time.Duration, timedOut bool) (Outcome, error) {
+// ending is what is known of how a helper ended, beside its status.
+type ending struct {
+	took     time.Duration
+	timedOut bool // by the wall
+	oomKills int  // processes that the kernel killed meanwhile because memory was short
+}
+
+func (c *child) outcome(o order, e ending) (Outcome, error) {
 	ps := c.cmd.ProcessState
-	out := Outcome{Wall: took, CPU: ps.UserTime() + ps.SystemTime()}
+	out := Outcome{Wall: e.took, CPU: ps.UserTime() + ps.SystemTime()}
 	said := c.said()
-	out.Status = classify(ps.Sys().(syscall.WaitStatus), said, timedOut)
+	ws := ps.Sys().(syscall.WaitStatus)
+	out.Status = classify(ws, said, e.timedOut)
+	if out.Status == Killed && out.CPU >= table[o.verb].cpu {
+		out.Status = TimedOut // the kernel's own kill for that, after the signal
+	}
 	switch out.Status {
 	case Done, Declined:
 		return c.handOver(o.verb, out)
 	case TimedOut:
 		said = fmt.Sprintf("limits are %s of processor time and %s in all; it used %s and %s",
-			table[o.verb].cpu, o.wall, out.CPU.Round(time.Millisecond), took.Round(time.Millisecond))
+			table[o.verb].cpu, o.wall, out.CPU.Round(time.Millisecond), e.took.Round(time.Millisecond))
 	case OutOfMemory:
 		said = fmt.Sprintf("limit is %d MiB", table[o.verb].data>>20)
+	case Killed:
+		said = killed(o.verb, resident(ps), e.oomKills)
 	}
 	return withText(out, said)
 }
 
-// classify says how a helper ended. A kill that is not the wall's is the kernel's,
-// out of memory.
+// killed says what is known of a kill that is not the wall's and that no limit of
+// the helper's makes: a limit on memory makes allocating fail.
+func killed(v Verb, resident int64, oomKills int) string {
+	held := fmt.Sprintf("it held %d MiB at most, of the %d it may", resident>>20, table[v].data>>20)
+	if oomKills > 0 {
+		return "it was killed while the kernel killed for want of memory, of the machine or of its control group; " + held + ": free memory and try again"
+	}
+	return "it was killed from outside (SIGKILL); for want of memory the kernel killed nothing meanwhile, if it tells; " + held + ": try again"
+}
+
+// resident is the most memory the process held, in bytes.
+func resident(ps *os.ProcessState) int64 {
+	if u, ok := ps.SysUsage().(*syscall.Rusage); ok {
+		return u.Maxrss << 10
+	}
+	return 0
+}
+
+// oomKills is how many processes the kernel killed since the start because memory
+// was short, of the machine or of a control group; 0 where it does not tell.
+func oomKills() int {
+	b, err := os.ReadFile("/proc/vmstat")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(b)) {
+		if text, ok := strings.CutPrefix(line, "oom_kill "); ok {
+			n, _ := strconv.Atoi(strings.TrimSpace(text)) // not a number: not told
+			return n
+		}
+	}
+	return 0
+}
+
+// classify says how a helper ended. A kill that is not the wall's came from outside.
 func classify(ws syscall.WaitStatus, said string, timedOut bool) Status {
 	status := -1
 	if ws.Exited() {
@@ -192,8 +240,10 @@ func classify(ws syscall.WaitStatus, said string, timedOut bool) Status {
 		return Declined
 	case timedOut, status == exitSignal+int(unix.SIGXCPU):
 		return TimedOut
-	case status == exitMemory, ws.Signaled() && ws.Signal() == unix.SIGKILL, noMemory(said):
+	case status == exitMemory, status >= 0 && noMemory(said):
 		return OutOfMemory
+	case ws.Signaled() && ws.Signal() == unix.SIGKILL:
+		return Killed
 	default:
 		return Crashed
 	}

@@ -22,6 +22,8 @@ var (
 	ErrTime   = errors.New("jail: the work took too long")
 	ErrMemory = errors.New("jail: the work needed too much memory")
 	ErrCrash  = errors.New("jail: the helper crashed")
+	// ErrKilled says nothing of the work: try again. A keeper tells its server ErrCrash instead.
+	ErrKilled = errors.New("jail: the helper was killed")
 )
 
 // Refused is a worker's own, orderly no; its text is for the developer.

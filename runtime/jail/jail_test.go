@@ -38,6 +38,8 @@ func TestMain(m *testing.M) {
 			os.Exit(Main(os.Args[2:], hostileWork))
 		case "parent":
 			os.Exit(beParent())
+		case "starved":
+			os.Exit(beStarved())
 		case "describe":
 			os.Exit(beDescriber())
 		case "outside":

@@ -19,6 +19,7 @@ const (
 	TimedOut
 	OutOfMemory
 	Crashed
+	Killed // from outside: nobody knows what would have become of it
 	statusEnd
 )
 
@@ -68,6 +69,8 @@ func (o *Outcome) failure(v Verb) error {
 		return explain(ErrTime, v, text)
 	case OutOfMemory:
 		return explain(ErrMemory, v, text)
+	case Killed:
+		return explain(ErrKilled, v, text)
 	default:
 		return explain(ErrCrash, v, text)
 	}
