@@ -163,6 +163,9 @@ func (i *Instance) Usage() Usage {
 	return Usage{CPU: time.Duration(cpu), MemoryBytes: int64(memory), HostCalls: calls, Crossings: crossings}
 }
 
+// Ended reports whether the guest's memory is gone: after Close, or after a Run that was Done at once.
+func (i *Instance) Ended() bool { return i.closed || i.in.Ended() }
+
 // Close ends the guest wherever it is. Its memory is freed only when every
 // Borrow is back: by the last Release, if that comes later.
 func (i *Instance) Close() {

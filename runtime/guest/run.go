@@ -94,7 +94,7 @@ type invocation struct {
 // run takes the guest from its first event to its end and closes it. What it has borrowed is back by
 // then: calls are answered on this goroutine, and the session joins its own.
 func (i *invocation) run(ctx context.Context, ev engine.Event) (Usage, error) {
-	defer i.instance.Close()
+	defer i.close()
 	failure := i.poll(ctx, ev)
 	if failure == nil {
 		failure = i.finish(ctx)
@@ -108,6 +108,16 @@ func (i *invocation) run(ctx context.Context, ev engine.Event) (Usage, error) {
 	}
 	i.log.close(usage.Refused, failure)
 	return usage, failure
+}
+
+// close ends the guest in a turn, as all that is long in C: a thread is held by no
+// more of them than there are turns.
+func (i *invocation) close() {
+	if !i.instance.Ended() {
+		_ = i.runner.turns.take(context.Background()) // it does not end
+		defer i.runner.turns.give()
+	}
+	i.instance.Close()
 }
 
 func (i *invocation) usage() Usage {

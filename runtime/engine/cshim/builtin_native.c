@@ -73,7 +73,8 @@ static sv_verdict response_write(sv_inst *in, const uint64_t *a, uint64_t *resul
 	if (!from) return bad_pointer(in);
 	in->v.body_begun = true;
 	if (a[1] > SV_GATHER - in->v.body_len) return SV_WAIT;
-	memcpy(in->gather + in->v.body_len, from, a[1]);
+	if (!in->v.body && !(in->v.body = malloc(SV_GATHER))) return answer(result, INTERNAL);
+	memcpy(in->v.body + in->v.body_len, from, a[1]);
 	in->v.body_len += (uint32_t)a[1];
 	return answer(result, (int64_t)a[1]);
 }

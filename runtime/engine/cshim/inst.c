@@ -8,12 +8,12 @@
 
 // Makes a kept instance as good as new: its buffers are reused, their contents never read.
 static sv_inst *inst_renew(sv_inst *in) {
-	sv_inst kept = {.request = in->request, .request_cap = in->request_cap, .head_cap = in->head_cap, .log_cap = in->log_cap};
-	uint8_t *head = in->v.head, *log = in->v.log;
-	memset(in, 0, offsetof(sv_inst, gather));
+	const sv_inst kept = *in;
+	memset(in, 0, sizeof *in);
 	in->request = kept.request, in->request_cap = kept.request_cap;
-	in->v.head = head, in->head_cap = kept.head_cap;
-	in->v.log = log, in->log_cap = kept.log_cap;
+	in->v.head = kept.v.head, in->head_cap = kept.head_cap;
+	in->v.log = kept.v.log, in->log_cap = kept.log_cap;
+	in->v.body = kept.v.body;
 	return in;
 }
 
@@ -21,6 +21,7 @@ void sv_inst_drop(sv_inst *in) {
 	free(in->request);
 	free(in->v.head);
 	free(in->v.log);
+	free(in->v.body);
 	free(in);
 }
 
@@ -69,7 +70,6 @@ sv_started sv_start(sv_prog *prog, sv_inst *spare, const uint8_t *head, size_t h
 	out.event = SV_NO_MEMORY;
 	sv_inst *in = out.in = spare ? inst_renew(spare) : calloc(1, sizeof *in);
 	if (!in || !request_copy(in, head, head_len)) return out;
-	in->v.body = in->gather;
 	in->has_body = flags & SV_HAS_BODY;
 	in->no_calls = flags & SV_NO_CALLS;
 	in->memory_limit = (uint64_t)memory_limit;

@@ -176,7 +176,6 @@ struct sv_inst {
 	uint8_t *request;
 	size_t request_len, request_cap;
 	size_t head_cap;
-	uint8_t gather[SV_GATHER];
 };
 
 static_assert(offsetof(struct sv_inst, v) == 0, "Go finds the view at the instance's address");
