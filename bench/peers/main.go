@@ -34,7 +34,7 @@ func main() {
 	quick := flag.Bool("quick", false, "short rounds: to see that it works, not for figures")
 	serve := flag.Bool("serve", false, "be the server of the HTTP rows (started by the command itself)")
 	wait := flag.String("wait", "", "be the server of the wait rows, with this backend (started by the command itself)")
-	flood := flag.String("flood", "", "be the server of the flood row, with its log in this folder (started by the command itself)")
+	fair := flag.String("fair", "", "be the server of the fair rows, with its log in this folder (started by the command itself)")
 	hold := flag.Bool("hold", false, "be the process of the rows of waiting invocations (started by the command itself)")
 	rows := flag.String("rows", "", "only rows whose names begin so, for example http/h1 (for figures run all: they are made side by side)")
 	profile := flag.String("profile", "", "write a processor profile of the server of the HTTP rows to this file")
@@ -50,8 +50,8 @@ func main() {
 		err = runHold(ctx)
 	case *wait != "":
 		err = runWaitServer(ctx, *wait)
-	case *flood != "":
-		err = runFloodServer(ctx, *flood)
+	case *fair != "":
+		err = runFairServer(ctx, *fair)
 	default:
 		err = run(ctx, *jsonFile, *profile, *rows, *selvage, *quick)
 	}
@@ -84,6 +84,7 @@ func run(ctx context.Context, jsonFile, profile, only, selvage string, quick boo
 		{[]string{"leak/"}, func() ([]row, error) { return leakRows(ctx, s.leak, all) }},
 		{[]string{"wait/5000"}, func() ([]row, error) { return waitRows(ctx) }},
 		{[]string{"wait/10000"}, func() ([]row, error) { return holdRows(ctx) }},
+		{[]string{"fair/"}, func() ([]row, error) { return fairRows(ctx, s, only) }},
 		{[]string{"upgrade/", "crash/"}, func() ([]row, error) { return upgradeRows(ctx, s, selvage, only, all[helloGuest].module) }},
 	} {
 		if err != nil || !slices.ContainsFunc(part.names, func(name string) bool { return wanted(only, name) }) {
@@ -91,11 +92,6 @@ func run(ctx context.Context, jsonFile, profile, only, selvage string, quick boo
 		}
 		var more []row
 		more, err = part.rows()
-		rows = append(rows, more...)
-	}
-	if err == nil && wanted(only, "fair/log-flood") {
-		var more []row
-		more, err = floodRows(ctx, s)
 		rows = append(rows, more...)
 	}
 	table(os.Stdout, rows)

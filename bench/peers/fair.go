@@ -29,16 +29,39 @@ import (
 	"github.com/selvage-edge/selvage/runtime/pool"
 )
 
-// The flood row: a quiet function's p99 while another logs as much as it may on
-// each of its requests, which come as fast as they are answered; somebody
-// follows the log, and it goes to a file.
+// The fair rows: a quiet function's p99 beside neighbours whose requests come as
+// fast as they are answered: one logs as much as it may (somebody follows the
+// log, and it goes to a file), one computes until it is stopped, one takes memory until it gets no more.
 const (
 	quietHost = "quiet.edge.localhost"
 	floodHost = "flood.edge.localhost"
+	loopHost  = "loop.edge.localhost"
+	growHost  = "grow.edge.localhost"
 	quietRate = 250 // requests a second
-	floodJobs = 2   // requests of the flood under way
-	floodMore = 5 * time.Millisecond
+	loudJobs  = 2   // requests of each neighbour under way
+	fairMore  = 5 * time.Millisecond
 )
+
+const loopText = `(module
+  (memory (export "memory") 1)
+  (func (export "handle") (loop $l (br $l))))`
+
+// growText writes to every page that it gets.
+const growText = `(module
+  (import "selvage_v1" "response_write" (func $write (param i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (func (export "handle") (local $at i32)
+    (loop $l
+      (if (i32.ge_s (memory.grow (i32.const 16)) (i32.const 0)) (then
+        (loop $w
+          (i32.store (local.get $at) (i32.const -1))
+          (local.set $at (i32.add (local.get $at) (i32.const 4096)))
+          (br_if $w (i32.lt_u (local.get $at) (i32.shl (memory.size) (i32.const 16)))))
+        (br $l))))
+    (drop (call $write (i32.const 0) (i32.const 4)))))`
+
+// fairGuests are the functions of the fair rows.
+var fairGuests = map[string]string{quietHost: helloText, floodHost: floodText, loopHost: loopText, growHost: growText}
 
 // floodText logs 1,000 lines of 64 bytes: all that a request may.
 const floodText = `(module
@@ -53,46 +76,58 @@ const floodText = `(module
       (br_if $l (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))
     (drop (call $write (i32.const 64) (i32.const 9)))))`
 
-// floodRows measures the quiet function alone and beside the flood, in turn.
-func floodRows(ctx context.Context, s size) ([]row, error) {
-	addr, stop, err := startFloodServer(ctx)
+// fairRows measures the quiet function alone and beside neighbours, in turn.
+func fairRows(ctx context.Context, s size, only string) (rows []row, err error) {
+	addr, stop, err := startFairServer(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer stop()
-	var alone, beside []float64
-	requests := 0
+	for _, r := range []struct {
+		name       string
+		neighbours []string
+	}{{"fair/log-flood", []string{floodHost}}, {"fair/victim-p99", []string{floodHost, loopHost, growHost}}} {
+		if !wanted(only, r.name) {
+			continue
+		}
+		alone, beside, n, err := aloneAndBeside(ctx, s, addr, r.neighbours)
+		if err != nil {
+			return rows, fmt.Errorf("%s: %w", r.name, err)
+		}
+		out := row{Name: r.name, Value: beside - alone, Unit: "ms more", Against: fmt.Sprintf("alone %.2f", alone), Ratio: beside / alone, N: n,
+			goal: "<= max(2x, +5 ms)", met: beside <= max(2*alone, alone+float64(fairMore.Milliseconds()))}
+		rows = append(rows, out)
+	}
+	return rows, nil
+}
+
+// aloneAndBeside returns the quiet function's p99 both ways, in ms, and its requests.
+func aloneAndBeside(ctx context.Context, s size, addr string, neighbours []string) (alone, beside float64, requests int, err error) {
+	var p99s [2][]float64
 	for range max(3, s.rounds/2) {
-		for _, flood := range []bool{false, true} {
-			p99, n, err := quiet(ctx, addr, flood, 2*s.load)
+		for i, loud := range [][]string{nil, neighbours} {
+			p99, n, err := quiet(ctx, addr, loud, 2*s.load)
 			if err != nil {
-				return nil, err
+				return 0, 0, 0, err
 			}
 			requests += n
-			if flood {
-				beside = append(beside, p99)
-			} else {
-				alone = append(alone, p99)
-			}
+			p99s[i] = append(p99s[i], p99)
 		}
 	}
-	a, b := median(alone), median(beside)
-	return []row{{Name: "fair/log-flood", Value: b, Unit: "ms", Against: fmt.Sprintf("alone %.2f", a), Ratio: b / a, N: requests,
-		goal: "<= max(2x, +5 ms)", met: b <= max(2*a, a+float64(floodMore.Milliseconds()))}}, nil
+	return median(p99s[0]), median(p99s[1]), requests, nil
 }
 
 // quiet drives the quiet function and returns its p99 in ms.
-func quiet(ctx context.Context, addr string, flood bool, d time.Duration) (p99 float64, n int, err error) {
+func quiet(ctx context.Context, addr string, neighbours []string, d time.Duration) (p99 float64, n int, err error) {
 	loud, hush := context.WithCancel(ctx)
 	var wait sync.WaitGroup
-	var flooded load.Result
-	var floodErr error
-	if flood {
+	results, errs := make([]load.Result, len(neighbours)), make([]error, len(neighbours))
+	for i, host := range neighbours {
 		wait.Go(func() {
-			flooded, floodErr = load.Run(loud, floodLoad(addr, floodHost, 2*d))
+			results[i], errs[i] = load.Run(loud, fairLoad(addr, host, 2*d))
 		})
 	}
-	c := floodLoad(addr, quietHost, d)
+	c := fairLoad(addr, quietHost, d)
 	c.Rate, c.Poisson, c.Seed, c.Warmup = quietRate, true, 1, d/5
 	res, err := load.Run(ctx, c)
 	hush()
@@ -100,32 +135,36 @@ func quiet(ctx context.Context, addr string, flood bool, d time.Duration) (p99 f
 	switch {
 	case err != nil:
 		return 0, 0, err
-	case floodErr != nil && !errors.Is(floodErr, context.Canceled):
-		return 0, 0, floodErr
 	case res.Failed > 0 || res.OK == 0 || res.Statuses[http.StatusOK] != res.OK:
 		return 0, 0, fmt.Errorf("quiet: %s; statuses %v", res.String(), res.Statuses)
-	case flood && flooded.Statuses[http.StatusOK] == 0:
-		return 0, 0, fmt.Errorf("the flood is none: %s; statuses %v", flooded.String(), flooded.Statuses)
+	}
+	for i, host := range neighbours {
+		if errs[i] != nil && !errors.Is(errs[i], context.Canceled) {
+			return 0, 0, fmt.Errorf("%s: %w", host, errs[i])
+		}
+		if len(results[i].Statuses) == 0 { // an answer of any status
+			return 0, 0, fmt.Errorf("%s was not answered: %s", host, results[i].String())
+		}
 	}
 	return float64(res.Latency.Quantile(.99).Microseconds()) / 1000, int(res.OK), ctx.Err()
 }
 
-func floodLoad(addr, host string, d time.Duration) load.Config {
+func fairLoad(addr, host string, d time.Duration) load.Config {
 	return load.Config{URL: "https://" + host + "/", Address: addr, Protocol: load.H2, TLS: &tls.Config{InsecureSkipVerify: true}, // made for this run
-		Connections: 1, Workers: floodJobs, Duration: d}
+		Connections: 1, Workers: loudJobs, Duration: d}
 }
 
-func startFloodServer(ctx context.Context) (addr string, stop func(), err error) {
+func startFairServer(ctx context.Context) (addr string, stop func(), err error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return "", nil, err
 	}
-	dir, err := os.MkdirTemp("", "selvage-flood")
+	dir, err := os.MkdirTemp("", "selvage-fair")
 	if err != nil {
 		return "", nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	cmd := exec.CommandContext(ctx, exe, "-flood", dir)
+	cmd := exec.CommandContext(ctx, exe, "-fair", dir)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.Stderr = os.Stderr
 	stop = func() {
@@ -144,14 +183,14 @@ func startFloodServer(ctx context.Context) (addr string, stop func(), err error)
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
 		stop()
-		return "", nil, errors.Join(errors.New("the server of the flood row did not start"), err)
+		return "", nil, errors.Join(errors.New("the server of the fair rows did not start"), err)
 	}
 	return strings.TrimSpace(line), stop, nil
 }
 
-// runFloodServer serves both functions with a node's whole data path and its real
+// runFairServer serves the functions with a node's whole data path and its real
 // log, which goes to a file in dir and is followed.
-func runFloodServer(ctx context.Context, dir string) error {
+func runFairServer(ctx context.Context, dir string) error {
 	e, err := engine.Open(engine.Config{})
 	if err != nil {
 		return err
@@ -176,8 +215,8 @@ func runFloodServer(ctx context.Context, dir string) error {
 	defer wait.Wait()
 	wait.Go(func() { followToTheEnd(ctx, tap) })
 	var entries []serve.Entry
-	for host, text := range map[string]string{quietHost: helloText, floodHost: floodText} {
-		f, err := floodFunction(ctx, p, host, text)
+	for host, text := range fairGuests {
+		f, err := fairFunction(ctx, p, host, text)
 		if err != nil {
 			return err
 		}
@@ -203,7 +242,7 @@ func followToTheEnd(ctx context.Context, tap *telemetry.Tap) {
 	}
 }
 
-func floodFunction(ctx context.Context, p *pool.Pool, name, text string) (*pool.Function, error) {
+func fairFunction(ctx context.Context, p *pool.Pool, name, text string) (*pool.Function, error) {
 	module, err := wasmtime.Wat2Wasm(text)
 	if err != nil {
 		return nil, err
