@@ -87,7 +87,7 @@ func printLine(w io.Writer, l *telemetry.Line) error {
 	if l.Project != "" && l.Project != "default" {
 		who = l.Project + "/" + who
 	}
-	what := term.Plain(l.Text)
+	what := paragraph(l.Text)
 	switch l.Kind {
 	case telemetry.KindAccess:
 		what = exchangeText(l)
@@ -104,7 +104,16 @@ func printLine(w io.Writer, l *telemetry.Line) error {
 	return err
 }
 
-// exchangeText is an access record in a line.
+// paragraph is Plain text of several lines, all but the first indented.
+func paragraph(text string) string {
+	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	for i := range lines {
+		lines[i] = term.Plain(lines[i])
+	}
+	return strings.Join(lines, "\n    ")
+}
+
+// exchangeText is an access record in a line; the function's log has the rest of a fault.
 func exchangeText(l *telemetry.Line) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s%s %d %s", l.Method, l.Host, l.Path, l.Status, time.Duration(l.DurationUS)*time.Microsecond)
@@ -115,7 +124,8 @@ func exchangeText(l *telemetry.Line) string {
 		fmt.Fprintf(&b, " refused: %s", l.Refused)
 	}
 	if l.Fault != "" {
-		fmt.Fprintf(&b, " FAULT %s", l.FaultError)
+		first, _, _ := strings.Cut(l.FaultError, "\n")
+		fmt.Fprintf(&b, " FAULT %s", first)
 	}
 	fmt.Fprintf(&b, " %s", l.RequestID)
 	return term.Plain(b.String())
