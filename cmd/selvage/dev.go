@@ -87,10 +87,12 @@ func (d *developing) run(ctx context.Context, cfg dev.Config) (err error) {
 	}
 	defer func() { err = errors.Join(err, d.server.Close()) }()
 	d.out.Say("serving https://localhost:%d/ over h1, h2, h3; curl --cacert %s", cfg.Addr.Port(), d.server.CAFile)
-	for was := dev.Mark(d.dir, d.outputs()...); ; {
+	files := dev.Watch(d.dir)
+	defer func() { err = errors.Join(err, files.Close()) }()
+	for was := files.Mark(d.outputs()...); ; {
 		d.reload(ctx)
 		// The build may have told what it writes only now.
-		if was, err = dev.Changed(ctx, d.dir, was, d.outputs()...); err != nil {
+		if was, err = files.Changed(ctx, was, d.outputs()...); err != nil {
 			return nil // interrupted
 		}
 	}
