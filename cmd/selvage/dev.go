@@ -28,6 +28,13 @@ and 3, whatever host and path is asked for, and builds and reloads it whenever a
 file in DIR changes. What it logs, each request and each fault is shown as it
 comes. While a build fails, the version before goes on serving.
 
+A fault shows the calls it happened in, with file and line where the toolchain says
+them: always for Go, for others if the build keeps DWARF (-g). A Go panic prints its
+own stack besides.
+
+A save that changes no code is live as soon as build.command is through; changed code is
+compiled anew, all of it, on all processors.
+
 It runs on the runtime that nodes have, with three differences, for speed: code is
 compiled without optimization (the limit of processor time is ten times what the
 manifest says), start-up runs for each request instead of once at deploy, and nothing
@@ -87,10 +94,12 @@ func (d *developing) run(ctx context.Context, cfg dev.Config) (err error) {
 	}
 	defer func() { err = errors.Join(err, d.server.Close()) }()
 	d.out.Say("serving https://localhost:%d/ over h1, h2, h3; curl --cacert %s", cfg.Addr.Port(), d.server.CAFile)
-	for was := dev.Mark(d.dir, d.outputs()...); ; {
+	files := dev.Watch(d.dir)
+	defer func() { err = errors.Join(err, files.Close()) }()
+	for was := files.Mark(d.outputs()...); ; {
 		d.reload(ctx)
 		// The build may have told what it writes only now.
-		if was, err = dev.Changed(ctx, d.dir, was, d.outputs()...); err != nil {
+		if was, err = files.Changed(ctx, was, d.outputs()...); err != nil {
 			return nil // interrupted
 		}
 	}

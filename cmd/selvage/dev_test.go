@@ -153,6 +153,7 @@ func TestDev(t *testing.T) {
 	if status, _ := d.get(request.HTTP2, "/"); status != 500 {
 		t.Errorf("a trap is answered %d", status)
 	}
+	d.until("0: deep (function ")
 	d.until("FAULT")
 }
 
@@ -174,5 +175,47 @@ func TestDevHasKV(t *testing.T) {
 	}
 	if status, _ := d.get(request.HTTP2, "/"); status != 200 {
 		t.Errorf("it answers %d", status)
+	}
+}
+
+const fails = `package main
+
+import "os"
+
+var status = len(os.Args) + 2
+
+//go:wasmexport handle
+func handle() {
+	os.Exit(status)
+}
+
+func main() {}
+`
+
+// A fault of a function that was built without names and debug information is shown with the
+// function and the line of its source, and that of the next save with its own.
+func TestDevNamesLines(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds and compiles a Go guest")
+	}
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"go.mod": "module good\n\ngo 1.26\n", "main.go": fails,
+		"selvage.toml": "name = \"good\"\n[build]\ncommand = \"GOOS=wasip1 GOARCH=wasm CGO_ENABLED=0 GOWORK=off go build -buildmode=c-shared -ldflags='-s -w' -o good.wasm .\"\noutput = \"good.wasm\"\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := startDev(t, dir)
+	for _, place := range []string{"main.go:9", "main.go:10"} {
+		d.until("live: ")
+		if status, _ := d.get(request.HTTP2, "/"); status != 500 {
+			t.Errorf("an exit is answered %d", status)
+		}
+		if line := d.until("main.handle (function "); !strings.HasSuffix(line, place) {
+			t.Errorf("want %s: %q", place, line)
+		}
+		d.save("main.go", strings.Replace(fails, "var status", "\nvar status", 1))
 	}
 }

@@ -20,8 +20,9 @@ import (
 type logFlags struct {
 	project
 	logs.Query
-	kind  string
-	fleet bool
+	kind    string
+	fleet   bool
+	symbols string // path
 }
 
 func logsCommand(o *options) *cobra.Command {
@@ -33,10 +34,16 @@ func logsCommand(o *options) *cobra.Command {
 of their times: the last ten minutes (--since), or with -f what comes from now on.
 Nodes keep the newest lines in memory, a share for each function. Lines that come
 faster than they can be read are dropped, and how many is shown; no request ever
-waits for its log. --json prints a JSON object a line.`,
+waits for its log. --json prints a JSON object a line.
+
+A fault shows the functions it happened in. --symbols adds file and line to them: give
+it the function's bundle (selvage build makes the same one again from the same source),
+whose version alone is looked at, or its module. Go's modules have what it takes;
+others need DWARF (-g), which stays in the bundle and never goes to nodes.`,
 		Example: `  selvage logs -f greeter
   selvage logs --since 1h --level warn
   selvage logs --request 5f0c6f...          everything about one request (Selvage-Request-Id)
+  selvage logs --symbols greeter/greeter.bundle greeter
   selvage logs -f --fleet --kind access     also requests that no function answered`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -62,11 +69,19 @@ waits for its log. --json prints a JSON object a line.`,
 	fl.IntVar(&f.Tail, "tail", 1000, "the newest of those lines, at most")
 	fl.StringVar(&f.Request, "request", "", "only the request with this ID")
 	fl.StringVar(&f.kind, "kind", "", "function or access (default both)")
+	fl.StringVar(&f.symbols, "symbols", "", "bundle or module of the function: names the lines of its source; not with --json")
 	fl.BoolVar(&f.fleet, "fleet", false, "of all projects, and requests that reached no function")
 	return c
 }
 
 func runLogs(ctx context.Context, o *options, f *logFlags) error {
+	if o.json && f.symbols != "" {
+		return usagef("--symbols and --json: want one of them")
+	}
+	lines, err := openSymbols(f.symbols)
+	if err != nil {
+		return err
+	}
 	return f.with(o, func(c *client.Client, project string) error {
 		if f.fleet {
 			project = ""
@@ -76,6 +91,7 @@ func runLogs(ctx context.Context, o *options, f *logFlags) error {
 				_, err := fmt.Fprintf(os.Stdout, "%s\n", raw)
 				return err
 			}
+			lines.annotate(&l)
 			return printLine(os.Stdout, &l)
 		})
 	})
@@ -87,7 +103,7 @@ func printLine(w io.Writer, l *telemetry.Line) error {
 	if l.Project != "" && l.Project != "default" {
 		who = l.Project + "/" + who
 	}
-	what := term.Plain(l.Text)
+	what := paragraph(l.Text)
 	switch l.Kind {
 	case telemetry.KindAccess:
 		what = exchangeText(l)
@@ -104,7 +120,16 @@ func printLine(w io.Writer, l *telemetry.Line) error {
 	return err
 }
 
-// exchangeText is an access record in a line.
+// paragraph is Plain text of several lines, all but the first indented.
+func paragraph(text string) string {
+	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	for i := range lines {
+		lines[i] = term.Plain(lines[i])
+	}
+	return strings.Join(lines, "\n    ")
+}
+
+// exchangeText is an access record in a line; the function's log has the rest of a fault.
 func exchangeText(l *telemetry.Line) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s%s %d %s", l.Method, l.Host, l.Path, l.Status, time.Duration(l.DurationUS)*time.Microsecond)
@@ -115,7 +140,8 @@ func exchangeText(l *telemetry.Line) string {
 		fmt.Fprintf(&b, " refused: %s", l.Refused)
 	}
 	if l.Fault != "" {
-		fmt.Fprintf(&b, " FAULT %s", l.FaultError)
+		first, _, _ := strings.Cut(l.FaultError, "\n")
+		fmt.Fprintf(&b, " FAULT %s", first)
 	}
 	fmt.Fprintf(&b, " %s", l.RequestID)
 	return term.Plain(b.String())

@@ -102,6 +102,32 @@ func (w *world) logs(t *testing.T) {
 	}
 	w.selvage(t, "logs", "--request", line.RequestID).expect(t, exitOK, "I was asked", "GET talks.edge.localhost/path 200")
 	w.logsLive(t)
+	w.logsLines(t)
+}
+
+// logsLines names the lines of a deployed function: its code was taken apart, and its start-up kept.
+func (w *world) logsLines(t *testing.T) {
+	source := t.TempDir()
+	for name, text := range map[string]string{"go.mod": "module fails\n\ngo 1.26\n", "main.go": fails} {
+		if err := os.WriteFile(filepath.Join(source, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir := w.function(t, "fails", guesttest.GoGuest(t, source))
+	w.selvage(t, "deploy", "--wait", dir).expect(t, exitOK, "live")
+	if status, _ := w.get(t, request.HTTP2, "fails", "/"); status != 500 {
+		t.Fatalf("it answers %d", status)
+	}
+	w.selvage(t, "build", dir).expect(t, exitOK)
+	bundle := filepath.Join(dir, "fails.bundle")
+	w.selvage(t, "logs", "fails", "--symbols", bundle).expect(t, exitOK, "main.handle (function ", "main.go:9\n")
+	w.selvage(t, "logs", "fails", "--symbols", bundle, "--json").expect(t, exitUsage, "--json")
+	w.selvage(t, "logs", "fails", "--symbols", filepath.Join(dir, "selvage.toml")).expect(t, exitUsage, "neither a module nor a bundle")
+	plain := filepath.Join(dir, "plain.wasm")
+	if err := os.WriteFile(plain, guesttest.Guest(t, talks), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	w.selvage(t, "logs", "fails", "--symbols", plain).expect(t, exitUsage, "says nothing of its source")
 }
 
 // logsLive follows while a request is made.

@@ -66,7 +66,7 @@ type Trap struct {
 	Code        TrapCode
 	ExitStatus  int    // of TrapExit
 	Message     string // one line
-	Backtrace   string // one frame a line, the innermost first; may be empty
+	Backtrace   string // one frame a line, the innermost first: "0: name (function 7+0x1f)", the offset in the function's body; may be empty
 	GrowRefused bool   // a memory.grow was refused before, for the memory limit
 }
 

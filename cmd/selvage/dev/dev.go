@@ -58,6 +58,7 @@ type Server struct {
 	public *listen.Server
 	ports  guest.Ports
 	now    *pool.Function // the version that is served; nil: none yet
+	halves *halves        // of it
 	served chan error
 }
 
@@ -89,7 +90,7 @@ func Open(cfg Config) (s *Server, err error) {
 		return nil, err
 	}
 	s.log = telemetry.NewLog(cfg.Lines, telemetry.LogConfig{Place: place})
-	s.ports = guest.Ports{KV: s.kv, Fetch: s.fetch, Log: s.log}
+	s.ports = guest.Ports{KV: s.kv, Fetch: s.fetch} // Log is each version's
 	return s, s.listen(cfg)
 }
 

@@ -15,7 +15,8 @@ static void put_frame(FILE *f, size_t i, const wasm_frame_t *frame) {
 	const wasm_name_t *name = wasmtime_frame_func_name(frame);
 	fprintf(f, "%zu: ", i);
 	if (name) fprintf(f, "%.*s ", (int)(name->size < 200 ? name->size : 200), name->data);
-	fprintf(f, "(function %u, offset %#zx)\n", wasm_frame_func_index(frame), wasm_frame_module_offset(frame));
+	// From the begin of the body, which runtime/image does not change; runtime/symbol reads this.
+	fprintf(f, "(function %u+0x%zx)\n", wasm_frame_func_index(frame), wasm_frame_func_offset(frame));
 }
 
 static char *frames_text(const wasm_frame_vec_t *frames) {

@@ -248,7 +248,7 @@ void wasm_trap_message(const wasm_trap_t *, wasm_name_t *out);
 void wasm_trap_trace(const wasm_trap_t *, wasm_frame_vec_t *out);
 bool wasmtime_trap_code(const wasm_trap_t *, wasmtime_trap_code_t *code);
 uint32_t wasm_frame_func_index(const wasm_frame_t *);
-size_t wasm_frame_module_offset(const wasm_frame_t *);
+size_t wasm_frame_func_offset(const wasm_frame_t *);
 const wasm_name_t *wasmtime_frame_func_name(const wasm_frame_t *);
 void wasm_frame_vec_delete(wasm_frame_vec_t *);
 
