@@ -31,6 +31,7 @@ const (
 	OpFetchWait
 	OpRequestTrailers
 	OpResponseTrailers
+	OpWait
 	opEnd
 )
 
@@ -65,6 +66,8 @@ func Imports() []engine.Import {
 		f(abi.CallKVPut, i64, OpKVPut, inGo, i32, i32, i32, i32, i32, i64, i64),
 		f(abi.CallKVDelete, i64, OpKVDelete, inGo, i32, i32, i32, i64),
 		f(abi.CallKVList, i32, OpKVList, inGo, i32, i32, i32, i32, i32, i32, i32, i32),
+
+		f(abi.CallWait, i32, OpWait, inGo, i32, i32, i64),
 
 		f(abi.CallFetchStart, i32, OpFetchStart, inGo, i32, i32),
 		f(abi.CallFetchWrite, i32, OpFetchWrite, inGo, i32, i32, i32),
