@@ -79,9 +79,9 @@ func hostFetchRead(handle int32, buf unsafe.Pointer, size uint32) int32
 //go:noescape
 func hostFetchTrailers(handle int32, buf unsafe.Pointer, size uint32) int32
 
-//go:wasmimport selvage_v1 fetch_wait
+//go:wasmimport selvage_v1 wait
 //go:noescape
-func hostFetchWait(list unsafe.Pointer, count uint32, nanoseconds int64) int32
+func hostWait(list unsafe.Pointer, count uint32, nanoseconds int64) int32
 
 //go:wasmimport selvage_v1 fetch_close
 func hostFetchClose(handle int32) int32

@@ -22,9 +22,10 @@ const (
 
 // A waiter is a goroutine that waits for the host.
 type waiter struct {
-	handle int32
-	events uint32
-	ready  bool
+	handle   int32
+	events   uint32
+	deadline time.Time // zero: none
+	ready    bool
 }
 
 // waiting are those there are. There is one thread: whichever of them runs waits
@@ -34,11 +35,12 @@ var waiting []*waiter
 // idle is how many goroutines there are when a request's handler begins.
 var idle int
 
-// Slices of waiting while there are goroutines that wait for something else:
-// they may have timers, which the host does not know.
+// Slices of waiting, for there may be timers, which the host does not know: short
+// ones while a goroutine waits for something else, longer ones if nobody does.
 const (
 	firstSlice = time.Millisecond
 	lastSlice  = 16 * time.Millisecond
+	quietSlice = 256 * time.Millisecond
 )
 
 // alone reports whether the host may hold up this goroutine for as long as it
@@ -54,21 +56,24 @@ func alone(ctx context.Context) bool {
 // await returns when a call for one of events would not wait, or ctx is over.
 func await(ctx context.Context, handle int32, events uint32) error {
 	w := &waiter{handle: handle, events: events}
+	w.deadline, _ = ctx.Deadline()
 	waiting = append(waiting, w)
 	defer w.leave()
-	for slice := firstSlice; ; slice = min(2*slice, lastSlice) {
+	for slice := firstSlice; ; slice = min(2*slice, quietSlice) {
 		runtime.Gosched() // others may begin to wait, or take what has come, before this one waits for all
-		if w.ready {
+		switch err := ctx.Err(); {
+		case w.ready:
 			return nil
-		}
-		if anyReady() {
-			continue // it has not run yet
-		}
-		limit, err := patience(ctx, slice)
-		if err != nil {
+		case err != nil:
 			return err
+		case anyReady():
+			slice = firstSlice // it has not run yet
+		default:
+			w.wait(patience(slice))
 		}
-		w.wait(limit)
+		if !w.ready && !w.deadline.IsZero() && !time.Now().Before(w.deadline) {
+			return context.DeadlineExceeded // whose timer has not run yet
+		}
 	}
 }
 
@@ -105,25 +110,19 @@ func (w *waiter) wait(limit time.Duration) {
 	}
 }
 
-// patience is how long all goroutines may be held up; below 0: nobody minds.
-func patience(ctx context.Context, slice time.Duration) (time.Duration, error) {
-	if err := ctx.Err(); err != nil {
-		return 0, err
-	}
-	limit := time.Duration(-1)
+// patience is how long all goroutines may be held up: slice at most, and not
+// beyond the time that one of those waiting has.
+func patience(slice time.Duration) time.Duration {
+	limit := slice
 	if runtime.NumGoroutine() >= idle+len(waiting) { // idle counts the handler's own
-		limit = slice
+		limit = min(slice, lastSlice)
 	}
-	if deadline, ok := ctx.Deadline(); ok {
-		left := time.Until(deadline)
-		if left <= 0 {
-			return 0, context.DeadlineExceeded
-		}
-		if limit < 0 || left < limit {
-			limit = left
+	for _, w := range waiting {
+		if !w.deadline.IsZero() {
+			limit = min(limit, max(time.Until(w.deadline), 0))
 		}
 	}
-	return limit, nil
+	return limit
 }
 
 // leave takes w off the list.
