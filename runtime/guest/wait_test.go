@@ -154,6 +154,24 @@ func TestWaitEndsWithTheClient(t *testing.T) {
 	}
 }
 
+// TestWaitForASlowClient: the read that gives it up ends the context too.
+func TestWaitForASlowClient(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	prog := guesttest.Program(t, guesttest.Guest(t, waitText(`(drop (call $wait1 (i32.const 0) (i32.const 1) (i64.const -1)))`)))
+	x := &exchange{target: "/", body: readFunc(func([]byte) (int, error) {
+		cancel()
+		return 0, fault.New(fault.BodySlow, "", nil)
+	})}
+	_, err := runner.Run(ctx, prog, version(), guest.Ports{}, x)
+	if f := fault.Of(err); f == nil || f.Kind != fault.BodySlow {
+		t.Errorf("got %v", err)
+	}
+}
+
+type readFunc func([]byte) (int, error)
+
+func (f readFunc) Read(p []byte) (int, error) { return f(p) }
+
 // TestAnswersWhileTheBodyIsAwaited: a guest need not wait for what it waited for.
 func TestAnswersWhileTheBodyIsAwaited(t *testing.T) {
 	pending, end := io.Pipe()

@@ -116,6 +116,13 @@ func (s *Session) Do(ctx context.Context, ev *engine.Event) (int64, error) {
 	return 0, fault.New(fault.Internal, fmt.Sprintf("no native call has number %d", ev.Op), nil)
 }
 
+// ReadFault is how reading ahead of the guest failed, if it did. Call it once
+// the invocation's context is over: it waits for the read under way.
+func (s *Session) ReadFault() error {
+	s.in.join()
+	return s.in.err
+}
+
 // Close ends what the guest left under way and waits for it.
 func (s *Session) Close() {
 	if !s.in.idle() || !s.out.idle() {

@@ -57,6 +57,8 @@ var offers = map[string]http.HandlerFunc{
 	"/fetch/beside":   fetchBeside,
 	"/fetch/deadline": fetchDeadline,
 	"/fetch/trailer":  fetchTrailer,
+	"/fetch/trickle":  fetchTrickle,
+	"/fetch/aside":    fetchAside,
 
 	"/fetch":       fetch,
 	"/fetch/many":  fetchMany,
