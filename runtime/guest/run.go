@@ -276,7 +276,9 @@ func (i *invocation) trapped(t *engine.Trap) *fault.Error {
 }
 
 // kindOf sorts traps. A guest whose memory.grow was refused aborts in some way
-// of its own: unreachable, an exit, or a pointer it did not check.
+// of its own: unreachable, an exit, or a pointer it did not check. A refused
+// table.grow is not known of: wasmtime's C API sets the limit and tells of
+// nothing, so what the guest makes of the -1 is a Trap like others, or a Table.
 func kindOf(t *engine.Trap) fault.Kind {
 	switch t.Code {
 	case engine.TrapStack:
