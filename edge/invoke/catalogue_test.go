@@ -98,6 +98,8 @@ func pointers() []way {
 		"environment":    far + ` (i32.const 10)`,
 		"kv_open":        far + ` (i32.const 10)`,
 		"kv_get":         `(i32.const 0) (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 8) (i32.const 131060)`,
+		"kv_ask":         `(i32.const 0) ` + far + ` (i32.const 1)`,
+		"kv_take":        `(i32.const 1) (i32.const 0) (i32.const 8) (i32.const 131060)`,
 		"kv_list":        `(i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 9) ` + far + ` (i32.const 8)`,
 		"fetch_start":    `(i32.const 8) (i32.const -1)`,
 		"fetch_write":    `(i32.const 1) ` + far + ` (i32.const 10)`,
@@ -431,6 +433,8 @@ func refused(backend string) []refusal {
 		{fault.Ended, tells(``, `(call $fetch_read (i32.const 7) (i32.const 2000) (i32.const 10))`), function.Limits{}, -1, []string{"subrequest 7"}},
 		{fault.BadWait, tells(``, `(call $wait (i32.const 0) (i32.const 1) (i64.const 0))`), function.Limits{}, -1, []string{"entry 0 waits for 0x0"}},
 		{fault.KVOperations, tells(`(drop `+get+`)`, get), function.Limits{KVOperations: 1}, -8, []string{"limit 1", "limits.kv_operations"}},
+		{fault.KVNow, tells(`(loop $l (drop (call $kv_ask (i32.const 0) (i32.const 100) (i32.const 1))) (local.set $a (i32.add (local.get $a) (i32.const 1)))
+			(br_if $l (i32.lt_u (local.get $a) (i32.const 32))))`, `(call $kv_ask (i32.const 0) (i32.const 100) (i32.const 1))`), function.Limits{}, -8, []string{"limit 32"}},
 		{fault.KVDenied, `(data (i32.const 100) "orders")` + tells(``, `(call $kv_open (i32.const 100) (i32.const 6))`), function.Limits{}, -3, []string{`"orders"`, "kv"}},
 	}
 }

@@ -20,6 +20,7 @@ const (
 	Ended                             // a call on a body that has ended, or a handle that was given back or never was
 	BadWait                           // a wait for events that there are not, or for too many at once
 	KVOperations                      // one KV call more than a request may make
+	KVNow                             // one more at once, of those that go on beside the guest
 	KVDenied                          // a namespace that is not bound, or not for writing
 )
 
@@ -36,6 +37,7 @@ var refusals = [...]struct{ name, text, knob, status string }{
 	Ended:          {"ended", "a call on what has ended", "", "StatusState, StatusInvalid"},
 	BadWait:        {"bad-wait", "a wait that is not of the call's form", "", "StatusInvalid, StatusTooLarge"},
 	KVOperations:   {"kv-operations", "more KV calls than a request may make", "limits.kv_operations", "StatusLimit"},
+	KVNow:          {"kv-now", "more KV calls at once than a request may make", "", "StatusLimit"},
 	KVDenied:       {"kv-denied", "a KV namespace that is not bound, or not for writing", "kv", "StatusDenied"},
 }
 

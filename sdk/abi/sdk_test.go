@@ -44,6 +44,7 @@ var sameInSDK = map[string]string{
 	"WaitRead":          "waitRead",
 	"WaitWrite":         "waitWrite",
 	"WaitHead":          "waitHead",
+	"MaxAsks":           "maxAsks",
 	"MaxWaits":          "maxWaits",
 	"WaitSize":          "waitSize",
 	"WaitBytes":         "waitBytes",

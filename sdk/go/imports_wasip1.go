@@ -47,6 +47,14 @@ func hostKVOpen(name unsafe.Pointer, size uint32) int32
 //go:noescape
 func hostKVGet(ns int32, key unsafe.Pointer, keySize uint32, buf unsafe.Pointer, size uint32, entry unsafe.Pointer) int32
 
+//go:wasmimport selvage_v1 kv_ask
+//go:noescape
+func hostKVAsk(ns int32, key unsafe.Pointer, keySize uint32) int32
+
+//go:wasmimport selvage_v1 kv_take
+//go:noescape
+func hostKVTake(handle int32, buf unsafe.Pointer, size uint32, entry unsafe.Pointer) int32
+
 //go:wasmimport selvage_v1 kv_put
 //go:noescape
 func hostKVPut(ns int32, key unsafe.Pointer, keySize uint32, value unsafe.Pointer, size uint32, ttlMS, ifRevision int64) int64

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/selvage-edge/selvage/runtime/function"
+	"github.com/selvage-edge/selvage/runtime/hostcall"
 )
 
 // trickle is an origin of many answers, each of whose lines comes when it is let go.
@@ -204,4 +205,19 @@ func TestProxyBothWays(t *testing.T) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	t.Logf("%d of %d calls came back to Go", h.mu.usage.Crossings, h.mu.usage.HostCalls)
+}
+
+// TestGetsAtOnce: twenty goroutines get, and none is answered before all have
+// asked; one more gives up on an answer that does not come.
+func TestGetsAtOnce(t *testing.T) {
+	h, s := guestServer(t)
+	ns := hostcall.Namespace{Project: "default", Name: "store"}
+	for i := range 20 {
+		if _, err := h.kv.Put(t.Context(), ns, fmt.Sprint("meet", i), make([]byte, i*1000), hostcall.PutOptions{IfRevision: hostcall.AnyRevision}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, body := do(t, "GET", s.URL+"/kv-many", ""); body != "190000 true true" {
+		t.Errorf("got %q\n%s", body, h.log)
+	}
 }

@@ -71,9 +71,9 @@ func (s *Session) addFetch(f *fetch) int64 {
 	if s.fetches == nil {
 		s.fetches = map[int32]*fetch{}
 	}
-	s.lastFetch++
-	s.fetches[s.lastFetch] = f
-	return int64(s.lastFetch)
+	s.lastHandle++
+	s.fetches[s.lastHandle] = f
+	return int64(s.lastHandle)
 }
 
 // begin sends the request off.
@@ -334,7 +334,7 @@ func (s *Session) fetchRead(ctx context.Context, a args) (int64, error) {
 
 // fetchClose(h).
 func (s *Session) fetchClose(a args) (int64, error) {
-	if !s.dropFetch(a.i32(0)) {
+	if !s.dropFetch(a.i32(0)) && !s.dropAsk(a.i32(0)) {
 		return s.unknown(a.i32(0)), nil
 	}
 	return abi.StatusOK, nil

@@ -45,7 +45,8 @@ type Session struct {
 	kvOperations int
 	subrequests  int
 	fetches      map[int32]*fetch
-	lastFetch    int32    // handles are not given twice: one that was closed stays closed
+	asks         map[int32]*ask
+	lastHandle   int32    // handles are not given twice: one that was closed stays closed
 	in           inbound  // the request's body
 	out          outbound // the response's
 	bell         bell     // nil before the first fetch or wait
@@ -90,6 +91,10 @@ func (s *Session) Do(ctx context.Context, ev *engine.Event) (int64, error) {
 		return s.kvOpen(a)
 	case OpKVGet:
 		return s.kvGet(ctx, a)
+	case OpKVAsk:
+		return s.kvAsk(ctx, a)
+	case OpKVTake:
+		return s.kvTake(ctx, a)
 	case OpKVPut:
 		return s.kvPut(ctx, a)
 	case OpKVDelete:
@@ -132,6 +137,9 @@ func (s *Session) Close() {
 	}
 	for h := range s.fetches {
 		s.dropFetch(h)
+	}
+	for h := range s.asks {
+		s.dropAsk(h)
 	}
 }
 

@@ -123,12 +123,14 @@ func (s *Session) ready(list []interest) int {
 
 // isReady looks at all events of w. The calls on a handle that is not there do not wait.
 func (s *Session) isReady(w interest) bool {
-	f := s.fetches[w.handle]
+	f, q := s.fetches[w.handle], s.asks[w.handle]
 	switch {
 	case w.handle == abi.WaitExchange:
 		read := w.events&abi.WaitRead != 0 && s.readable()
 		write := w.events&abi.WaitWrite != 0 && s.out.ready()
 		return read || write || w.events&abi.WaitHead != 0
+	case q != nil:
+		return q.idle()
 	case f == nil:
 		return true
 	}

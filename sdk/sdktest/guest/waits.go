@@ -111,3 +111,30 @@ func fetchAside(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 }
+
+// kvMany gets twenty keys at once, one that is not there and one that is never answered.
+func kvMany(w http.ResponseWriter, r *http.Request) {
+	var group sync.WaitGroup
+	total, missing, late := 0, false, false
+	for i := range 20 {
+		group.Go(func() {
+			value, err := store.Get(r.Context(), fmt.Sprint("meet", i))
+			if err != nil {
+				panic(err)
+			}
+			total += len(value)
+		})
+	}
+	group.Go(func() {
+		_, err := store.Get(r.Context(), "missing")
+		missing = errors.Is(err, edge.ErrNotFound)
+	})
+	group.Go(func() {
+		ctx, cancel := context.WithTimeout(r.Context(), 30*time.Millisecond)
+		defer cancel()
+		_, err := store.Get(ctx, "never")
+		late = errors.Is(err, context.DeadlineExceeded)
+	})
+	group.Wait()
+	fmt.Fprint(w, total, " ", missing, " ", late)
+}
