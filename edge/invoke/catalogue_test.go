@@ -98,6 +98,8 @@ func pointers() []way {
 		"environment":    far + ` (i32.const 10)`,
 		"kv_open":        far + ` (i32.const 10)`,
 		"kv_get":         `(i32.const 0) (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 8) (i32.const 131060)`,
+		"kv_ask":         `(i32.const 0) ` + far + ` (i32.const 1)`,
+		"kv_take":        `(i32.const 1) (i32.const 0) (i32.const 8) (i32.const 131060)`,
 		"kv_list":        `(i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 9) ` + far + ` (i32.const 8)`,
 		"fetch_start":    `(i32.const 8) (i32.const -1)`,
 		"fetch_write":    `(i32.const 1) ` + far + ` (i32.const 10)`,
@@ -105,6 +107,7 @@ func pointers() []way {
 		"fetch_read":     `(i32.const 1) ` + far + ` (i32.const 10)`,
 		"fetch_trailers": `(i32.const 1) ` + far + ` (i32.const 10)`,
 		"fetch_wait":     `(i32.const -4) (i32.const 2) (i64.const 0)`,
+		"wait":           `(i32.const -8) (i32.const 2) (i64.const 0)`,
 	} {
 		all = append(all, way{kind: fault.Pointer, name: "pointer-" + name, text: handle(`(drop (call $` + name + ` ` + call + `))`), limit: "outside"})
 	}
@@ -428,7 +431,10 @@ func refused(backend string) []refusal {
 		{fault.LargeAnswer, subrequest("GET", backend+"/large") + tells(`(local.set $a (call $start)) (drop (call $fetch_read (local.get $a) (i32.const 2000) (i32.const 100)))`,
 			`(call $fetch_read (local.get $a) (i32.const 2000) (i32.const 1000))`), function.Limits{SubrequestBody: 500}, -6, []string{"500 bytes", "limits.subrequest_body"}},
 		{fault.Ended, tells(``, `(call $fetch_read (i32.const 7) (i32.const 2000) (i32.const 10))`), function.Limits{}, -1, []string{"subrequest 7"}},
+		{fault.BadWait, tells(``, `(call $wait (i32.const 0) (i32.const 1) (i64.const 0))`), function.Limits{}, -1, []string{"entry 0 waits for 0x0"}},
 		{fault.KVOperations, tells(`(drop `+get+`)`, get), function.Limits{KVOperations: 1}, -8, []string{"limit 1", "limits.kv_operations"}},
+		{fault.KVNow, tells(`(loop $l (drop (call $kv_ask (i32.const 0) (i32.const 100) (i32.const 1))) (local.set $a (i32.add (local.get $a) (i32.const 1)))
+			(br_if $l (i32.lt_u (local.get $a) (i32.const 32))))`, `(call $kv_ask (i32.const 0) (i32.const 100) (i32.const 1))`), function.Limits{}, -8, []string{"limit 32"}},
 		{fault.KVDenied, `(data (i32.const 100) "orders")` + tells(``, `(call $kv_open (i32.const 100) (i32.const 6))`), function.Limits{}, -3, []string{`"orders"`, "kv"}},
 	}
 }

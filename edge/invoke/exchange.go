@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/selvage-edge/selvage/edge/telemetry"
@@ -27,23 +28,27 @@ type exchange struct {
 	version *function.Version
 	meta    telemetry.Meta
 	body    io.ReadCloser // nil: no body
-	bodyEnd bool          // it was read to its end
+	bodyEnd atomic.Bool   // it was read to its end
 	invited bool          // the client was told to send it
 
 	// The answer. Its head is held back until bytes must go, so that a fault
 	// before that still becomes a status.
 	head      answerHead
 	hasHead   bool
-	committed bool
+	committed atomic.Bool
 	length    [1]string     // the Content-Length header's value
 	written   int64         // body bytes the guest gave
 	trailers  []native.Pair // named as net/http wants them
+
+	// heads is held while the answer's header is touched: the body may be read
+	// meanwhile, and a read that fails has something to say there too.
+	heads sync.Mutex
 
 	mu struct {
 		sync.Mutex
 		interrupted bool
 		reading     bool
-		writing     bool
+		writing     int // one at most, and an invitation beside it
 		patience    patience
 	}
 }
@@ -53,7 +58,8 @@ func newExchange(w http.ResponseWriter, r *http.Request, v *function.Version, m 
 	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
 		return x
 	}
-	x.body = http.MaxBytesReader(w, r.Body, v.Limits.WithDefaults().RequestBody)
+	// Without w: it would touch the header, from whatever goroutine reads.
+	x.body = http.MaxBytesReader(nil, r.Body, v.Limits.WithDefaults().RequestBody)
 	return x
 }
 
@@ -99,7 +105,9 @@ func (x *exchange) ReadBody(p []byte) (int, error) {
 		return 0, err
 	}
 	n, err := x.body.Read(p)
-	x.bodyEnd = x.bodyEnd || err == io.EOF
+	if err == io.EOF {
+		x.bodyEnd.Store(true)
+	}
 	x.endRead(n)
 	if n > 0 || err == nil || err == io.EOF {
 		return n, dropAfterBytes(n, err)
@@ -110,7 +118,7 @@ func (x *exchange) ReadBody(p []byte) (int, error) {
 // invite sends the 100 that a client waits for with its body (RFC 9110 §10.1.1).
 // net/http does so by itself; http3 leaves it to the handler.
 func (x *exchange) invite() error {
-	if x.r.ProtoMajor != 3 || x.invited || x.committed {
+	if x.r.ProtoMajor != 3 || x.invited {
 		return nil
 	}
 	x.invited = true
@@ -132,6 +140,7 @@ func (x *exchange) readFault(err error) error {
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):
+		x.hangUp()
 		return x.tooLarge(err)
 	case x.late():
 		return x.slow(err)
@@ -139,6 +148,16 @@ func (x *exchange) readFault(err error) error {
 		return fault.New(fault.Canceled, "while its body was read", err)
 	}
 	return fault.New(fault.BodyBroken, "", err)
+}
+
+// hangUp has the connection end with this exchange: or net/http waits for the
+// rest of the request before it answers.
+func (x *exchange) hangUp() {
+	x.heads.Lock()
+	defer x.heads.Unlock()
+	if x.r.ProtoMajor == 1 && !x.committed.Load() {
+		x.w.Header().Set("Connection", "close")
+	}
 }
 
 // brokenOff tells a connection that ended from a body that is not well-formed:
@@ -176,10 +195,15 @@ func (x *exchange) inform(head answerHead) error {
 	if !x.r.ProtoAtLeast(1, 1) {
 		return nil
 	}
-	if err := x.begin(&x.mu.writing); err != nil {
+	if err := x.beginWrite(); err != nil {
 		return err
 	}
-	defer x.end(&x.mu.writing)
+	defer x.endWrite()
+	x.heads.Lock()
+	defer x.heads.Unlock()
+	if x.committed.Load() {
+		return nil
+	}
 	dst := x.w.Header()
 	before := dst.Clone()
 	head.apply(dst)
@@ -199,19 +223,17 @@ func (x *exchange) WriteBody(p []byte) error {
 	if err := x.count(p); err != nil {
 		return err
 	}
-	x.duplex()
-	x.commit()
+	x.commit(true)
 	return x.send(p)
 }
 
 // Flush sends the head and what was written.
 func (x *exchange) Flush() error {
-	if err := x.begin(&x.mu.writing); err != nil {
+	if err := x.beginWrite(); err != nil {
 		return err
 	}
-	defer x.end(&x.mu.writing)
-	x.duplex()
-	x.commit()
+	defer x.endWrite()
+	x.commit(true)
 	if x.r.Method == http.MethodHead && x.r.ProtoMajor == 2 {
 		return nil // it would end the stream, and with it the guest: net/http takes both for one
 	}
@@ -231,10 +253,10 @@ func (x *exchange) Finish(p []byte) error {
 		return badResponse("content-length %d, but the body has %d bytes", x.head.declared, x.written)
 	}
 	x.trail()
-	if !x.committed && x.head.declared < 0 && len(x.trailers) == 0 && x.lengthKnown(p) {
+	if !x.committed.Load() && x.head.declared < 0 && len(x.trailers) == 0 && x.lengthKnown(p) {
 		x.head.declared = int64(len(p))
 	}
-	x.commit()
+	x.commit(x.reading())
 	if len(p) == 0 {
 		return nil
 	}
@@ -270,7 +292,7 @@ func (x *exchange) count(p []byte) error {
 // again it does not look where the request ends before it takes the next one
 // from the connection, so the connection has to end with this exchange.
 func (x *exchange) duplex() {
-	if x.committed || x.body == nil || x.bodyEnd || x.r.ProtoMajor != 1 {
+	if x.body == nil || x.bodyEnd.Load() || x.r.ProtoMajor != 1 {
 		return
 	}
 	if x.control().EnableFullDuplex() == nil {
@@ -278,13 +300,26 @@ func (x *exchange) duplex() {
 	}
 }
 
+// reading reports whether the body is being read: by the node, ahead of a guest
+// that has returned meanwhile.
+func (x *exchange) reading() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.mu.reading
+}
+
 // commit hands the head to the connection. From here on a fault can only break
-// the answer off.
-func (x *exchange) commit() {
-	if x.committed {
+// the answer off. readOn says that the body may still be read.
+func (x *exchange) commit(readOn bool) {
+	if x.committed.Load() {
 		return
 	}
-	x.committed = true
+	x.heads.Lock()
+	defer x.heads.Unlock()
+	if readOn {
+		x.duplex()
+	}
+	x.committed.Store(true)
 	x.head.apply(x.w.Header())
 	if x.head.declared >= 0 && x.head.status != http.StatusNoContent && x.head.status != http.StatusNotModified {
 		// A 204 must not say a length (RFC 9110 §8.6), a 304 need not, and clients are known to wait for its body.
@@ -298,10 +333,10 @@ func (x *exchange) send(p []byte) error {
 	if x.bodyless() {
 		return nil
 	}
-	if err := x.begin(&x.mu.writing); err != nil {
+	if err := x.beginWrite(); err != nil {
 		return err
 	}
-	defer x.end(&x.mu.writing)
+	defer x.endWrite()
 	if x.r.ProtoMajor == 2 {
 		// p is lent by a guest. When a stream is reset, net/http's HTTP/2 comes
 		// back from Write while its connection still reads p: by then p may be
@@ -325,7 +360,7 @@ func (x *exchange) Interrupt() {
 	if x.mu.reading {
 		_ = x.control().SetReadDeadline(longPast) // not supported: the read ends with the client
 	}
-	if x.mu.writing {
+	if x.mu.writing > 0 {
 		_ = x.control().SetWriteDeadline(longPast)
 		if x.body != nil && x.r.ProtoMajor == 1 {
 			// net/http reads what is left of the request before it sends a head.
@@ -334,25 +369,28 @@ func (x *exchange) Interrupt() {
 	}
 }
 
-// begin marks a wait on the connection, which Interrupt may cut short. The
+// beginWrite marks a wait on the connection, which Interrupt may cut short. The
 // write deadline is touched only in the middle of a write: a TLS connection
 // whose write timed out is of no more use, and a fault still needs its status sent.
-func (x *exchange) begin(waiting *bool) error {
+func (x *exchange) beginWrite() error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.beginLocked(waiting)
-}
-
-func (x *exchange) beginLocked(waiting *bool) error {
-	if x.mu.interrupted {
-		return fault.New(fault.Canceled, "", context.Canceled)
+	if err := x.interruptedLocked(); err != nil {
+		return err
 	}
-	*waiting = true
+	x.mu.writing++
 	return nil
 }
 
-func (x *exchange) end(waiting *bool) {
+func (x *exchange) endWrite() {
 	x.mu.Lock()
-	*waiting = false
+	x.mu.writing--
 	x.mu.Unlock()
+}
+
+func (x *exchange) interruptedLocked() error {
+	if x.mu.interrupted {
+		return fault.New(fault.Canceled, "", context.Canceled)
+	}
+	return nil
 }

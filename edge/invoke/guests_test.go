@@ -69,6 +69,9 @@ func (n *node) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// awaits has the request's body read ahead.
+const awaits = `(i32.store (i32.const 70004) (i32.const 1)) (drop (call $wait (i32.const 70000) (i32.const 1) (i64.const 0)))`
+
 // guests are the bodies of handle, by path.
 var guests = map[string]struct {
 	text   string
@@ -81,6 +84,20 @@ var guests = map[string]struct {
 			(if (i32.gt_s (local.get $n) (i32.const 0)) (then
 				(drop (call $response_write (i32.const 0) (local.get $n)))
 				(br $l))))`), limits: function.Limits{CPU: 30 * time.Second, Wall: 5 * time.Minute}},
+	"/echo-behind": {text: handle(`(local $n i32)
+		(i32.store (i32.const 70004) (i32.const 1)) (i32.store (i32.const 70012) (i32.const 2))
+		(loop $l
+			(drop (call $wait (i32.const 70000) (i32.const 1) (i64.const -1)))
+			(local.set $n (call $request_read (i32.const 0) (i32.const 65536)))
+			(if (i32.gt_s (local.get $n) (i32.const 0)) (then
+				(drop (call $wait (i32.const 70008) (i32.const 1) (i64.const -1)))
+				(drop (call $response_write (i32.const 0) (local.get $n)))
+				(br $l))))`), limits: function.Limits{CPU: 30 * time.Second, Wall: 5 * time.Minute}},
+	"/awaits":       {text: handle(awaits + `(drop (call $response_write (i32.const 0) (i32.const 5)))`)},
+	"/awaits-much":  {text: handle(awaits + `(drop (call $response_write (i32.const 0) (i32.const 16000)))`)},
+	"/awaits-more":  {text: handle(awaits + `(drop (call $response_write (i32.const 0) (i32.const 40000)))`)},
+	"/awaits-traps": {text: handle(awaits + `(unreachable)`)},
+
 	"/split":  {text: answer(200, "x", "X-A", "b\r\nSet-Cookie: c=d")},
 	"/short":  {text: answer(200, "x", "Content-Length", "10")},
 	"/status": {text: answer(700, "x")},
@@ -245,12 +262,17 @@ func TestGuestsOverHTTP(t *testing.T) {
 }
 
 func TestGuestsStreamBothWays(t *testing.T) {
+	t.Run("in turn", func(t *testing.T) { streamBothWays(t, "/echo") })
+	t.Run("behind", func(t *testing.T) { streamBothWays(t, "/echo-behind") })
+}
+
+func streamBothWays(t *testing.T, path string) {
 	const size = 64 << 20
 	each(t, func(t *testing.T, n *node, c http.RoundTripper) {
 		var before, after runtime.MemStats
 		runtime.GC()
 		runtime.ReadMemStats(&before)
-		r := request(t.Context(), t, "POST", "/echo", io.LimitReader(ones{}, size))
+		r := request(t.Context(), t, "POST", path, io.LimitReader(ones{}, size))
 		res, err := c.RoundTrip(r)
 		if err != nil {
 			t.Fatal(err)
@@ -388,6 +410,30 @@ func TestManyAtOnce(t *testing.T) {
 		}
 		all.Wait()
 		for range 50 {
+			n.record(t)
+		}
+	})
+}
+
+// TestAnswersWhileTheBodyIsAwaited: a client that sends none of its request is
+// answered in full, though the node is reading ahead of the guest.
+func TestAnswersWhileTheBodyIsAwaited(t *testing.T) {
+	each(t, func(t *testing.T, n *node, c http.RoundTripper) {
+		for _, w := range []struct {
+			path         string
+			status, size int
+		}{{"/awaits", 200, 5}, {"/awaits-much", 200, 16000}, {"/awaits-more", 200, 40000}, {"/awaits-traps", 500, -1}} {
+			never, end := io.Pipe()
+			res, err := c.RoundTrip(request(t.Context(), t, "POST", w.path, never))
+			if err != nil {
+				t.Fatal(w.path, err)
+			}
+			body, err := io.ReadAll(res.Body)
+			res.Body.Close()
+			end.Close()
+			if err != nil || res.StatusCode != w.status || w.size >= 0 && len(body) != w.size {
+				t.Errorf("%s: got %d, %d bytes, %v", w.path, res.StatusCode, len(body), err)
+			}
 			n.record(t)
 		}
 	})

@@ -26,12 +26,16 @@ type patience struct {
 	late  bool        // the read under way was ended by it
 }
 
-// beginRead is begin for reading, with the clock running.
+// beginRead marks a wait for the body, which Interrupt may cut short, with the
+// clock running.
 func (x *exchange) beginRead() error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if err := x.beginLocked(&x.mu.reading); err != nil || x.committed {
+	if err := x.interruptedLocked(); err != nil {
 		return err
+	}
+	if x.mu.reading = true; x.committed.Load() {
+		return nil
 	}
 	p := &x.mu.patience
 	p.since = time.Now()
@@ -52,11 +56,11 @@ func (x *exchange) endRead(n int) {
 	defer x.mu.Unlock()
 	x.mu.reading = false
 	p := &x.mu.patience
-	if x.committed || p.timer == nil {
+	if x.committed.Load() || p.timer == nil {
 		return
 	}
 	p.left = min(p.left-time.Since(p.since)+time.Duration(n)*(time.Second/BodyRate), BodyGrace)
-	if x.bodyEnd {
+	if x.bodyEnd.Load() {
 		p.timer.Stop()
 	}
 }
@@ -67,7 +71,7 @@ func (x *exchange) lookAtRead() {
 	defer x.mu.Unlock()
 	p := &x.mu.patience
 	p.set = false
-	if !x.mu.reading || x.mu.interrupted || x.committed {
+	if !x.mu.reading || x.mu.interrupted || x.committed.Load() {
 		return
 	}
 	if left := p.left - time.Since(p.since); left > 0 {
@@ -88,9 +92,7 @@ func (x *exchange) late() bool {
 
 // slow is the fault of a client that was not waited for any longer.
 func (x *exchange) slow(cause error) *fault.Error {
-	if x.r.ProtoMajor == 1 && !x.committed {
-		x.w.Header().Set("Connection", "close") // or net/http waits for the rest before it answers
-	}
+	x.hangUp()
 	return &fault.Error{Kind: fault.BodySlow, Limit: fault.BodySlow.Fixed(), Cause: cause}
 }
 

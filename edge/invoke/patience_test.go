@@ -75,7 +75,7 @@ func TestPatience(t *testing.T) {
 				c.body.woken = make(chan struct{})
 				r := httptest.NewRequest("POST", "/", &c.body)
 				x := newExchange(deadlined{httptest.NewRecorder(), &c.body}, r, &answer(200, "").version, telemetry.Meta{})
-				x.committed = c.begun
+				x.committed.Store(c.begun)
 				defer x.forget()
 				begin, p := time.Now(), make([]byte, 1<<20)
 				var err error

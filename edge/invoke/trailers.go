@@ -16,7 +16,7 @@ type trailed interface{ Trailer() http.Header }
 
 // RequestTrailers encodes what came after the body.
 func (x *exchange) RequestTrailers() (list []byte, ended bool) {
-	if x.body != nil && !x.bodyEnd {
+	if x.body != nil && !x.bodyEnd.Load() {
 		return nil, false
 	}
 	trailer := x.r.Trailer
@@ -61,6 +61,8 @@ func (x *exchange) SetTrailers(list []byte) error {
 // trail leaves the trailers where net/http and http3 look for them. Before the
 // head is sent, so that HTTP/1.1 chooses chunks, which alone have a place for them.
 func (x *exchange) trail() {
+	x.heads.Lock()
+	defer x.heads.Unlock()
 	h := x.w.Header()
 	for _, p := range x.trailers {
 		h[p.Name] = append(h[p.Name], p.Value)

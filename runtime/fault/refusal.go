@@ -18,7 +18,9 @@ const (
 	BadSubrequest                     // a subrequest that is not HTTP: method, URL, header name or value
 	LargeAnswer                       // a subrequest's response beyond its limit
 	Ended                             // a call on a body that has ended, or a handle that was given back or never was
+	BadWait                           // a wait for events that there are not, or for too many at once
 	KVOperations                      // one KV call more than a request may make
+	KVNow                             // one more at once, of those that go on beside the guest
 	KVDenied                          // a namespace that is not bound, or not for writing
 )
 
@@ -33,7 +35,9 @@ var refusals = [...]struct{ name, text, knob, status string }{
 	BadSubrequest:  {"bad-subrequest", "a subrequest that is not HTTP", "", "StatusInvalid"},
 	LargeAnswer:    {"large-answer", "a subrequest's response beyond its limit", "limits.subrequest_body", "StatusTooLarge"},
 	Ended:          {"ended", "a call on what has ended", "", "StatusState, StatusInvalid"},
+	BadWait:        {"bad-wait", "a wait that is not of the call's form", "", "StatusInvalid, StatusTooLarge"},
 	KVOperations:   {"kv-operations", "more KV calls than a request may make", "limits.kv_operations", "StatusLimit"},
+	KVNow:          {"kv-now", "more KV calls at once than a request may make", "", "StatusLimit"},
 	KVDenied:       {"kv-denied", "a KV namespace that is not bound, or not for writing", "kv", "StatusDenied"},
 }
 

@@ -22,8 +22,9 @@ type Ports struct {
 }
 
 // Exchange is what the guest's request and its answer ride on. Its methods are
-// called from one goroutine at a time and may wait. An error ends the
-// invocation: a *fault.Error as that fault, any other as an internal one.
+// called from one goroutine at a time, but for ReadBody, which another may be in
+// meanwhile, and may wait. An error ends the invocation: a *fault.Error as that
+// fault, any other as an internal one.
 type Exchange interface {
 	// RequestID names the exchange in the function's log.
 	RequestID() string

@@ -171,8 +171,14 @@ func (i *invocation) charge(ctx context.Context) *fault.Error {
 	return nil
 }
 
-// ended says why the invocation's context is over.
+// ended says why the invocation's context is over. A client that is too slow for
+// a read ahead of the guest is the reason, whatever the guest does meanwhile:
+// net/http ends the context of HTTP/1 with any read that fails.
 func (i *invocation) ended(ctx context.Context) *fault.Error {
+	var slow *fault.Error
+	if errors.As(i.session.ReadFault(), &slow) && slow.Kind == fault.BodySlow {
+		return slow
+	}
 	if cause := context.Cause(ctx); cause != errWall {
 		return fault.New(fault.Canceled, "", cause)
 	}
@@ -270,7 +276,9 @@ func (i *invocation) trapped(t *engine.Trap) *fault.Error {
 }
 
 // kindOf sorts traps. A guest whose memory.grow was refused aborts in some way
-// of its own: unreachable, an exit, or a pointer it did not check.
+// of its own: unreachable, an exit, or a pointer it did not check. A refused
+// table.grow is not known of: wasmtime's C API sets the limit and tells of
+// nothing, so what the guest makes of the -1 is a Trap like others, or a Table.
 func kindOf(t *engine.Trap) fault.Kind {
 	switch t.Code {
 	case engine.TrapStack:

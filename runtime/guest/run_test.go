@@ -49,6 +49,8 @@ func TestEveryWayToFail(t *testing.T) {
 		{"grows a table and goes outside", `(table $t 1 funcref) (func $f) (elem (i32.const 0) $f)` + handle(`
 			(loop $l (br_if $l (i32.ne (table.grow $t (ref.null func) (i32.const 1000)) (i32.const -1))))
 			(table.set $t (i32.const 200000) (ref.null func))`), fault.Table, "131072 elements", ""},
+		{"grows a table and gives up", `(table $t 1 funcref)` + handle(`
+			(loop $l (br_if $l (i32.ne (table.grow $t (ref.null func) (i32.const 1000)) (i32.const -1)))) (unreachable)`), fault.Trap, "", ""},
 		{"floods the node with calls", handle(`(loop $l (drop (call $kv_open (i32.const 0) (i32.const 0))) (br $l))`), fault.Calls, "500 calls", "limits.host_calls"},
 		{"unreachable", handle(`(unreachable)`), fault.Trap, "", ""},
 		{"divides by zero", handle(`(drop (i32.div_u (i32.const 1) (i32.const 0)))`), fault.Trap, "", ""},

@@ -32,6 +32,7 @@ type exchange struct {
 	trailers  []byte
 	finished  bool
 	interrupt func()
+	hold      func() // nil, or called before the body is written
 }
 
 var _ guest.Exchange = (*exchange)(nil)
@@ -45,7 +46,12 @@ func (x *exchange) AppendHead(b []byte) []byte {
 
 func (x *exchange) HasBody() bool { return x.body != nil }
 
-func (x *exchange) ReadBody(p []byte) (int, error) { return x.body.Read(p) }
+func (x *exchange) ReadBody(p []byte) (int, error) {
+	if x.body == nil {
+		return 0, io.EOF
+	}
+	return x.body.Read(p)
+}
 
 func (x *exchange) WriteHead(status int, headers []byte) error {
 	if status < 200 {
@@ -63,8 +69,15 @@ func (x *exchange) WriteHead(status int, headers []byte) error {
 	return nil
 }
 
-func (x *exchange) WriteBody(p []byte) error { x.out.Write(p); return nil }
-func (x *exchange) Flush() error             { x.flushes++; return nil }
+func (x *exchange) WriteBody(p []byte) error {
+	if x.hold != nil && len(p) > 0 {
+		x.hold()
+	}
+	x.out.Write(p)
+	return nil
+}
+
+func (x *exchange) Flush() error { x.flushes++; return nil }
 
 func (x *exchange) Finish(p []byte) error {
 	x.out.Write(p)

@@ -102,6 +102,12 @@ const (
 	// kv_get(ns i32, key i32, key_len i32, buf i32, cap i32, entry i32) -> i32: writes the entry header at
 	// entry and up to cap bytes of the value at buf; StatusOK, StatusTooSmall (header written, no value), StatusNotFound.
 	CallKVGet = "kv_get"
+	// kv_ask(ns i32, key i32, key_len i32) -> i32: begins a kv_get and returns a handle at once, one that fetch_start does not
+	// give; StatusLimit if MaxAsks are not taken yet. wait has it ready, whatever its events, when kv_take would answer at once.
+	CallKVAsk = "kv_ask"
+	// kv_take(h i32, buf i32, cap i32, entry i32) -> i32: waits for the answer, which is kv_get's; the handle is given back
+	// unless it is StatusTooSmall. fetch_close gives it back too.
+	CallKVTake = "kv_take"
 	// kv_put(ns, key, key_len, value, value_len i32, ttl_ms i64, if_revision i64) -> i64: the new revision.
 	// ttl_ms 0 is forever. if_revision -1 is unconditional, 0 "only if absent", else "only at that revision" (StatusConflict).
 	CallKVPut = "kv_put"
@@ -124,9 +130,17 @@ const (
 	CallFetchTrailers = "fetch_trailers"
 	// fetch_wait(list i32, count i32, nanoseconds i64) -> i32: waits until fetch_head of one of the handles
 	// (count u32 values at list, at most 64) would answer at once, and returns that one's place in the list, the lowest if
-	// several would; count when the time is over first. Below 0 there is no such time. A guest with several threads
-	// of its own goes on with one of them meanwhile, as no other call lets it.
+	// several would; count when the time is over first. Below 0 there is no such time. For guests from before wait.
 	CallFetchWait = "fetch_wait"
+	// wait(list i32, count i32, nanoseconds i64) -> i32: waits until one of count entries at list is ready, and returns that one's
+	// place in the list, the lowest if several are; count when the time is over first. Below 0 there is no such time. An entry is
+	// i32 handle, of fetch_start, kv_ask or WaitExchange, and u32 events, of which any may be ready: WaitRead, request_read or
+	// fetch_read would answer at once; WaitWrite, response_write, response_flush or fetch_write would; WaitHead, fetch_head
+	// would. A call that would fail is ready. All entries get under way meanwhile, for the node reads up to 16 KiB of each body ahead
+	// of a guest that waits for it, and the first write of up to WaitBytes (or flush) after its entry was ready goes on behind the
+	// guest: how it ended shows at the next. A guest with several threads of its own goes on with one of them after each wait.
+	// StatusTooLarge for more than MaxWaits entries, StatusInvalid for events that there are not.
+	CallWait = "wait"
 	// fetch_close(h i32) -> i32: gives the handle back; cancels what is still under way.
 	CallFetchClose = "fetch_close"
 )
@@ -161,6 +175,24 @@ const (
 
 // Flags of the request head and of fetch requests.
 const FlagBody = 1
+
+// WaitExchange is the handle of the request and its response, in wait.
+const WaitExchange = 0
+
+// Events of wait.
+const (
+	WaitRead  = 1
+	WaitWrite = 2
+	WaitHead  = 4
+)
+
+// Bounds of wait, and of what is waited for.
+const (
+	MaxAsks   = 32
+	MaxWaits  = 256
+	WaitSize  = 8        // bytes of an entry
+	WaitBytes = 32 << 10 // the largest write that goes on behind the guest
+)
 
 // KVEntrySize is the size of the entry header kv_get writes, in bytes.
 const KVEntrySize = 24

@@ -42,9 +42,15 @@
 //
 // # What waits
 //
-// A guest has one thread. A call that waits for the host (reading a body,
-// writing to a slow client, KV, an outbound response) stops all goroutines of
-// this request until it is answered; other requests are not affected, and no
-// processor time is charged. Outbound requests that several goroutines start
-// are under way at the same time: see [Transport].
+// A guest has one thread; other requests are not affected by what it does, and
+// no processor time is charged while it waits. Goroutines of one request wait for
+// the host side by side: for the request's body, for a slow client to take the
+// answer, for KV gets, for subrequests' heads and bodies in both directions (see
+// [Transport]).
+// The timers of a request run meanwhile, late by up to 16 ms, or 256 ms if all its
+// goroutines wait for the host. Other KV calls than gets stop all goroutines of
+// their request until they are answered.
+//
+// A request whose handler starts no goroutine pays nothing for this: its calls
+// wait by themselves.
 package edge

@@ -7,12 +7,13 @@ import "net/http"
 // http.DefaultTransport, so http.Get and http.DefaultClient use it.
 //
 // A request is under way from the moment its head is known, so requests that
-// several goroutines make run side by side, up to the function's limit. Each
-// one's body is sent before its response is read. Bodies stream in both
-// directions. While requests wait for their response's head the function's other
-// goroutines go on, its timers run (late by up to 16 ms) and a context that ends is
-// noticed; sending and reading a body each wait for all of them. A response's
-// Trailer is there once its body was read to the end.
+// several goroutines make run side by side, up to the function's limit, and so do
+// their bodies in both directions. A body that is in memory (GetBody is set) is
+// sent before the response is waited for; any other, a handler's own request's
+// say, by a goroutine beside it, which may still send while the response is read:
+// if it breaks off the subrequest is cancelled. A context that ends is noticed
+// while its request waits. A response's Trailer is there once its body was read to
+// the end.
 //
 // A function without http.Client can have a smaller module: the build tag
 // edge_noclient (go build -tags edge_noclient) leaves http.DefaultTransport alone,

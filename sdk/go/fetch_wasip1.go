@@ -14,9 +14,6 @@ import (
 // RoundTrip makes one request and returns when its response head is there.
 func (Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := roundTrip(r)
-	if r.Body != nil {
-		_ = r.Body.Close() // the RoundTripper's duty, whatever happened
-	}
 	if err == nil {
 		return resp, nil
 	}
@@ -27,23 +24,31 @@ func (Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 func roundTrip(r *http.Request) (*http.Response, error) {
-	if err := r.Context().Err(); err != nil {
+	s, err := startFetch(r)
+	if err != nil {
+		if r.Body != nil {
+			_ = r.Body.Close() // the RoundTripper's duty, whatever happened
+		}
 		return nil, err
 	}
-	hasBody := r.Body != nil && r.Body != http.NoBody
-	h := subrequest(hostFetchStart(of(encodeFetch(r, hasBody))))
-	if err := failure(int32(h)); err != nil {
-		return nil, err
-	}
-	resp, err := h.exchange(r, hasBody)
+	resp, err := s.exchange()
 	if err == nil {
 		err = r.Context().Err()
 	}
 	if err != nil {
-		h.close()
+		s.close()
 		return nil, err
 	}
 	return resp, nil
+}
+
+func startFetch(r *http.Request) (*subrequest, error) {
+	if err := r.Context().Err(); err != nil {
+		return nil, err
+	}
+	s := &subrequest{r: r, hasBody: r.Body != nil && r.Body != http.NoBody}
+	s.handle = hostFetchStart(of(encodeFetch(r, s.hasBody)))
+	return s, failure(s.handle)
 }
 
 // encodeFetch writes the fetch request of sdk/abi.
@@ -74,31 +79,54 @@ func encodeFetch(r *http.Request, hasBody bool) []byte {
 	return appendU32(append(b, headers.bytes()...), flags)
 }
 
-// A subrequest is the host's handle of one.
-type subrequest int32
+// A subrequest is one under way, and in the end its response's body.
+type subrequest struct {
+	handle   int32 // the host's
+	r        *http.Request
+	hasBody  bool
+	response *http.Response // gets its Trailer at the end
+	closed   bool
+	broken   error // why the request's body could not be sent
+	err      error // of Read: sticky
+}
 
-func (h subrequest) exchange(r *http.Request, hasBody bool) (*http.Response, error) {
-	if hasBody {
-		if err := h.send(r.Body); err != nil {
+// exchange sends the body and waits for the response's head. A body that is in
+// memory is sent first: it waits for nothing but the backend.
+func (s *subrequest) exchange() (*http.Response, error) {
+	switch {
+	case !s.hasBody:
+	case s.r.GetBody == nil:
+		go s.sendBeside()
+	default:
+		if err := s.send(); err != nil {
 			return nil, err
 		}
 	}
-	return h.response(r)
+	return s.await()
+}
+
+// sendBeside cancels what would otherwise look whole to the backend.
+func (s *subrequest) sendBeside() {
+	if err := s.send(); err != nil && !s.closed {
+		s.broken = err
+		s.close()
+	}
 }
 
 // send streams the request's body. A backend that answers without taking all of
 // it closes the body: that is no failure, its answer tells more.
-func (h subrequest) send(body io.Reader) error {
+func (s *subrequest) send() error {
+	defer s.r.Body.Close() // the RoundTripper's duty, whatever happens
 	buf := make([]byte, 16<<10)
 	for {
-		n, err := body.Read(buf)
+		n, err := s.r.Body.Read(buf)
 		if n > 0 {
-			if err := h.write(buf[:n]); err != nil {
+			if err := s.write(buf[:n]); err != nil {
 				return ignoreClosed(err)
 			}
 		}
 		if err == io.EOF {
-			return ignoreClosed(h.write(nil))
+			return ignoreClosed(s.write(nil))
 		}
 		if err != nil {
 			return fmt.Errorf("request body: %w", err)
@@ -106,9 +134,12 @@ func (h subrequest) send(body io.Reader) error {
 	}
 }
 
-func (h subrequest) write(b []byte) error {
+func (s *subrequest) write(b []byte) error {
+	if err := s.ready(waitWrite); err != nil {
+		return err
+	}
 	p, size := of(b)
-	return failure(hostFetchWrite(int32(h), p, size))
+	return failure(hostFetchWrite(s.handle, p, size))
 }
 
 func ignoreClosed(err error) error {
@@ -118,22 +149,40 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-// response waits for the head.
-func (h subrequest) response(r *http.Request) (*http.Response, error) {
-	if err := h.await(r.Context()); err != nil {
+// ready waits until a call for events would not hold up other goroutines.
+func (s *subrequest) ready(events uint32) error {
+	ctx := s.r.Context()
+	err := ctx.Err()
+	if err == nil && !alone(ctx) {
+		err = await(ctx, s.handle, events)
+	}
+	switch {
+	case err != nil:
+		return err
+	case s.broken != nil:
+		return s.broken
+	case s.closed:
+		return http.ErrBodyReadAfterClose
+	}
+	return nil
+}
+
+// await waits for the head.
+func (s *subrequest) await() (*http.Response, error) {
+	if err := s.ready(waitHead); err != nil {
 		return nil, err
 	}
-	s, err := gather(h.head)
+	head, err := gather(func(buf unsafe.Pointer, size uint32) int32 { return hostFetchHead(s.handle, buf, size) })
 	if err != nil {
 		return nil, err
 	}
-	d := decoder{s: s}
+	d := decoder{s: head}
 	status, length := int(d.u32()), int64(d.u64())
 	header := readHeader(&d)
 	if d.err != nil {
 		return nil, d.err
 	}
-	resp := &http.Response{
+	s.response = &http.Response{
 		Status:        strconv.Itoa(status) + " " + http.StatusText(status),
 		StatusCode:    status,
 		Proto:         "HTTP/1.1",
@@ -141,69 +190,58 @@ func (h subrequest) response(r *http.Request) (*http.Response, error) {
 		ProtoMinor:    1,
 		Header:        header,
 		ContentLength: length,
-		Request:       r,
+		Request:       s.r,
+		Body:          s,
 	}
-	resp.Body = &responseBody{h: h, response: resp}
-	return resp, nil
+	return s.response, nil
 }
 
 // trailer is what came after the response's body; nil if nothing did.
-func (h subrequest) trailer() http.Header {
-	s, err := gather(func(buf unsafe.Pointer, size uint32) int32 { return hostFetchTrailers(int32(h), buf, size) })
+func (s *subrequest) trailer() http.Header {
+	list, err := gather(func(buf unsafe.Pointer, size uint32) int32 { return hostFetchTrailers(s.handle, buf, size) })
 	if err != nil {
 		return nil
 	}
-	d := decoder{s: s}
+	d := decoder{s: list}
 	if header := readHeader(&d); d.err == nil && len(header) > 0 {
 		return header
 	}
 	return nil
 }
 
-// close gives the handle back, and cancels what is still under way.
-// head is fetch_head of this handle.
-func (h subrequest) head(buf unsafe.Pointer, size uint32) int32 {
-	return hostFetchHead(int32(h), buf, size)
-}
-
-func (h subrequest) close() { hostFetchClose(int32(h)) }
-
-// responseBody streams a subrequest's response.
-type responseBody struct {
-	h        subrequest
-	response *http.Response // gets its Trailer at the end
-	closed   bool
-	err      error // sticky
-}
-
-func (b *responseBody) Read(p []byte) (int, error) {
-	switch {
-	case b.closed:
-		return 0, http.ErrBodyReadAfterClose
-	case b.err != nil || len(p) == 0:
-		return 0, b.err
+// Read streams the response's body.
+func (s *subrequest) Read(p []byte) (int, error) {
+	if s.err != nil || len(p) == 0 {
+		return 0, s.err
 	}
-	if b.err = b.response.Request.Context().Err(); b.err != nil {
-		return 0, b.err
+	if s.err = s.ready(waitRead); s.err != nil {
+		return 0, s.err
 	}
 	buf, size := of(p)
-	n := hostFetchRead(int32(b.h), buf, size)
+	n := hostFetchRead(s.handle, buf, size)
 	switch {
 	case n == 0:
-		b.err = io.EOF
-		b.response.Trailer = b.h.trailer()
+		s.err = io.EOF
+		s.response.Trailer = s.trailer()
 	case Status(n) == ErrClosed:
-		b.err = io.ErrUnexpectedEOF
+		s.err = io.ErrUnexpectedEOF
 	default:
-		b.err = failure(n)
+		s.err = failure(n)
 	}
-	return int(max(n, 0)), b.err
+	return int(max(n, 0)), s.err
 }
 
-func (b *responseBody) Close() error {
-	if !b.closed {
-		b.closed = true
-		b.h.close()
-	}
+// Close implements io.Closer for the response's body.
+func (s *subrequest) Close() error {
+	s.close()
+	s.err = http.ErrBodyReadAfterClose
 	return nil
+}
+
+// close gives the handle back, and cancels what is still under way.
+func (s *subrequest) close() {
+	if !s.closed {
+		s.closed = true
+		hostFetchClose(s.handle)
+	}
 }

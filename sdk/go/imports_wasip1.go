@@ -47,6 +47,14 @@ func hostKVOpen(name unsafe.Pointer, size uint32) int32
 //go:noescape
 func hostKVGet(ns int32, key unsafe.Pointer, keySize uint32, buf unsafe.Pointer, size uint32, entry unsafe.Pointer) int32
 
+//go:wasmimport selvage_v1 kv_ask
+//go:noescape
+func hostKVAsk(ns int32, key unsafe.Pointer, keySize uint32) int32
+
+//go:wasmimport selvage_v1 kv_take
+//go:noescape
+func hostKVTake(handle int32, buf unsafe.Pointer, size uint32, entry unsafe.Pointer) int32
+
 //go:wasmimport selvage_v1 kv_put
 //go:noescape
 func hostKVPut(ns int32, key unsafe.Pointer, keySize uint32, value unsafe.Pointer, size uint32, ttlMS, ifRevision int64) int64
@@ -79,9 +87,9 @@ func hostFetchRead(handle int32, buf unsafe.Pointer, size uint32) int32
 //go:noescape
 func hostFetchTrailers(handle int32, buf unsafe.Pointer, size uint32) int32
 
-//go:wasmimport selvage_v1 fetch_wait
+//go:wasmimport selvage_v1 wait
 //go:noescape
-func hostFetchWait(list unsafe.Pointer, count uint32, nanoseconds int64) int32
+func hostWait(list unsafe.Pointer, count uint32, nanoseconds int64) int32
 
 //go:wasmimport selvage_v1 fetch_close
 func hostFetchClose(handle int32) int32

@@ -27,7 +27,9 @@ const pageKeys = 500
 // allows, but never older than what this node wrote. Writes return once they are
 // durable. Errors wrap a [Status].
 //
-// The context is looked at before each call; a call under way cannot be stopped.
+// The context is looked at before each call. Gets of several goroutines are under
+// way at once, and end with their context; any other call stops all goroutines of
+// the request until it is answered.
 type Namespace struct {
 	name string
 	open opened
@@ -109,7 +111,7 @@ func (n *Namespace) GetEntry(ctx context.Context, key string) (Entry, error) {
 	if err := ctx.Err(); err != nil {
 		return Entry{}, n.wrap("get", key, err)
 	}
-	e, err := n.get(key)
+	e, err := n.get(ctx, key)
 	return e, n.wrap("get", key, err)
 }
 

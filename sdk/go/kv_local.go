@@ -4,6 +4,7 @@ package edge
 
 import (
 	"bytes"
+	"context"
 	"maps"
 	"slices"
 	"strings"
@@ -38,7 +39,7 @@ func (n *Namespace) current(key string) Entry {
 	return e
 }
 
-func (n *Namespace) get(key string) (Entry, error) {
+func (n *Namespace) get(_ context.Context, key string) (Entry, error) {
 	local.Lock()
 	defer local.Unlock()
 	if err := checkKey(key); err != nil {

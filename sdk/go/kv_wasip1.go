@@ -1,8 +1,10 @@
 package edge
 
 import (
+	"context"
 	"encoding/binary"
 	"math"
+	"unsafe"
 )
 
 // opened is the host's handle for the namespace, good in one request.
@@ -24,19 +26,48 @@ func (n *Namespace) handle() (int32, error) {
 	return h, nil
 }
 
-func (n *Namespace) get(key string) (Entry, error) {
+func (n *Namespace) get(ctx context.Context, key string) (Entry, error) {
 	ns, err := n.handle()
 	if err != nil {
 		return Entry{}, err
 	}
 	k, keySize := ofString(key)
+	if asked >= maxAsks || alone(context.Background()) {
+		return gatherEntry(func(p unsafe.Pointer, size uint32, entry unsafe.Pointer) int32 {
+			return hostKVGet(ns, k, keySize, p, size, entry)
+		})
+	}
+	h := hostKVAsk(ns, k, keySize)
+	if err := failure(h); err != nil {
+		return Entry{}, err
+	}
+	asked++
+	defer func() { asked-- }()
+	if err := await(ctx, h, waitHead); err != nil {
+		hostFetchClose(h)
+		return Entry{}, err
+	}
+	return gatherEntry(func(p unsafe.Pointer, size uint32, entry unsafe.Pointer) int32 {
+		return hostKVTake(h, p, size, entry)
+	})
+}
+
+// asked is how many gets are under way beside their goroutines, maxAsks how many may be.
+var asked int
+
+const maxAsks = 32
+
+// entryHead is where the host puts an entry's header; what scratch is for values.
+var entryHead [kvEntrySize]byte
+
+// gatherEntry makes a call that answers with an entry, again if there was no
+// room for the value.
+func gatherEntry(call func(p unsafe.Pointer, size uint32, entry unsafe.Pointer) int32) (Entry, error) {
 	buf := scratch
 	for {
-		var head [kvEntrySize]byte
 		p, size := of(buf)
-		entry, _ := of(head[:])
-		status := Status(hostKVGet(ns, k, keySize, p, size, entry))
-		n := binary.LittleEndian.Uint32(head[16:])
+		status := Status(call(p, size, unsafe.Pointer(&entryHead)))
+		n := binary.LittleEndian.Uint32(entryHead[16:])
 		switch {
 		case status == ErrTooSmall && n > size:
 			buf = make([]byte, n) // the value may grow meanwhile: then once more
@@ -44,7 +75,7 @@ func (n *Namespace) get(key string) (Entry, error) {
 		case status < 0:
 			return Entry{}, status
 		}
-		return newEntry(head[:], buf, n), nil
+		return newEntry(entryHead[:], buf, n), nil
 	}
 }
 

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"os"
@@ -26,7 +27,7 @@ func handle() {
 // answer answers the request this instance was started for with h.
 func answer(h http.Handler) {
 	generation++
-	idle = runtime.NumGoroutine()
+	idle, gathered = runtime.NumGoroutine(), 0
 	head, err := gather(hostRequestHead)
 	if err != nil {
 		die("reading the request head: " + err.Error())
@@ -37,7 +38,25 @@ func answer(h http.Handler) {
 // hostExchange is the request this instance was started for.
 type hostExchange struct{}
 
-func (hostExchange) readBody(p []byte) (int, error) {
+// gatherBytes is how much of the answer the node gathers before it sends, and
+// gathered how much it has: a write that only adds to it waits for nobody.
+const gatherBytes = 16 << 10
+
+var gathered int
+
+// ready waits until a call for events would not hold up other goroutines.
+func (hostExchange) ready(events uint32) error {
+	ctx := context.Background()
+	if alone(ctx) {
+		return nil
+	}
+	return await(ctx, waitExchange, events)
+}
+
+func (x hostExchange) readBody(p []byte) (int, error) {
+	if err := x.ready(waitRead); err != nil {
+		return 0, err
+	}
 	n := hostRequestRead(of(p))
 	if n == 0 {
 		return 0, io.EOF
@@ -50,9 +69,35 @@ func (hostExchange) writeHead(status int, headers []byte) error {
 	return failure(hostResponseHead(uint32(status), p, size))
 }
 
-func (hostExchange) writeBody(p []byte) error { return failure(hostResponseWrite(of(p))) }
+func (x hostExchange) writeBody(p []byte) error {
+	for len(p) > gatherBytes-gathered {
+		if err := x.ready(waitWrite); err != nil {
+			return err
+		}
+		n := len(p)
+		if !alone(context.Background()) {
+			n = min(n, waitBytes)
+		}
+		gathered = 0
+		if err := failure(hostResponseWrite(of(p[:n]))); err != nil || n == len(p) {
+			return err
+		}
+		p = p[n:]
+	}
+	gathered += len(p)
+	return failure(hostResponseWrite(of(p)))
+}
 
-func (hostExchange) flush() error { return failure(hostResponseFlush()) }
+func (x hostExchange) flush() error {
+	if err := x.ready(waitWrite); err != nil {
+		return err
+	}
+	gathered = 0
+	if err := failure(hostResponseFlush()); err != nil {
+		return err
+	}
+	return x.ready(waitWrite) // it goes on behind
+}
 
 func (hostExchange) readTrailers() (string, error) { return gather(hostRequestTrailers) }
 

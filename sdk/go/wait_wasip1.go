@@ -2,83 +2,133 @@ package edge
 
 import (
 	"context"
+	"encoding/binary"
 	"runtime"
 	"time"
 	"unsafe"
 )
 
-// waiting are the subrequests whose heads are waited for. There is one thread:
-// whichever of them runs waits for all, so that none that has come lies there.
-var waiting []subrequest
+// What can be waited for, and how; see sdk/abi.
+const (
+	waitExchange = 0 // the handle of the request and its response
+	waitRead     = 1
+	waitWrite    = 2
+	waitHead     = 4
+
+	maxWaits  = 256
+	waitSize  = 8
+	waitBytes = 32 << 10
+)
+
+// A waiter is a goroutine that waits for the host.
+type waiter struct {
+	handle   int32
+	events   uint32
+	deadline time.Time // zero: none
+	ready    bool
+}
+
+// waiting are those there are. There is one thread: whichever of them runs waits
+// for all, so that none for whom something has come lies there.
+var waiting []*waiter
 
 // idle is how many goroutines there are when a request's handler begins.
 var idle int
 
-// maxWaits is how many subrequests one fetch_wait may name.
-const maxWaits = 64
-
-// Slices of waiting while there are other goroutines, which may have timers of
-// their own that the host does not know.
+// Slices of waiting, for there may be timers, which the host does not know: short
+// ones while a goroutine waits for something else, longer ones if nobody does.
 const (
 	firstSlice = time.Millisecond
 	lastSlice  = 16 * time.Millisecond
+	quietSlice = 256 * time.Millisecond
 )
 
-// await returns when the head of h has come, or ctx is over.
-func (h subrequest) await(ctx context.Context) error {
-	waiting = append(waiting, h)
-	defer h.arrived()
-	for slice := firstSlice; ; slice = min(2*slice, lastSlice) {
-		runtime.Gosched() // others may start theirs, or take what has come, before this one waits
-		limit, err := h.patience(ctx, slice)
-		if err != nil {
-			return err
-		}
-		if h.wait(limit) == 0 {
-			return nil
-		}
-	}
-}
-
-// wait waits for one of those waiting; 0 is h itself.
-func (h subrequest) wait(limit time.Duration) int32 {
-	var list [maxWaits]subrequest
-	list[0] = h
-	n := 1
-	for _, other := range waiting {
-		if other != h && n < len(list) {
-			list[n] = other
-			n++
-		}
-	}
-	return hostFetchWait(unsafe.Pointer(&list), uint32(n), int64(limit))
-}
-
-// patience is how long all goroutines may be held up; below 0: nobody minds.
-func (h subrequest) patience(ctx context.Context, slice time.Duration) (time.Duration, error) {
-	if err := ctx.Err(); err != nil {
-		return 0, err
-	}
-	limit := time.Duration(-1)
+// alone reports whether the host may hold up this goroutine for as long as it
+// takes, as there is no other and ctx has no time limit. The call itself waits then.
+func alone(ctx context.Context) bool {
 	if runtime.NumGoroutine() > idle {
-		limit = slice
+		return false
 	}
-	if deadline, ok := ctx.Deadline(); ok {
-		left := time.Until(deadline)
-		if left <= 0 {
-			return 0, context.DeadlineExceeded
-		}
-		if limit < 0 || left < limit {
-			limit = left
-		}
-	}
-	return limit, nil
+	_, limited := ctx.Deadline()
+	return !limited
 }
 
-// arrived takes h off the list.
-func (h subrequest) arrived() {
+// await returns when a call for one of events would not wait, or ctx is over.
+func await(ctx context.Context, handle int32, events uint32) error {
+	w := &waiter{handle: handle, events: events}
+	w.deadline, _ = ctx.Deadline()
+	waiting = append(waiting, w)
+	defer w.leave()
+	for slice := firstSlice; ; slice = min(2*slice, quietSlice) {
+		runtime.Gosched() // others may begin to wait, or take what has come, before this one waits for all
+		switch err := ctx.Err(); {
+		case w.ready:
+			return nil
+		case err != nil:
+			return err
+		case anyReady():
+			slice = firstSlice // it has not run yet
+		default:
+			w.wait(patience(slice))
+		}
+		if !w.ready && !w.deadline.IsZero() && !time.Now().Before(w.deadline) {
+			return context.DeadlineExceeded // whose timer has not run yet
+		}
+	}
+}
+
+func anyReady() bool {
+	for _, w := range waiting {
+		if w.ready {
+			return true
+		}
+	}
+	return false
+}
+
+// waits is what wait passes.
+var waits [maxWaits * waitSize]byte
+
+// wait waits for one of those waiting, w among them, and notes which it was.
+func (w *waiter) wait(limit time.Duration) {
+	var list [maxWaits]*waiter
+	n := 0
+	add := func(w *waiter) {
+		list[n] = w
+		binary.LittleEndian.PutUint32(waits[waitSize*n:], uint32(w.handle))
+		binary.LittleEndian.PutUint32(waits[waitSize*n+4:], w.events)
+		n++
+	}
+	add(w)
+	for _, other := range waiting {
+		if other != w && n < len(list) {
+			add(other)
+		}
+	}
+	if i := hostWait(unsafe.Pointer(&waits), uint32(n), int64(limit)); i >= 0 && int(i) < n {
+		list[i].ready = true
+	}
+}
+
+// patience is how long all goroutines may be held up: slice at most, and not
+// beyond the time that one of those waiting has.
+func patience(slice time.Duration) time.Duration {
+	limit := slice
+	if runtime.NumGoroutine() >= idle+len(waiting) { // idle counts the handler's own
+		limit = min(slice, lastSlice)
+	}
+	for _, w := range waiting {
+		if !w.deadline.IsZero() {
+			limit = min(limit, max(time.Until(w.deadline), 0))
+		}
+	}
+	return limit
+}
+
+// leave takes w off the list.
+func (w *waiter) leave() {
 	for i, other := range waiting {
-		if other == h {
+		if other == w {
 			waiting = append(waiting[:i], waiting[i+1:]...)
 			return
 		}

@@ -60,7 +60,7 @@ func newHostOf(t testing.TB, wasm string, snapshot bool, b function.Bindings) *h
 		img = started(t, module)
 	}
 	v := function.Version{ID: function.ID{Project: "default", Name: "guest"}, Digest: function.DigestOf(module), Started: snapshot, Bindings: b}
-	v.Limits.CPU = 5 * time.Second
+	v.Limits.CPU, v.Limits.SubrequestsNow = 5*time.Second, 16
 	f := load(t, v, code, img.Encode())
 	out, err := fetch.New(fetch.Config{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
 	if err != nil {

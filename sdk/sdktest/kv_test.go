@@ -14,8 +14,10 @@ import (
 
 // memoryKV is KV without a network, for one process.
 type memoryKV struct {
-	mu struct {
+	meet chan struct{} // closed once twenty ask for keys that begin with "meet"; they are answered then
+	mu   struct {
 		sync.Mutex
+		meeting  int
 		revision uint64
 		entries  map[hostcall.Namespace]map[string]hostcall.Entry
 	}
@@ -24,15 +26,40 @@ type memoryKV struct {
 var _ hostcall.KV = (*memoryKV)(nil)
 
 func newMemoryKV() *memoryKV {
-	k := new(memoryKV)
+	k := &memoryKV{meet: make(chan struct{})}
 	k.mu.entries = map[hostcall.Namespace]map[string]hostcall.Entry{}
 	return k
 }
 
-func (k *memoryKV) Get(_ context.Context, ns hostcall.Namespace, key string) (hostcall.Entry, error) {
+func (k *memoryKV) Get(ctx context.Context, ns hostcall.Namespace, key string) (hostcall.Entry, error) {
+	if err := k.hold(ctx, key); err != nil {
+		return hostcall.Entry{}, err
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.current(ns, key)
+}
+
+// hold waits where the key says so: "meet" for others, "never" for ever.
+func (k *memoryKV) hold(ctx context.Context, key string) error {
+	var held <-chan struct{}
+	switch {
+	case strings.HasPrefix(key, "meet"):
+		k.mu.Lock()
+		if k.mu.meeting++; k.mu.meeting == 20 {
+			close(k.meet)
+		}
+		k.mu.Unlock()
+		held = k.meet
+	case key != "never":
+		return nil
+	}
+	select {
+	case <-held:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // current returns the entry that has not expired. The lock is held.

@@ -202,3 +202,20 @@ func FuzzDecodeFetchRequest(f *testing.F) {
 		}
 	})
 }
+
+func FuzzDecodeWaits(f *testing.F) {
+	f.Add([]byte{})
+	f.Add([]byte{0, 0, 0, 0, abi.WaitRead | abi.WaitWrite, 0, 0, 0, 1, 0, 0, 0, abi.WaitHead, 0, 0, 0})
+	f.Add(bytes.Repeat([]byte{0xff}, 2*abi.WaitSize))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		list, err := decodeWaits(nil, b)
+		if err == nil && len(list) != len(b)/abi.WaitSize {
+			t.Errorf("%d entries of %d bytes", len(list), len(b))
+		}
+		for _, w := range list {
+			if w.events == 0 || w.events > abi.WaitRead|abi.WaitWrite|abi.WaitHead {
+				t.Errorf("events %#x", w.events)
+			}
+		}
+	})
+}

@@ -22,8 +22,10 @@ import (
 type fetch struct {
 	cancel context.CancelFunc
 	upload *io.PipeWriter // nil: no request body, or it has ended
+	out    outbound       // to upload
 	ready  chan struct{}  // closed once res and err are set
 	res    *http.Response
+	in     inbound // from res.Body
 	err    error
 	head   []byte // encoded, once asked for
 	read   int64  // bytes of the response's body the guest took
@@ -69,9 +71,9 @@ func (s *Session) addFetch(f *fetch) int64 {
 	if s.fetches == nil {
 		s.fetches = map[int32]*fetch{}
 	}
-	s.lastFetch++
-	s.fetches[s.lastFetch] = f
-	return int64(s.lastFetch)
+	s.lastHandle++
+	s.fetches[s.lastHandle] = f
+	return int64(s.lastHandle)
 }
 
 // begin sends the request off.
@@ -86,30 +88,40 @@ func (s *Session) begin(ctx context.Context, r *http.Request, body bool) *fetch 
 		// back when the fetch ends, even if nobody ever reads the pipe.
 		context.AfterFunc(ctx, func() { source.CloseWithError(ctx.Err()) })
 	}
-	if s.arrived == nil {
-		s.arrived = make(chan struct{}, 1)
+	if s.bell == nil {
+		s.bell = make(bell, 1)
 	}
 	go func() {
-		defer s.arrive(f)
+		defer s.bell.ring()
+		defer close(f.ready)
 		f.res, f.err = s.Fetch.Fetch(ctx, s.Version, r.WithContext(ctx))
 		if f.err == nil && r.Method != http.MethodHead && f.res.ContentLength > s.Limits.SubrequestBody {
 			f.res.Body.Close()
 			f.res, f.err = nil, errLargeAnswer
 		}
-		if f.err != nil && source != nil {
+		switch {
+		case f.err == nil:
+			f.in.src = f.res.Body
+		case source != nil:
 			source.CloseWithError(f.err)
 		}
 	}()
 	return f
 }
 
-// arrive says that f's response, or its failure, is there.
-func (s *Session) arrive(f *fetch) {
-	close(f.ready)
+// arrived reports whether the response, or its failure, is there.
+func (f *fetch) arrived() bool {
 	select {
-	case s.arrived <- struct{}{}:
-	default: // whoever waits will look at all of them
+	case <-f.ready:
+		return true
+	default:
+		return false
 	}
+}
+
+// readable reports whether fetch_read would not wait.
+func (f *fetch) readable(b bell) bool {
+	return f.arrived() && (f.err != nil || f.in.ready(b))
 }
 
 // end cancels the subrequest and waits until nothing of it is left.
@@ -119,6 +131,8 @@ func (f *fetch) end() {
 	if f.res != nil {
 		f.res.Body.Close()
 	}
+	f.in.join()
+	f.out.join()
 }
 
 // httpRequest turns a guest's request into an http.Request whose body is still open.
@@ -181,15 +195,32 @@ func (s *Session) fetchWrite(ctx context.Context, a args) (int64, error) {
 		return s.unknown(a.i32(0)), nil
 	case f.upload == nil:
 		return s.refuse(fault.Ended, abi.StatusState, errUploadEnded), nil
-	case len(b.Bytes()) == 0:
-		f.upload.Close()
-		f.upload = nil
-		return 0, nil
 	}
-	if _, err := f.upload.Write(b.Bytes()); err != nil {
+	if err := f.write(s.bell, b.Bytes()); err != nil {
 		return abi.StatusClosed, ctx.Err()
 	}
 	return length(len(b.Bytes())), nil
+}
+
+// write writes p, or ends the body if that is empty.
+func (f *fetch) write(bell bell, p []byte) error {
+	behind, err := f.out.may(len(p))
+	write := func(p []byte) error {
+		_, err := f.upload.Write(p)
+		return err
+	}
+	switch {
+	case len(p) == 0:
+		f.upload.Close()
+		f.upload = nil
+		return err
+	case err != nil:
+		return err
+	case behind:
+		f.out.write(bell, write, p)
+		return nil
+	}
+	return write(p)
 }
 
 // unknown is the status of a call on a handle that is not there.
@@ -286,7 +317,7 @@ func (s *Session) fetchRead(ctx context.Context, a args) (int64, error) {
 	if err != nil || refused < 0 {
 		return refused, err
 	}
-	n, err := readInto(b.Bytes(), f.res.Body.Read)
+	n, err := readInto(b.Bytes(), f.in.Read)
 	f.read += n
 	switch {
 	case err != nil:
@@ -303,7 +334,7 @@ func (s *Session) fetchRead(ctx context.Context, a args) (int64, error) {
 
 // fetchClose(h).
 func (s *Session) fetchClose(a args) (int64, error) {
-	if !s.dropFetch(a.i32(0)) {
+	if !s.dropFetch(a.i32(0)) && !s.dropAsk(a.i32(0)) {
 		return s.unknown(a.i32(0)), nil
 	}
 	return abi.StatusOK, nil

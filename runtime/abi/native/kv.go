@@ -90,12 +90,17 @@ func (s *Session) kvGet(ctx context.Context, a args) (int64, error) {
 	if err != nil {
 		return status(ctx, err)
 	}
-	putEntry(header.Bytes(), e)
-	if len(e.Value) > len(buf.Bytes()) {
-		return abi.StatusTooSmall, nil
+	return giveEntry(e, header.Bytes(), buf.Bytes()), nil
+}
+
+// giveEntry writes header and value, or the header alone if the value is longer than buf.
+func giveEntry(e hostcall.Entry, header, buf []byte) int64 {
+	putEntry(header, e)
+	if len(e.Value) > len(buf) {
+		return abi.StatusTooSmall
 	}
-	copy(buf.Bytes(), e.Value)
-	return abi.StatusOK, nil
+	copy(buf, e.Value)
+	return abi.StatusOK
 }
 
 func putEntry(p []byte, e hostcall.Entry) {

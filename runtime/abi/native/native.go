@@ -31,6 +31,9 @@ const (
 	OpFetchWait
 	OpRequestTrailers
 	OpResponseTrailers
+	OpWait
+	OpKVAsk
+	OpKVTake
 	opEnd
 )
 
@@ -62,9 +65,13 @@ func Imports() []engine.Import {
 
 		f(abi.CallKVOpen, i32, OpKVOpen, inGo, i32, i32),
 		f(abi.CallKVGet, i32, OpKVGet, inGo, i32, i32, i32, i32, i32, i32),
+		f(abi.CallKVAsk, i32, OpKVAsk, inGo, i32, i32, i32),
+		f(abi.CallKVTake, i32, OpKVTake, inGo, i32, i32, i32, i32),
 		f(abi.CallKVPut, i64, OpKVPut, inGo, i32, i32, i32, i32, i32, i64, i64),
 		f(abi.CallKVDelete, i64, OpKVDelete, inGo, i32, i32, i32, i64),
 		f(abi.CallKVList, i32, OpKVList, inGo, i32, i32, i32, i32, i32, i32, i32, i32),
+
+		f(abi.CallWait, i32, OpWait, inGo, i32, i32, i64),
 
 		f(abi.CallFetchStart, i32, OpFetchStart, inGo, i32, i32),
 		f(abi.CallFetchWrite, i32, OpFetchWrite, inGo, i32, i32, i32),

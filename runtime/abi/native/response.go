@@ -16,7 +16,10 @@ func (s *Session) requestRead(a args) (int64, error) {
 		return 0, err
 	}
 	defer b.Release()
-	return readInto(b.Bytes(), s.Exchange.ReadBody)
+	if s.in.src == nil {
+		return readInto(b.Bytes(), s.Exchange.ReadBody)
+	}
+	return readInto(b.Bytes(), s.in.Read)
 }
 
 // readInto reads until something came: 0 would be the end.
@@ -55,6 +58,15 @@ func (s *Session) responseWrite(a args) (int64, error) {
 		return 0, err
 	}
 	defer b.Release()
+	behind, err := s.beginSend(len(b.Bytes()))
+	switch {
+	case err != nil:
+		return 0, err
+	case behind:
+		s.out.write(s.bell, s.Exchange.WriteBody, s.Instance.Response().Body, b.Bytes())
+		s.Instance.ClearBody()
+		return length(len(b.Bytes())), nil
+	}
 	if err := s.sendGathered(); err != nil {
 		return 0, err
 	}
@@ -62,16 +74,39 @@ func (s *Session) responseWrite(a args) (int64, error) {
 }
 
 func (s *Session) responseFlush() (int64, error) {
+	behind, err := s.beginSend(0)
+	switch {
+	case err != nil:
+		return 0, err
+	case behind:
+		s.out.write(s.bell, s.writeAndFlush, s.Instance.Response().Body)
+		s.Instance.ClearBody()
+		return abi.StatusOK, nil
+	}
 	if err := s.sendGathered(); err != nil {
 		return 0, err
 	}
 	return abi.StatusOK, s.Exchange.Flush()
 }
 
-func (s *Session) sendGathered() error {
-	if err := s.sendHead(); err != nil {
+func (s *Session) writeAndFlush(p []byte) error {
+	if err := s.Exchange.WriteBody(p); err != nil {
 		return err
 	}
+	return s.Exchange.Flush()
+}
+
+// beginSend waits for what is being sent, sends the head, and reports whether n
+// bytes more may be sent behind the guest.
+func (s *Session) beginSend(n int) (bool, error) {
+	behind, err := s.out.may(n)
+	if err != nil {
+		return false, err
+	}
+	return behind, s.sendHead()
+}
+
+func (s *Session) sendGathered() error {
 	err := s.Exchange.WriteBody(s.Instance.Response().Body)
 	s.Instance.ClearBody()
 	return err
@@ -102,7 +137,7 @@ func (s *Session) Finish() error {
 	if !s.Answered() {
 		return fault.New(fault.NoResponse, "call response_head or response_write before handle returns", nil)
 	}
-	if err := s.sendHead(); err != nil {
+	if _, err := s.beginSend(0); err != nil {
 		return err
 	}
 	return s.Exchange.Finish(s.Instance.Response().Body)

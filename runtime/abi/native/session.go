@@ -13,7 +13,8 @@ import (
 	"github.com/selvage-edge/selvage/sdk/abi"
 )
 
-// Exchange is the request and its answer. Its errors end the invocation.
+// Exchange is the request and its answer. Its errors end the invocation. One
+// goroutine may be in ReadBody while another is in one of the others.
 type Exchange interface {
 	ReadBody(p []byte) (int, error) // io.EOF at the end
 	WriteHead(status int, headers []byte) error
@@ -22,6 +23,7 @@ type Exchange interface {
 	Finish(p []byte) error
 	RequestTrailers() (list []byte, ended bool)
 	SetTrailers(list []byte) error
+	Interrupt() // ends what waits, for good
 }
 
 // Config is what one invocation's calls work on. A nil port answers as if
@@ -43,8 +45,11 @@ type Session struct {
 	kvOperations int
 	subrequests  int
 	fetches      map[int32]*fetch
-	lastFetch    int32         // handles are not given twice: one that was closed stays closed
-	arrived      chan struct{} // a response's head has come; nil before the first fetch
+	asks         map[int32]*ask
+	lastHandle   int32    // handles are not given twice: one that was closed stays closed
+	in           inbound  // the request's body
+	out          outbound // the response's
+	bell         bell     // nil before the first fetch or wait
 	refused      fault.Tally
 }
 
@@ -86,6 +91,10 @@ func (s *Session) Do(ctx context.Context, ev *engine.Event) (int64, error) {
 		return s.kvOpen(a)
 	case OpKVGet:
 		return s.kvGet(ctx, a)
+	case OpKVAsk:
+		return s.kvAsk(ctx, a)
+	case OpKVTake:
+		return s.kvTake(ctx, a)
 	case OpKVPut:
 		return s.kvPut(ctx, a)
 	case OpKVDelete:
@@ -106,14 +115,31 @@ func (s *Session) Do(ctx context.Context, ev *engine.Event) (int64, error) {
 		return s.fetchTrailers(ctx, a)
 	case OpFetchWait:
 		return s.fetchWait(ctx, a)
+	case OpWait:
+		return s.wait(ctx, a)
 	}
 	return 0, fault.New(fault.Internal, fmt.Sprintf("no native call has number %d", ev.Op), nil)
 }
 
+// ReadFault is how reading ahead of the guest failed, if it did. Call it once
+// the invocation's context is over: it waits for the read under way.
+func (s *Session) ReadFault() error {
+	s.in.join()
+	return s.in.err
+}
+
 // Close ends what the guest left under way and waits for it.
 func (s *Session) Close() {
+	if !s.in.idle() || !s.out.idle() {
+		s.Exchange.Interrupt()
+		s.in.join()
+		s.out.join()
+	}
 	for h := range s.fetches {
 		s.dropFetch(h)
+	}
+	for h := range s.asks {
+		s.dropAsk(h)
 	}
 }
 

@@ -1,6 +1,6 @@
 // Command proxy passes requests on to one origin and rewrites on the fly: links
 // to the origin in what is text, the origin's name in headers. Bodies stream
-// both ways; nothing is held but the few bytes in which a link might begin.
+// both ways at once; nothing is held but the few bytes in which a link might begin.
 package main
 
 import (
@@ -23,6 +23,8 @@ func proxy(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the request cannot be passed on", http.StatusBadRequest)
 		return
 	}
+	// On the edge it is always so; net/http's own server has to be told.
+	_ = http.NewResponseController(w).EnableFullDuplex()
 	resp, err := edge.Fetch(out)
 	if err != nil {
 		fail(w, err)
@@ -38,6 +40,9 @@ func proxy(w http.ResponseWriter, r *http.Request) {
 		w.Header().Del("Etag")           // it names other bytes
 	}
 	w.WriteHeader(resp.StatusCode)
+	if resp.ContentLength < 0 { // its body may be long in coming: the client may wait for the head to say more
+		_ = http.NewResponseController(w).Flush()
+	}
 	if err := stream(w, body); err != nil {
 		slog.Warn("the answer broke off", "url", out.URL.Path, "err", err)
 		panic(http.ErrAbortHandler) // or half of it would look like all of it

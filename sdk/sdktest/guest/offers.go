@@ -49,6 +49,7 @@ var offers = map[string]http.HandlerFunc{
 	"PUT /kv/{key}":    kvPut,
 	"DELETE /kv/{key}": kvDelete,
 	"GET /kv":          kvList,
+	"GET /kv-many":     kvMany,
 	"/unbound": func(w http.ResponseWriter, r *http.Request) {
 		_, err := edge.KV("other").Get(r.Context(), "k")
 		kvFail(w, err)
@@ -57,6 +58,8 @@ var offers = map[string]http.HandlerFunc{
 	"/fetch/beside":   fetchBeside,
 	"/fetch/deadline": fetchDeadline,
 	"/fetch/trailer":  fetchTrailer,
+	"/fetch/trickle":  fetchTrickle,
+	"/fetch/aside":    fetchAside,
 
 	"/fetch":       fetch,
 	"/fetch/many":  fetchMany,

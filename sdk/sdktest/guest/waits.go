@@ -1,12 +1,16 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"sync"
 	"time"
+
+	edge "github.com/selvage-edge/selvage/sdk/go"
 )
 
 // fetchBeside waits for a backend that answers only once another goroutine,
@@ -57,4 +61,80 @@ func fetchTrailer(w http.ResponseWriter, r *http.Request) {
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	fmt.Fprint(w, string(body), " ", err, " ", resp.Trailer["X-Sum"], " ", resp.Header["Trailer"])
+}
+
+// fetchTrickle passes on each line of many answers as it comes.
+func fetchTrickle(w http.ResponseWriter, r *http.Request) {
+	var group sync.WaitGroup
+	var mu sync.Mutex
+	for i, u := range r.URL.Query()["url"] {
+		group.Go(func() {
+			resp, err := http.Get(u)
+			if err != nil {
+				panic(err)
+			}
+			defer resp.Body.Close()
+			for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
+				mu.Lock()
+				fmt.Fprintln(w, i, lines.Text())
+				w.(http.Flusher).Flush()
+				mu.Unlock()
+			}
+		})
+	}
+	group.Wait()
+}
+
+// fetchAside sends the request's body on while it answers with a line, again and
+// again until all is sent; the last is what the backend says.
+func fetchAside(w http.ResponseWriter, r *http.Request) {
+	sent := make(chan string)
+	go func() {
+		out, _ := http.NewRequestWithContext(r.Context(), "PUT", r.URL.Query().Get("url"), r.Body)
+		resp, err := edge.Fetch(out)
+		if err != nil {
+			sent <- err.Error()
+			return
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		sent <- fmt.Sprint(string(body), err)
+	}()
+	for {
+		select {
+		case last := <-sent:
+			fmt.Fprintln(w, last)
+			return
+		default:
+			fmt.Fprintln(w, "under way")
+			w.(http.Flusher).Flush()
+		}
+	}
+}
+
+// kvMany gets twenty keys at once, one that is not there and one that is never answered.
+func kvMany(w http.ResponseWriter, r *http.Request) {
+	var group sync.WaitGroup
+	total, missing, late := 0, false, false
+	for i := range 20 {
+		group.Go(func() {
+			value, err := store.Get(r.Context(), fmt.Sprint("meet", i))
+			if err != nil {
+				panic(err)
+			}
+			total += len(value)
+		})
+	}
+	group.Go(func() {
+		_, err := store.Get(r.Context(), "missing")
+		missing = errors.Is(err, edge.ErrNotFound)
+	})
+	group.Go(func() {
+		ctx, cancel := context.WithTimeout(r.Context(), 30*time.Millisecond)
+		defer cancel()
+		_, err := store.Get(ctx, "never")
+		late = errors.Is(err, context.DeadlineExceeded)
+	})
+	group.Wait()
+	fmt.Fprint(w, total, " ", missing, " ", late)
 }
