@@ -154,9 +154,9 @@ func (i *Instance) MarkSent() {
 	}
 }
 
-// Usage returns what the instance has used so far, also after Close.
+// Usage returns what the instance has used so far, also after Close; nothing if it was not started.
 func (i *Instance) Usage() Usage {
-	if i.closed {
+	if i.closed || i.program == nil {
 		return i.final
 	}
 	cpu, memory, calls, crossings := i.in.Usage()

@@ -1,7 +1,7 @@
 // Package guest runs one invocation on one instance, start to finish.
 //
 // A goroutine stands for the guest. While the guest computes, the goroutine
-// polls its fiber and holds one of GOMAXPROCS turns; while the guest waits, the
+// polls its fiber and holds a turn of the scheduler; while the guest waits, the
 // goroutine waits in its stead, in Go, and no thread is held. A host call is
 // answered on that same goroutine, so every borrow of the guest's memory is back
 // before the instance is closed, whatever ended the invocation.

@@ -14,14 +14,15 @@ import (
 	"github.com/selvage-edge/selvage/runtime/engine"
 	"github.com/selvage-edge/selvage/runtime/fault"
 	"github.com/selvage-edge/selvage/runtime/function"
+	"github.com/selvage-edge/selvage/runtime/sched"
 	"github.com/selvage-edge/selvage/sdk/abi"
 )
 
 // Runner runs invocations, so many of them computing at once and no more.
-type Runner struct{ turns *turns }
+type Runner struct{ turns *sched.Scheduler }
 
 // NewRunner returns a runner that lets n guests compute at once.
-func NewRunner(n int) *Runner { return &Runner{turns: newTurns(n)} }
+func NewRunner(n int) *Runner { return &Runner{turns: sched.New(n)} }
 
 // Imports are the imports a guest may have: link them once per process.
 func Imports() []engine.Import { return append(native.Imports(), wasip1.Imports()...) }
@@ -40,6 +41,8 @@ func (r *Runner) Run(ctx context.Context, prog *engine.Program, v *function.Vers
 	i.session = native.Session{Config: native.Config{
 		Instance: &i.instance, Version: v, Limits: limits, Exchange: x, KV: ports.KV, Fetch: ports.Fetch,
 	}}
+	r.turns.Begin(&i.job, v.ID)
+	defer i.job.End()
 	defer i.bound.close()
 	ev, err := i.start(prog, x)
 	if err != nil {
@@ -53,10 +56,10 @@ var heads = sync.Pool{New: func() any { return new([]byte) }}
 
 // start begins the guest in its turn, and polls it for the first time.
 func (i *invocation) start(prog *engine.Program, x Exchange) (engine.Event, error) {
-	if i.runner.turns.take(&i.bound) != nil {
+	if i.runner.turns.Take(&i.bound, &i.job) != nil {
 		return engine.Event{}, i.ended(&i.bound)
 	}
-	defer i.runner.turns.give()
+	defer i.give()
 	room := heads.Get().(*[]byte)
 	defer heads.Put(room)
 	*room = x.AppendHead((*room)[:0])
@@ -84,6 +87,8 @@ func startFault(err error, limits function.Limits) *fault.Error {
 // allocation.
 type invocation struct {
 	runner   *Runner
+	job      sched.Job
+	charged  time.Duration // processor time that the scheduler knows of
 	bound    bound
 	instance engine.Instance
 	session  native.Session
@@ -110,12 +115,19 @@ func (i *invocation) run(ctx context.Context, ev engine.Event) (Usage, error) {
 	return usage, failure
 }
 
+// give gives the turn back and says what it was used for.
+func (i *invocation) give() {
+	used := i.instance.Usage().CPU
+	i.runner.turns.Give(&i.job, used-i.charged)
+	i.charged = used
+}
+
 // close ends the guest in a turn, as all that is long in C: a thread is held by no
 // more of them than there are turns.
 func (i *invocation) close() {
 	if !i.instance.Ended() {
-		_ = i.runner.turns.take(context.Background()) // it does not end
-		defer i.runner.turns.give()
+		_ = i.runner.turns.Take(context.Background(), &i.job) // it does not end
+		defer i.give()
 	}
 	i.instance.Close()
 }
@@ -149,11 +161,11 @@ func (i *invocation) poll(ctx context.Context, ev engine.Event) *fault.Error {
 				return err
 			}
 		}
-		if err := i.runner.turns.take(ctx); err != nil {
+		if err := i.runner.turns.Take(ctx, &i.job); err != nil {
 			return i.ended(ctx)
 		}
 		ev = i.instance.Poll()
-		i.runner.turns.give()
+		i.give()
 	}
 }
 

@@ -25,6 +25,7 @@ enum { IS_FILE = 1 << 2, IS_PRESENT = 1 << 3, IS_SWAPPED = 1 << 4 };
 // invocation must not leave its pages resident for ever.
 enum { MAX_COPY_PAGES = 1024, MAX_REGIONS = 256, REGIONS = 64 };
 
+#define BIG_GROWTH ((size_t)1 << 20)
 #define MAPPING (SV_GUARD + SV_RESERVATION + SV_GUARD)
 
 static int pagemap = -1;
@@ -194,6 +195,9 @@ static enum scanned scan_and_copy(sv_slot *s) {
 static bool drop_grown(sv_slot *s) {
 	size_t from = s->image->size;
 	if (s->size <= from) return true;
+	// Giving much back takes long, and mmap would hold up every other mapping of the process meanwhile. This
+	// holds up nobody, and need not work: what counts is the mapping below.
+	if (s->size - from > BIG_GROWTH) (void)madvise(s->base + from, s->size - from, MADV_DONTNEED);
 	int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
 	if (mmap(s->base + from, s->size - from, PROT_NONE, flags, -1, 0) == MAP_FAILED) return false;
 	s->size = from;
