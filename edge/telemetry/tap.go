@@ -43,7 +43,7 @@ const (
 	tapPerSource = tapBytes / 4
 	// tapPause is the time between two readings: it bounds what following costs.
 	tapPause = 50 * time.Millisecond
-	maxTaps  = 64
+	maxTaps  = 128 // control nodes bound their followers, and of one token, below it
 )
 
 // ErrTaps means that too many follow this log already.
