@@ -116,10 +116,7 @@ func (h *Hub) Follow(ctx context.Context, who string, q Query, out func([]teleme
 	}
 	defer h.leave(who)
 	ctx, cancel := context.WithCancel(ctx)
-	f := &following{hub: h, q: q, out: out, readers: map[string]*reader{}, held: merger{pool: &h.pool, queues: map[string]*queue{}},
-		// Without a buffer: it would hold lines that nobody counts, and readers that wait
-		// are let in by turns, however fast their nodes are.
-		news: make(chan arrival)}
+	f := h.following(q, out)
 	defer f.held.close()
 	defer f.join()
 	defer cancel()
@@ -128,6 +125,13 @@ func (h *Hub) Follow(ctx context.Context, who string, q Query, out func([]teleme
 		return err
 	}
 	return f.tellNews(ctx)
+}
+
+func (h *Hub) following(q Query, out func([]telemetry.Line) error) *following {
+	return &following{hub: h, q: q, out: out, readers: map[string]*reader{}, held: merger{pool: &h.pool, queues: map[string]*queue{}},
+		// Without a buffer: it would hold lines that nobody counts, and readers that wait
+		// are let in by turns, however fast their nodes are.
+		news: make(chan arrival)}
 }
 
 // join waits for the readers; their context has ended.
