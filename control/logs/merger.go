@@ -42,10 +42,6 @@ func (m *merger) add(n Node, l telemetry.Line) {
 		m.queues[n.Name] = q
 	}
 	size := l.Size()
-	if size > reserveBytes { // only of bytes that are not UTF-8: each grows to three
-		q.dropped++
-		return
-	}
 	for !m.room(size) {
 		m.dropOldest()
 	}
@@ -71,7 +67,8 @@ func (m *merger) free(size int) {
 }
 
 // dropOldest makes room at the cost of the node that has most. There is a line to
-// drop: an empty merger has room for one in its reserve.
+// drop: the reserve has room for the longest, even of
+// bytes that are not UTF-8, each of which grows to three.
 func (m *merger) dropOldest() {
 	var most *queue
 	for _, q := range m.queues {

@@ -21,9 +21,9 @@ const (
 	KindLive     Kind = "live"     // the past was told; what follows is new
 )
 
-// MaxLineBytes bounds one encoded line that is taken from elsewhere: the longest
-// function's line, escaped, and what stands around it.
-const MaxLineBytes = 512 << 10
+// MaxLineBytes bounds one encoded line, its end included, of those who follow a log:
+// longer ones are in what is written only. Who follows live is told that they were dropped.
+const MaxLineBytes = 64 << 10
 
 // maxRefusedKinds bounds RefusedCalls of a line from elsewhere; there are fewer kinds.
 const maxRefusedKinds = 64
