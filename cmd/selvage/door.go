@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/selvage-edge/selvage/control/logs"
 	"github.com/selvage-edge/selvage/edge/guard"
 	"github.com/selvage-edge/selvage/edge/invoke"
 	"github.com/selvage-edge/selvage/edge/listen"
+	"github.com/selvage-edge/selvage/edge/telemetry"
 )
 
 // writeDoor writes the bounds that no manifest changes.
@@ -29,6 +31,13 @@ func writeDoor(w io.Writer) {
 	} {
 		fmt.Fprintf(w, "| %s | %s | %s |\n", row[0], row[1], row[2])
 	}
+}
+
+// writeFollowing writes the bounds of who follows logs.
+func writeFollowing(w io.Writer) {
+	fmt.Fprint(w, "| what | bound | beyond it |\n|---|---|---|\n")
+	logs.WriteLimits(w)
+	fmt.Fprintf(w, "| a line that a node sends | %s | the node is not heard; asked again 2 s later |\n", kib(telemetry.MaxLineBytes))
 }
 
 func kib(n int) string { return fmt.Sprintf("%d KiB", n>>10) }

@@ -43,6 +43,8 @@ func writeReference(w io.Writer, root *cobra.Command) error {
 	fmt.Fprint(w, "\n## At the door\n\nWhat a client may do, whatever function it asks for. What is answered is counted in `selvage_refused_total` by its reason or in\n"+
 		"`selvage_faults_total`; what is closed, in the metric that is named.\n\n")
 	writeDoor(w)
+	fmt.Fprint(w, "\n## Following logs\n\nWhat `selvage logs` may take of a control node and of nodes.\n\n")
+	writeFollowing(w)
 	fmt.Fprint(w, "\n## Configuration of an edge node: selvage edge --config FILE\n\n")
 	config.WriteReference(w, config.DefaultEdge())
 	fmt.Fprint(w, "\n## Configuration of a control node: selvage control --config FILE\n\n")

@@ -63,8 +63,11 @@ func (a *API) streamLogs(c *call) {
 	out := &logStream{c: c, out: http.NewResponseController(c.w), buf: bufio.NewWriterSize(c.w, 32<<10)}
 	out.enc = json.NewEncoder(out.buf)
 	out.enc.SetEscapeHTML(false) // a line must not grow on its way
-	err = a.logs.Follow(ctx, q, out.lines)
-	if errors.Is(err, logs.ErrBusy) && out.last.IsZero() {
+	err = a.logs.Follow(ctx, c.token.ID, q, out.lines)
+	switch {
+	case errors.Is(err, logs.ErrToken):
+		c.fail(problem(http.StatusTooManyRequests, "too-many-followers", "end another 'selvage logs' of this token, or use another token", "%v", err))
+	case errors.Is(err, logs.ErrBusy):
 		c.fail(problem(http.StatusServiceUnavailable, "busy", "end another 'selvage logs -f' and try again", "%v", err))
 	}
 }

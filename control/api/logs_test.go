@@ -262,3 +262,45 @@ func TestALogThatLies(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// A node that sends a line without end is not heard, and one token's followers are
+// bounded: the next is told what to do.
+func TestLogsAreBounded(t *testing.T) {
+	var m members
+	f := start(t, func(c *Config) { c.Members = m.now })
+	good := f.logNode(f.join("lon-1", "lon"), "127.0.0.1:0")
+	srv, err := peer.NewServer(peer.ServerConfig{Member: f.join("bad-1", "lon").Member, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, `{"msg":"`)
+		for r.Context().Err() == nil {
+			if _, err := io.WriteString(w, strings.Repeat("x", 64<<10)); err != nil {
+				return
+			}
+		}
+	})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wait sync.WaitGroup
+	wait.Go(func() { _ = srv.Serve(l) })
+	defer wait.Wait()
+	defer func() { _ = srv.Close(t.Context()) }()
+	m.set(good)
+	m.all = append(m.all, Member{Name: "bad-1", PoP: "lon", Peer: l.Addr().String(), Alive: true})
+	const path = "/v1/projects/default/logs?follow=true"
+	in := f.follow(path)
+	in.until("note bad-1", "it sent a line of more than")
+	good.says("default", "a", "heard all the same")
+	in.until("function lon-1 a heard all the same")
+	m.set(good)
+	for range 7 {
+		f.follow(path)
+	}
+	f.refused(429, "too-many-followers", f.admin("GET", path, nil))
+	if a := f.as(f.token(identity.ScopeRead, "default"), "GET", "/v1/projects/default/logs", nil); a.StatusCode != 200 {
+		t.Errorf("another token is answered %d", a.StatusCode)
+	}
+}

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/selvage-edge/selvage/control/identity"
@@ -23,27 +23,57 @@ type Node struct {
 type Config struct {
 	Member *identity.Member // this control node's identity; required
 	Nodes  func() []Node    // as they are now; required
-	Most   int              // who may follow at once; default 100
 }
 
 // Hub gathers nodes' logs.
 type Hub struct {
-	cfg     Config
-	follows atomic.Int64
+	cfg  Config
+	pool pool
+	mu   struct {
+		sync.Mutex
+		all int
+		per map[string]int // by who follows
+	}
 }
 
-// ErrBusy means that too many follow the fleet's logs already.
-var ErrBusy = errors.New("too many follow the fleet's logs")
+// What a follower is refused with: too many follow already, or too many of its own token.
+var (
+	ErrBusy  = fmt.Errorf("%d follow the fleet's logs here, which is all that may", mostFollows)
+	ErrToken = fmt.Errorf("%d follow the fleet's logs with this token, which is all that may", tokenFollows)
+)
 
 // New returns a hub, which does nothing until somebody follows.
 func New(c Config) (*Hub, error) {
 	if c.Member == nil || c.Nodes == nil {
 		return nil, errors.New("logs: a hub needs a member and nodes")
 	}
-	if c.Most <= 0 {
-		c.Most = 100
+	h := &Hub{cfg: c, pool: pool{most: poolBytes}}
+	h.mu.per = map[string]int{}
+	return h, nil
+}
+
+// enter counts who in, unless too many follow.
+func (h *Hub) enter(who string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case h.mu.per[who] >= tokenFollows:
+		return ErrToken
+	case h.mu.all >= mostFollows:
+		return ErrBusy
 	}
-	return &Hub{cfg: c}, nil
+	h.mu.all++
+	h.mu.per[who]++
+	return nil
+}
+
+func (h *Hub) leave(who string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.mu.all--
+	if h.mu.per[who]--; h.mu.per[who] == 0 {
+		delete(h.mu.per, who)
+	}
 }
 
 // Times of a following.
@@ -52,7 +82,6 @@ const (
 	window     = 400 * time.Millisecond // lines that come within it are put in order
 	step       = 100 * time.Millisecond // between two tellings
 	lookEvery  = 2 * time.Second        // for nodes that came or went
-	mostHeld   = 4096                   // lines in the window
 	nodesAtAll = 1000
 )
 
@@ -78,15 +107,17 @@ type arrival struct {
 // Follow tells out of the lines of all nodes that q wants, in the order of their
 // times as far as they come within a moment of one another: first of the past, then,
 // with q.Follow, of what comes, until ctx ends. An out that is told of no line is
-// asked whether anybody is still there. Out's error ends it, and is returned.
-func (h *Hub) Follow(ctx context.Context, q Query, out func([]telemetry.Line) error) error {
-	if h.follows.Add(1) > int64(h.cfg.Most) {
-		h.follows.Add(-1)
-		return ErrBusy
+// asked whether anybody is still there; it does not keep them. Out's error ends it, and
+// is returned. Who is the token's ID: of one token not many may follow (ErrToken), and
+// not many in all (ErrBusy).
+func (h *Hub) Follow(ctx context.Context, who string, q Query, out func([]telemetry.Line) error) error {
+	if err := h.enter(who); err != nil {
+		return err
 	}
-	defer h.follows.Add(-1)
+	defer h.leave(who)
 	ctx, cancel := context.WithCancel(ctx)
-	f := &following{hub: h, q: q, out: out, news: make(chan arrival, 64), readers: map[string]*reader{}}
+	f := h.following(q, out)
+	defer f.held.close()
 	defer f.join()
 	defer cancel()
 	f.look(ctx, true)
@@ -94,6 +125,13 @@ func (h *Hub) Follow(ctx context.Context, q Query, out func([]telemetry.Line) er
 		return err
 	}
 	return f.tellNews(ctx)
+}
+
+func (h *Hub) following(q Query, out func([]telemetry.Line) error) *following {
+	return &following{hub: h, q: q, out: out, readers: map[string]*reader{}, held: merger{pool: &h.pool, queues: map[string]*queue{}},
+		// Without a buffer: it would hold lines that nobody counts, and readers that wait
+		// are let in by turns, however fast their nodes are.
+		news: make(chan arrival)}
 }
 
 // join waits for the readers; their context has ended.
@@ -134,7 +172,7 @@ func (f *following) look(ctx context.Context, first bool) {
 
 // note tells the follower something about a node.
 func (f *following) note(n Node, text string) {
-	f.held.add(telemetry.Line{Time: time.Now().UTC(), Level: slog.LevelWarn, Kind: telemetry.KindNote, PoP: n.PoP, Node: n.Name, Text: n.Name + " " + text})
+	f.held.add(n, telemetry.Line{Time: time.Now().UTC(), Level: slog.LevelWarn, Kind: telemetry.KindNote, PoP: n.PoP, Node: n.Name, Text: n.Name + " " + text})
 }
 
 // take is what an arrival means.
@@ -154,7 +192,7 @@ func (f *following) take(a arrival) {
 			a.from.silent = false
 		}
 	default:
-		f.held.add(a.line)
+		f.held.add(a.from.node, a.line)
 	}
 }
 
@@ -169,10 +207,6 @@ func (f *following) pastTold(r *reader) {
 func (f *following) tellPast(ctx context.Context) error {
 	limit := time.NewTimer(pastLimit)
 	defer limit.Stop()
-	f.held.most = MaxTail
-	if f.q.Tail > 0 && f.q.Since > 0 {
-		f.held.most = f.q.Tail
-	}
 	for late := false; f.past > 0 && !late; {
 		select {
 		case a := <-f.news:
@@ -189,12 +223,15 @@ func (f *following) tellPast(ctx context.Context) error {
 			f.pastTold(r)
 		}
 	}
-	return f.out(f.held.all())
+	newest := MaxTail
+	if f.q.Tail > 0 && f.q.Since > 0 {
+		newest = f.q.Tail
+	}
+	return f.held.tell(newest, f.out)
 }
 
 // tellNews goes on until ctx ends.
 func (f *following) tellNews(ctx context.Context) error {
-	f.held.most = mostHeld
 	tick, look := time.NewTicker(step), time.NewTicker(lookEvery)
 	defer tick.Stop()
 	defer look.Stop()
@@ -203,7 +240,7 @@ func (f *following) tellNews(ctx context.Context) error {
 		case a := <-f.news:
 			f.take(a)
 		case now := <-tick.C:
-			if err := f.out(f.held.before(now.Add(-window))); err != nil {
+			if err := f.held.tellBefore(now.Add(-window), f.out); err != nil {
 				return err
 			}
 		case <-look.C:

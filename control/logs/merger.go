@@ -1,6 +1,7 @@
 package logs
 
 import (
+	"cmp"
 	"log/slog"
 	"slices"
 	"time"
@@ -8,70 +9,131 @@ import (
 	"github.com/selvage-edge/selvage/edge/telemetry"
 )
 
-// merger puts lines of several nodes in the order of their times. It holds at most
-// so many; of more, the oldest are dropped and counted.
+// merger puts lines of several nodes in the order of their times. What it holds is
+// bounded in bytes: for a line that finds no room, the oldest lines of the node that
+// has most are dropped and counted, so that no node crowds out another (longest queue
+// drop: Suter et al., "Design considerations for supporting TCP with per-flow queueing",
+// INFOCOM 1998). One goroutine uses it.
 type merger struct {
-	most    int
-	lines   []telemetry.Line
-	arrived []time.Time // when each of lines came
-	dropped int
+	pool   *pool
+	bytes  int
+	queues map[string]*queue // by node
 }
 
-func (m *merger) add(l telemetry.Line) {
-	m.lines = append(m.lines, l)
-	m.arrived = append(m.arrived, time.Now())
-	if m.most > 0 && len(m.lines) >= 2*m.most {
-		m.cut()
-	}
+// queue is what one node, or this one about it, said, as it came.
+type queue struct {
+	node    Node
+	held    []held
+	bytes   int
+	dropped int // lines, since it was last told
 }
 
-// cut keeps the newest.
-func (m *merger) cut() {
-	m.sort()
-	if n := len(m.lines) - m.most; m.most > 0 && n > 0 {
-		m.dropped += n
-		m.lines, m.arrived = slices.Delete(m.lines, 0, n), slices.Delete(m.arrived, 0, n)
-	}
+// held is a line, when it came and what it takes.
+type held struct {
+	line  telemetry.Line
+	came  time.Time
+	bytes int
 }
 
-func (m *merger) sort() {
-	order := make([]int, len(m.lines))
-	for i := range order {
-		order[i] = i
+func (m *merger) add(n Node, l telemetry.Line) {
+	q := m.queues[n.Name]
+	if q == nil {
+		q = &queue{node: n}
+		m.queues[n.Name] = q
 	}
-	slices.SortStableFunc(order, func(a, b int) int { return m.lines[a].Time.Compare(m.lines[b].Time) })
-	lines, arrived := make([]telemetry.Line, len(order)), make([]time.Time, len(order))
-	for i, from := range order {
-		lines[i], arrived[i] = m.lines[from], m.arrived[from]
+	size := l.Size()
+	for !m.room(size) {
+		m.dropOldest()
 	}
-	m.lines, m.arrived = lines, arrived
+	q.held = append(q.held, held{l, time.Now(), size})
+	q.bytes += size
 }
 
-// all returns the newest, in order: of the past nobody misses the others.
-func (m *merger) all() []telemetry.Line {
-	m.cut()
-	out := m.lines
-	*m = merger{most: m.most}
-	return out
+// over is what of so many bytes the reserve does not hold.
+func over(bytes int) int { return max(0, bytes-reserveBytes) }
+
+// room takes size bytes if they are to be had.
+func (m *merger) room(size int) bool {
+	if m.bytes+size > followerBytes || !m.pool.take(over(m.bytes+size)-over(m.bytes)) {
+		return false
+	}
+	m.bytes += size
+	return true
 }
 
-// before returns, in order, the lines that came before then, and how many were dropped.
-// It goes by when they came, not by their own times: a node's clock may be off.
-func (m *merger) before(then time.Time) []telemetry.Line {
-	if len(m.lines) == 0 && m.dropped == 0 {
-		return nil
+func (m *merger) free(size int) {
+	m.pool.give(over(m.bytes) - over(m.bytes-size))
+	m.bytes -= size
+}
+
+// dropOldest makes room at the cost of the node that has most. There is a line to
+// drop: the reserve has room for the longest, even of
+// bytes that are not UTF-8, each of which grows to three.
+func (m *merger) dropOldest() {
+	var most *queue
+	for _, q := range m.queues {
+		if most == nil || q.bytes > most.bytes {
+			most = q
+		}
 	}
-	m.cut()
-	n := len(m.arrived)
-	for n > 0 && m.arrived[n-1].After(then) && m.lines[n-1].Time.After(then) {
-		n--
+	size := most.held[0].bytes
+	most.held[0] = held{} // let go of its texts
+	most.held = most.held[1:]
+	most.bytes -= size
+	most.dropped++
+	m.free(size)
+}
+
+// tell hands on what all said so far, the newest of it at most; the lines count as held
+// until out returns. What was dropped is told if it would have been among them.
+func (m *merger) tell(newest int, out func([]telemetry.Line) error) error {
+	return m.hand(func(held) bool { return true }, newest, out)
+}
+
+// tellBefore hands on what came before then, or says it did. It goes by when lines
+// came too, not by their own times only: a node's clock may be off.
+func (m *merger) tellBefore(then time.Time, out func([]telemetry.Line) error) error {
+	return m.hand(func(h held) bool { return !h.came.After(then) || !h.line.Time.After(then) }, 0, out)
+}
+
+func (m *merger) hand(due func(held) bool, newest int, out func([]telemetry.Line) error) error {
+	var lines, notices []telemetry.Line
+	size := 0
+	for _, q := range m.queues {
+		n := len(q.held)
+		for n > 0 && !due(q.held[n-1]) {
+			n--
+		}
+		for _, h := range q.held[:n] {
+			lines = append(lines, h.line)
+			size += h.bytes
+			q.bytes -= h.bytes
+		}
+		q.held = slices.Clone(q.held[n:]) // the rest of the old array is let go
+		if q.dropped > 0 {
+			notices = append(notices, q.notice())
+		}
+		if q.dropped = 0; len(q.held) == 0 {
+			delete(m.queues, q.node.Name)
+		}
 	}
-	out := slices.Clone(m.lines[:n])
-	m.lines, m.arrived = slices.Delete(m.lines, 0, n), slices.Delete(m.arrived, 0, n)
-	if m.dropped > 0 {
-		out = append(out, telemetry.Line{Time: time.Now().UTC(), Level: slog.LevelWarn, Kind: telemetry.KindDropped, Dropped: m.dropped,
-			Text: "lines were dropped: they came faster than they are read"})
-		m.dropped = 0
+	defer m.free(size)
+	order := func(a, b telemetry.Line) int { return cmp.Or(a.Time.Compare(b.Time), cmp.Compare(a.Node, b.Node)) }
+	slices.SortStableFunc(lines, order)
+	if newest > 0 && len(lines) >= newest {
+		return out(lines[len(lines)-newest:])
 	}
-	return out
+	slices.SortFunc(notices, order)
+	return out(append(lines, notices...))
+}
+
+// close gives back what is held.
+func (m *merger) close() {
+	m.free(m.bytes)
+	m.queues = nil
+}
+
+func (q *queue) notice() telemetry.Line {
+	return telemetry.Line{Time: time.Now().UTC(), Level: slog.LevelWarn, Kind: telemetry.KindDropped, PoP: q.node.PoP, Node: q.node.Name,
+		Dropped: q.dropped, Text: "lines were dropped: they came faster than they are read"}
 }

@@ -76,7 +76,7 @@ func (r *reader) read(ctx context.Context, f *following) error {
 // where they come from, is not for it to say about others.
 func (r *reader) lines(ctx context.Context, f *following, body io.Reader) error {
 	in := bufio.NewScanner(body)
-	in.Buffer(make([]byte, 0, 64<<10), telemetry.MaxLineBytes)
+	in.Buffer(make([]byte, 0, 4<<10), telemetry.MaxLineBytes) // small: each follower has one for each node
 	for in.Scan() {
 		if len(bytes.TrimSpace(in.Bytes())) == 0 {
 			continue
@@ -94,7 +94,9 @@ func (r *reader) lines(ctx context.Context, f *following, body io.Reader) error 
 			return ctx.Err()
 		}
 	}
-	if err := in.Err(); err != nil && ctx.Err() == nil {
+	if err := in.Err(); errors.Is(err, bufio.ErrTooLong) {
+		return fmt.Errorf("it sent a line of more than %d bytes", telemetry.MaxLineBytes)
+	} else if err != nil && ctx.Err() == nil {
 		return errors.New("its stream broke off")
 	}
 	return nil

@@ -21,9 +21,12 @@ const (
 	KindLive     Kind = "live"     // the past was told; what follows is new
 )
 
-// MaxLineBytes bounds one encoded line that is taken from elsewhere: the longest
-// function's line, escaped, and what stands around it.
-const MaxLineBytes = 1 << 20
+// MaxLineBytes bounds one encoded line, its end included, of those who follow a log:
+// longer ones are in what is written only. Who follows live is told that they were dropped.
+const MaxLineBytes = 64 << 10
+
+// maxRefusedKinds bounds RefusedCalls of a line from elsewhere; there are fewer kinds.
+const maxRefusedKinds = 64
 
 // Line is one line of a node's log, as those who follow it read it. The fields
 // of an exchange are set for KindAccess only.
@@ -73,7 +76,26 @@ func ParseLine(b []byte) (Line, error) {
 	if err := json.Unmarshal(b, &l); err != nil {
 		return l, fmt.Errorf("log line: %w", err)
 	}
+	if len(l.RefusedCalls) > maxRefusedKinds {
+		return Line{}, errors.New("log line: too many kinds of refused calls")
+	}
 	return l, nil
+}
+
+// lineSize is about a Line without its texts; a test compares it.
+const lineSize = 512
+
+// Size is about what the line takes of memory, in bytes.
+func (l *Line) Size() int {
+	n := lineSize
+	for _, s := range []string{l.Text, string(l.Kind), l.PoP, l.Node, l.Project, l.Function, l.Version, l.RequestID, l.Client, l.Protocol,
+		l.Method, l.Host, l.Path, l.Refused, l.Fault, l.FaultError, l.FaultLimit, l.FaultKnob, l.TraceID} {
+		n += len(s)
+	}
+	for kind := range l.RefusedCalls {
+		n += len(kind) + 64 // a map's entry, half of the map empty
+	}
+	return n
 }
 
 // appendLine encodes what the log tells by itself.

@@ -24,7 +24,7 @@ const (
 // Memory of recent lines: a source has its share of all of it, at most the leastShares'th part.
 const (
 	leastShares = 8
-	maxSources  = 1024 // functions beyond share one source
+	maxSources  = 1 << 14 // functions beyond share one source; an idle one takes some 300 bytes
 )
 
 // LogConfig says what becomes of lines.

@@ -64,7 +64,9 @@ func (s *source) add(h header, line []byte, share int, taps []*Tap) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.mu.seq++
-	s.mu.ring.add(h, line, share)
+	if len(line) <= MaxLineBytes {
+		s.mu.ring.add(h, line, share)
+	}
 	for _, t := range taps {
 		t.offer(s, s.mu.seq, h, line)
 	}

@@ -29,12 +29,24 @@ func (l *Log) newSource(id function.ID) *source {
 	s := &source{id: id}
 	s.mu.tokens = l.rate.burst
 	l.sources.byID[id] = s
-	share := l.cfg.RecentBytes / max(leastShares, len(l.sources.byID))
-	l.share.Store(int64(share))
-	for _, had := range l.sources.byID {
-		had.trim(share)
-	}
+	l.divide()
 	return s
+}
+
+// divide gives each source its share of the memory. Shares change when the number of
+// sources passes a power of two, not with each: all of them are gone through then.
+func (l *Log) divide() {
+	n := leastShares
+	for n < len(l.sources.byID) {
+		n *= 2
+	}
+	share := l.cfg.RecentBytes / n
+	if l.share.Swap(int64(share)) == int64(share) {
+		return
+	}
+	for _, s := range l.sources.byID {
+		s.trim(share)
+	}
 }
 
 func (l *Log) sourcesNow() []*source {

@@ -43,7 +43,7 @@ const (
 	tapPerSource = tapBytes / 4
 	// tapPause is the time between two readings: it bounds what following costs.
 	tapPause = 50 * time.Millisecond
-	maxTaps  = 64
+	maxTaps  = 128 // control nodes bound their followers, and of one token, below it
 )
 
 // ErrTaps means that too many follow this log already.
@@ -110,7 +110,7 @@ func (t *Tap) offer(s *source, seq uint64, h header, line []byte) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.mu.buf)+len(line) > tapBytes || t.mu.per[s]+len(line) > tapPerSource {
+	if len(line) > MaxLineBytes || len(t.mu.buf)+len(line) > tapBytes || t.mu.per[s]+len(line) > tapPerSource {
 		t.mu.dropped[s]++
 	} else {
 		t.mu.buf = append(t.mu.buf, line...)

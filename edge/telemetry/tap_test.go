@@ -165,6 +165,58 @@ func TestFloodHarmsNobody(t *testing.T) {
 	})
 }
 
+// Of 5,000 functions and one that floods, each keeps its own rate and its own lines;
+// a line too long for who follows hides no other.
+func TestFloodAmongManyFunctions(t *testing.T) {
+	log := NewLog(discard{}, LogConfig{RecentBytes: 16 << 20, FunctionBytes: 16 << 10})
+	defer log.Close()
+	const functions = 5000
+	for i := range functions {
+		log.Log(says(fmt.Sprint("f", i), "first", slog.LevelInfo))
+	}
+	for range 1000 {
+		log.Log(says("flooder", strings.Repeat("x", 200), slog.LevelInfo))
+	}
+	if log.Stats().Lost == 0 {
+		t.Fatal("the flooder was not held to its rate")
+	}
+	lost := log.Stats().Lost
+	for i := range functions {
+		log.Log(says(fmt.Sprint("f", i), "heard", slog.LevelInfo))
+	}
+	if n := log.Stats().Lost - lost; n != 0 {
+		t.Errorf("%d lines of others were lost", n)
+	}
+	tap, err := log.Follow(Filter{AnyLevel: true}, time.Time{}, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tap.Close()
+	if n := bytes.Count(tap.Past(nil), []byte(`"heard"`)); n != functions {
+		t.Errorf("lines of %d functions are kept, of %d", n, functions)
+	}
+}
+
+// A line too long for those who follow is not told of the past, nor live.
+func TestLongLineIsNotFollowed(t *testing.T) {
+	log := NewLog(discard{}, LogConfig{})
+	defer log.Close()
+	log.Log(says("a", strings.Repeat("x", MaxLineBytes), slog.LevelInfo))
+	log.Log(says("a", "short", slog.LevelInfo))
+	tap, err := log.Follow(Filter{AnyLevel: true}, time.Time{}, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tap.Close()
+	if past := tap.Past(nil); len(past) > MaxLineBytes || !bytes.Contains(past, []byte("short")) {
+		t.Errorf("the past has %d bytes", len(past))
+	}
+	log.Log(says("a", strings.Repeat("x", MaxLineBytes), slog.LevelInfo))
+	if got := tap.take(nil); len(got) > MaxLineBytes || !bytes.Contains(got, []byte(`"dropped":1`)) {
+		t.Errorf("told %d bytes: %.100q", len(got), got)
+	}
+}
+
 // What is kept has a bound, however many functions there are and whatever they say.
 func TestRecentLinesAreBounded(t *testing.T) {
 	log := NewLog(discard{}, LogConfig{RecentBytes: 256 << 10, FunctionBytes: 1 << 30})
