@@ -234,6 +234,8 @@ func TestPrepareRefuses(t *testing.T) {
 		"bad index":      {wasm.Handle(0x10, 99), "99"},
 		"bad segment": {guesttest.Module(t, `(module (memory (export "memory") 1) (data (i32.const 65535) "ab") (func (export "handle")))`),
 			"segment"},
+		"no constant": {guesttest.Module(t, `(module (memory (export "memory") 1) (global $g i32 (i32.const 9)) (data (global.get $g) "a") (func (export "handle")))`),
+			"constant expression required"},
 		"large memory": {guesttest.Module(t, `(module (memory (export "memory") 65536) (func (export "handle")))`), "pages"},
 		"bad elements": {guesttest.Module(t, `(module (memory (export "memory") 1) (table 1 funcref) (func $f (export "handle")) (elem (i32.const 1) $f))`),
 			"cannot be instantiated"},

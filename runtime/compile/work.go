@@ -69,6 +69,10 @@ func prepare(module []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Split computes more than the specification allows to be there: what it took out was not looked at by the compiler.
+	if err := e.Validate(module); err != nil {
+		return nil, refuse(err)
+	}
 	p := Prepared{Code: code, Report: Report{Module: found}}
 	t, err := p.try(e, img)
 	if err != nil {

@@ -171,6 +171,10 @@ func (e *Engine) Close() error {
 	return nil
 }
 
+// Validate reports why a module is not valid, or uses a feature that is off. It
+// compiles nothing.
+func (*Engine) Validate(module []byte) error { return cshim.Validate(module) }
+
 // Compile returns the artifact of code. Cold and slow; only helpers call it.
 func (*Engine) Compile(code []byte) ([]byte, error) {
 	artifact, err := cshim.Compile(code)

@@ -200,8 +200,12 @@ func (w *walker) bulk() {
 	case 17:
 		w.touch("table.fill")
 		w.r.u32()
-	default:
+	case 18:
+		w.feature("memory control (memory.discard)", "build without it")
+	case 19, 20, 21, 22:
 		w.feature("wide arithmetic", "build without it")
+	default:
+		w.r.broken("an unknown instruction")
 	}
 }
 
@@ -220,8 +224,12 @@ func (w *walker) vector() {
 		w.memoryArgument()
 		w.r.skip(1)
 	case op <= 255:
-	default:
+	case op <= 0x113:
 		w.feature("relaxed vector instructions", "build without -mrelaxed-simd")
+	case op <= 0x14f:
+		w.feature("half-precision floats", "build without -mfp16")
+	default:
+		w.r.broken("an unknown instruction")
 	}
 }
 
@@ -247,7 +255,11 @@ func (w *walker) unknownOp(op byte) {
 
 // constant walks a constant expression, to its end.
 func (w *walker) constant() {
-	for w.r.err == nil {
+	for n := 0; w.r.err == nil; n++ {
+		if n > MaxConstant {
+			w.r.fail(ErrLimit, "a constant expression has more than %d instructions: compute the value in the start-up", MaxConstant)
+			return
+		}
 		switch op := w.r.byte(); op {
 		case 0x0b:
 			return

@@ -40,6 +40,7 @@ const (
 	MaxLocals      = 10_000  // of one function
 	MaxNesting     = 5_000   // blocks within blocks
 	MaxBranchTable = 16_384  // targets of one br_table
+	MaxConstant    = 64      // instructions of a constant expression: an instance's start computes it, and no budget counts that
 	MaxName        = 1 << 10 // bytes of one import's or export's name
 	MaxCustom      = 1_000   // custom sections
 )

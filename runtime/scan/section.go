@@ -136,7 +136,12 @@ func (w *walker) typeSection() {
 	n := w.r.count(MaxTypes, "types")
 	w.report.Types = n
 	for i := 0; w.r.more(i, n); i++ {
-		if form := w.r.byte(); form != 0x60 {
+		switch form := w.r.byte(); form {
+		case 0x60:
+		case 0x5d:
+			w.feature("stack switching", "build without it")
+			return
+		default:
 			w.feature("garbage-collected types", "build without the GC proposal")
 			return
 		}
