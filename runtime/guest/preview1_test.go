@@ -24,9 +24,9 @@ const (
 	wasiInput = 4096                 // where the guest reads its body to
 )
 
-// caller is a guest that does the calls of preview 1 in its request's body, and
-// traps when one answers no errno of the specification.
-func caller() string {
+// wasiCalls is the call of preview 1 that is numbered $op, with the arguments at
+// $p; with wraps the errno.
+func wasiCalls(with string) string {
 	var calls strings.Builder
 	for i, im := range wasip1.Imports() {
 		call := "(call $wasi_" + im.Name
@@ -35,10 +35,17 @@ func caller() string {
 		}
 		call += ")"
 		if len(im.Results) > 0 {
-			call = fmt.Sprintf("(if (i32.gt_u %s (i32.const %d)) (then (unreachable)))", call, lastErrno)
+			call = fmt.Sprintf(with, call)
 		}
 		fmt.Fprintf(&calls, "(if (i32.eq (local.get $op) (i32.const %d)) (then %s))\n", i, call)
 	}
+	return calls.String()
+}
+
+// caller is a guest that does the calls of preview 1 in its request's body, and
+// traps when one answers no errno of the specification.
+func caller() string {
+	check := fmt.Sprintf("(if (i32.gt_u %%s (i32.const %d)) (then (unreachable)))", lastErrno)
 	return handle(fmt.Sprintf(`(local $p i32) (local $end i32) (local $op i32)
 		(local.set $p (i32.const %d))
 		(local.set $end (i32.add (local.get $p) (call $request_read (local.get $p) (i32.const 8192))))
@@ -47,7 +54,18 @@ func caller() string {
 			(local.set $op (i32.load8_u (local.get $p)))
 			%s
 			(local.set $p (i32.add (local.get $p) (i32.const %d)))
-			(br $next))`, wasiInput, wasiStep, calls.String(), wasiStep))
+			(br $next))`, wasiInput, wasiStep, wasiCalls(check), wasiStep))
+}
+
+// answerer is a guest that does one call and answers its errno, 4 bytes.
+func answerer() string {
+	return handle(fmt.Sprintf(`(local $p i32) (local $op i32)
+		(local.set $p (i32.const %d))
+		(drop (call $request_read (local.get $p) (i32.const 8192)))
+		(local.set $op (i32.load8_u (local.get $p)))
+		%s
+		(drop (call $response_head (i32.const 200) (i32.const 0) (i32.const 0)))
+		(drop (call $response_write (i32.const 16) (i32.const 4)))`, wasiInput, wasiCalls("(i32.store (i32.const 16) %s)")))
 }
 
 // wasiCall is one call as caller reads it.
@@ -87,4 +105,76 @@ func FuzzPreview1(f *testing.F) {
 			t.Fatalf("%x: %v", calls, f)
 		}
 	})
+}
+
+// TestPreview1 asks every call that answers by its arguments alone, through a
+// guest over the real import table. Numbers are of typenames.witx.
+func TestPreview1(t *testing.T) {
+	const (
+		success, badf, fault_, inval, notdir, notsock, notsup, spipe = 0, 8, 21, 28, 54, 57, 58, 70
+		free, outside                                                = 16384, 131072
+	)
+	op := map[string]int{}
+	for i, im := range wasip1.Imports() {
+		op[im.Name] = i
+	}
+	asked := map[string]bool{"proc_exit": true} // it has no answer
+	type row struct {
+		name  string
+		args  []uint64
+		errno uint32
+	}
+	rows := []row{
+		{"args_get", []uint64{free, free + 64}, success}, {"args_sizes_get", []uint64{free, free + 4}, success},
+		{"args_sizes_get", []uint64{outside, free}, fault_},
+		{"environ_get", []uint64{free, free + 4096}, success}, {"environ_sizes_get", []uint64{free, free + 4}, success},
+		{"clock_res_get", []uint64{0, free}, success}, {"clock_res_get", []uint64{1, free}, success},
+		{"clock_res_get", []uint64{2, free}, success}, {"clock_res_get", []uint64{3, free}, success},
+		{"clock_res_get", []uint64{4, free}, inval}, {"clock_res_get", []uint64{0, outside - 7}, fault_},
+		{"clock_time_get", []uint64{0, 1, free}, success}, {"clock_time_get", []uint64{3, 0, free}, success},
+		{"clock_time_get", []uint64{4, 0, free}, inval}, {"clock_time_get", []uint64{1, 0, outside}, fault_},
+		{"random_get", []uint64{free, 64}, success}, {"random_get", []uint64{free, 0}, success},
+		{"random_get", []uint64{outside - 1, 2}, fault_},
+		{"poll_oneoff", []uint64{free, free, 0, free}, inval}, {"poll_oneoff", []uint64{outside - 47, free, 1, free}, fault_},
+		{"sched_yield", nil, success}, {"proc_raise", []uint64{6}, notsup},
+		{"fd_write", []uint64{1, free, 0, free}, success}, {"fd_write", []uint64{0, free, 0, free}, badf}, {"fd_write", []uint64{3, free, 0, free}, badf},
+		{"fd_read", []uint64{0, free, 0, free}, success}, {"fd_read", []uint64{1, free, 0, free}, badf},
+		{"fd_close", []uint64{1}, success}, {"fd_close", []uint64{3}, badf},
+		{"fd_prestat_get", []uint64{1, free}, badf}, {"fd_prestat_get", []uint64{3, free}, badf},
+		{"fd_prestat_dir_name", []uint64{3, free, 8}, badf},
+		{"fd_fdstat_set_rights", []uint64{3, 0, 0}, badf}, {"fd_renumber", []uint64{3, 1}, badf},
+		{"fd_filestat_set_times", []uint64{3, 0, 0, 0}, badf}, {"path_symlink", []uint64{free, 1, 3, free, 1}, badf},
+	}
+	for errno, names := range map[uint32]string{
+		success: "fd_fdstat_get fd_filestat_get fd_fdstat_set_flags",
+		spipe:   "fd_seek fd_tell fd_pread fd_pwrite fd_advise fd_allocate",
+		inval:   "fd_sync fd_datasync fd_filestat_set_size",
+		notdir: "fd_readdir path_create_directory path_filestat_get path_filestat_set_times path_link path_open " +
+			"path_readlink path_remove_directory path_rename path_unlink_file",
+		notsock: "sock_accept sock_recv sock_send sock_shutdown",
+	} {
+		for _, name := range strings.Fields(names) {
+			second := uint64(free)
+			if name == "fd_fdstat_set_flags" {
+				second = 0
+			}
+			rows = append(rows, row{name, []uint64{0, second}, errno}, row{name, []uint64{2, second}, errno},
+				row{name, []uint64{3, second}, badf}, row{name, []uint64{1<<32 - 1, second}, badf})
+		}
+	}
+	answering := guesttest.Program(t, guesttest.Guest(t, answerer()))
+	for _, r := range rows {
+		asked[r.name] = true
+		x := &exchange{target: "/", body: bytes.NewReader(wasiCall(op[r.name], r.args...))}
+		if _, err := runner.Run(t.Context(), answering, version(), guest.Ports{KV: &store{}, Log: &lines{}}, x); err != nil {
+			t.Errorf("%s%v: %v", r.name, r.args, err)
+		} else if got := binary.LittleEndian.Uint32(x.out.Bytes()); got != r.errno {
+			t.Errorf("%s%v: errno %d, want %d", r.name, r.args, got, r.errno)
+		}
+	}
+	for name := range op {
+		if !asked[name] {
+			t.Errorf("%s is not asked", name)
+		}
+	}
 }
