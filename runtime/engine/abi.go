@@ -92,7 +92,8 @@ const (
 	WASIFdFdstatSetFlags
 	WASIFdFilestatGet
 	WASIFdClose
-	// WASIFdSeek is ESPIPE on descriptors 0 to 2; others are EBADF. fd_tell is WASIBadFD.
+	// WASIFdSeek is ESPIPE on descriptors 0 to 2; others are EBADF: fd_seek and
+	// what else needs a position, whatever the parameters are (one i32 result).
 	WASIFdSeek
 	// WASIPollOneoff answers at once when something is ready, else suspends with one argument, the
 	// nanoseconds to wait; Resume(0) afterwards and C writes the events.
@@ -104,6 +105,11 @@ const (
 	WASIBadFD
 	// WASINotSupported answers ENOTSUP whatever the parameters are (one i32 result).
 	WASINotSupported
+	// WASINotFile, WASINotDirectory and WASINotSocket answer EINVAL, ENOTDIR and ENOTSOCK on
+	// descriptors 0 to 2, the first parameter, and EBADF on others (one i32 result).
+	WASINotFile
+	WASINotDirectory
+	WASINotSocket
 )
 
 // Limits of what C keeps for one invocation.

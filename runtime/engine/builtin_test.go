@@ -396,10 +396,11 @@ func TestPollOneoff(t *testing.T) {
 		{"two relative", []string{subscription(7, 0, 1, 2*second, 0, 0), subscription(8, 0, 0, second, 0, 0)}, second, "8:0:0"},
 		{"zero", []string{subscription(7, 0, 1, 0, 0, 0)}, 0, "7:0:0"},
 		{"past", []string{subscription(7, 0, 1, 5, 0, 1)}, 0, "7:0:0"},
-		{"future", []string{subscription(7, 0, 0, soon, 0, 1)}, uint64(time.Hour), ""},
+		{"future", []string{subscription(7, 0, 0, soon, 0, 1)}, uint64(time.Hour), "7:0:0"}, // answered early, as when the clock is set back
 		{"output is ready", []string{subscription(7, 0, 1, second, 0, 0), subscription(9, 2, 1)}, 0, "9:0:2"},
 		{"input is at its end", []string{subscription(9, 1, 0)}, 0, "9:0:1"},
 		{"no such descriptor", []string{subscription(9, 1, 5), subscription(4, 2, 0)}, 0, "9:8:1 4:8:2"},
+		{"processor time", []string{subscription(9, 0, 2, second, 0, 0)}, 0, "9:58:0"},
 		{"no such clock", []string{subscription(9, 0, 6, second, 0, 0)}, 0, "9:28:0"},
 		{"no such type", []string{subscription(9, 3)}, 0, "9:28:3"},
 	} {

@@ -5,7 +5,7 @@
 
 #include <time.h>
 
-enum { SUCCESS = 0, EBADF_ = 8, EFAULT_ = 21, EINVAL_ = 28, EIO_ = 29, ENOTSUP_ = 58, ESPIPE_ = 70 };
+enum { SUCCESS = 0, EBADF_ = 8, EFAULT_ = 21, EINVAL_ = 28, EIO_ = 29, ENOTDIR_ = 54, ENOTSOCK_ = 57, ENOTSUP_ = 58, ESPIPE_ = 70 };
 enum { CLOCKID_REALTIME, CLOCKID_MONOTONIC, CLOCKID_PROCESS_CPU, CLOCKID_THREAD_CPU };
 enum { MAX_IOVS = 1024, MAX_SUBSCRIPTIONS = 1024 };
 
@@ -120,6 +120,8 @@ static sv_verdict fd_read(sv_inst *in, const uint64_t *a, uint64_t *r) {
 	return code(r, put32(in, a[3], 0) ? SUCCESS : EFAULT_);
 }
 
+enum { FD_READ = 1 << 1, FD_FDSTAT_SET_FLAGS = 1 << 3, FD_WRITE = 1 << 6, FD_FILESTAT_GET = 1 << 21, POLL_FD_READWRITE = 1 << 27 };
+
 static sv_verdict fd_fdstat_get(sv_inst *in, const uint64_t *a, uint64_t *r) {
 	if (a[0] > 2) return code(r, EBADF_);
 	uint8_t *p = sv_at(in, a[1], 24);
@@ -127,7 +129,9 @@ static sv_verdict fd_fdstat_get(sv_inst *in, const uint64_t *a, uint64_t *r) {
 	memset(p, 0, 24);
 	p[0] = 2;                     // filetype: character device
 	p[2] = a[0] ? 1 : 0;          // fdflags: append
-	p[8] = a[0] ? 1 << 6 : 1 << 1; // rights: fd_write or fd_read
+	uint64_t rights = a[0] ? FD_WRITE : FD_READ;
+	rights |= FD_FDSTAT_SET_FLAGS | FD_FILESTAT_GET | POLL_FD_READWRITE;
+	memcpy(p + 8, &rights, sizeof rights);
 	return code(r, SUCCESS);
 }
 
@@ -159,7 +163,9 @@ typedef struct due { bool now; uint16_t error; uint64_t wait; } due;
 
 static due clock_due(const sv_inst *in, const uint8_t *s, bool waited) {
 	uint64_t now, timeout = get64(s + 24);
-	if (!clock_read(in, get32(s + 16), &now)) return (due){.now = true, .error = EINVAL_};
+	uint32_t id = get32(s + 16);
+	if (!clock_read(in, id, &now)) return (due){.now = true, .error = EINVAL_};
+	if (id >= CLOCKID_PROCESS_CPU) return (due){.now = true, .error = ENOTSUP_}; // stands still while the guest waits
 	if (!(get32(s + 40) & FLAG_ABSOLUTE)) return (due){.now = waited || timeout == 0, .wait = timeout};
 	return (due){.now = timeout <= now, .wait = timeout <= now ? 0 : timeout - now};
 }
@@ -192,20 +198,27 @@ static uint32_t write_events(const uint8_t *subs, uint64_t n, uint8_t *events, c
 	return count;
 }
 
-// After a wait of *wait ns every relative clock of at most that is due.
+// After a wait of waited ns every relative clock of at most that is due, and an
+// absolute one by its clock; or, if the clock was set back meanwhile and none
+// is, those that are nearest: a poll that succeeds has an event.
 static uint32_t collect(sv_inst *in, const uint64_t *a, uint64_t waited, uint64_t *wait) {
 	uint64_t n = a[2];
 	const uint8_t *subs = sv_at(in, a[0], SUBSCRIPTION * n);
 	bool is_due[MAX_SUBSCRIPTIONS];
 	uint16_t errors[MAX_SUBSCRIPTIONS];
+	uint64_t waits[MAX_SUBSCRIPTIONS];
+	bool any = false;
 	*wait = UINT64_MAX;
 	for (uint64_t i = 0; i < n; i++) {
 		const uint8_t *s = subs + SUBSCRIPTION * i;
 		due d = subscription_due(in, s, waited && get64(s + 24) <= waited);
 		is_due[i] = d.now;
 		errors[i] = d.error;
+		waits[i] = d.wait;
+		any |= d.now;
 		if (!d.now && d.wait < *wait) *wait = d.wait;
 	}
+	for (uint64_t i = 0; waited && !any && i < n; i++) is_due[i] = waits[i] == *wait;
 	return write_events(subs, n, sv_at(in, a[1], EVENT * n), is_due, errors);
 }
 
@@ -252,6 +265,12 @@ static sv_verdict bad_fd(sv_inst *in, const uint64_t *a, uint64_t *r) {
 	return code(r, EBADF_);
 }
 
+// A call that a stream of bytes has no use for: bad on it in one way, and EBADF elsewhere.
+static sv_verdict stream(const uint64_t *a, uint64_t *r, int error) { return code(r, a[0] <= 2 ? error : EBADF_); }
+static sv_verdict not_file(sv_inst *in, const uint64_t *a, uint64_t *r) { (void)in; return stream(a, r, EINVAL_); }
+static sv_verdict not_directory(sv_inst *in, const uint64_t *a, uint64_t *r) { (void)in; return stream(a, r, ENOTDIR_); }
+static sv_verdict not_socket(sv_inst *in, const uint64_t *a, uint64_t *r) { (void)in; return stream(a, r, ENOTSOCK_); }
+
 static sv_verdict not_supported(sv_inst *in, const uint64_t *a, uint64_t *r) {
 	(void)in, (void)a;
 	return code(r, ENOTSUP_);
@@ -272,12 +291,15 @@ static const sv_builtin table[] = {
 	{"ii:i", fd_ok, NULL, false}, // fd_fdstat_set_flags
 	{"ii:i", fd_filestat_get, NULL, false},
 	{"i:i", fd_ok, NULL, false}, // fd_close
-	{"iIii:i", fd_seek, NULL, false},
+	{"*:i", fd_seek, NULL, false},
 	{"iiii:i", poll_oneoff, poll_oneoff_finish, true},
 	{":i", sched_yield_, NULL, false},
 	{"i:", proc_exit, NULL, false},
 	{"*:i", bad_fd, NULL, false},
 	{"*:i", not_supported, NULL, false},
+	{"*:i", not_file, NULL, false},
+	{"*:i", not_directory, NULL, false},
+	{"*:i", not_socket, NULL, false},
 };
 
 const sv_builtin *sv_builtin_wasip1(uint32_t id) {
