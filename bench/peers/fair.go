@@ -17,6 +17,7 @@ import (
 	wasmtime "github.com/bytecodealliance/wasmtime-go/v39"
 
 	"github.com/selvage-edge/selvage/bench/load"
+	"github.com/selvage-edge/selvage/cmd/selvage/node"
 	"github.com/selvage-edge/selvage/edge/invoke"
 	"github.com/selvage-edge/selvage/edge/limit"
 	"github.com/selvage-edge/selvage/edge/route"
@@ -195,7 +196,7 @@ func runFairServer(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	p, err := pool.Open(pool.Config{Engine: e, Compiler: compiler{e}})
+	p, err := pool.Open(pool.Config{Engine: e, Compiler: compiler{e}, Computing: node.Computing()})
 	if err != nil {
 		return err
 	}

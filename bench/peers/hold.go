@@ -19,6 +19,7 @@ import (
 
 	wasmtime "github.com/bytecodealliance/wasmtime-go/v39"
 
+	"github.com/selvage-edge/selvage/cmd/selvage/node"
 	"github.com/selvage-edge/selvage/edge/limit"
 	"github.com/selvage-edge/selvage/edge/route"
 	"github.com/selvage-edge/selvage/edge/serve"
@@ -179,7 +180,7 @@ func holdingHandler(ctx context.Context, w wire) (http.Handler, *engine.Engine, 
 	if err != nil {
 		return nil, nil, err
 	}
-	p, err := pool.Open(pool.Config{Engine: e, Compiler: compiler{e}})
+	p, err := pool.Open(pool.Config{Engine: e, Compiler: compiler{e}, Computing: node.Computing()})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -70,7 +70,7 @@ func runServer(ctx context.Context, profile string) error {
 	if err != nil {
 		return err
 	}
-	p, err := pool.Open(pool.Config{Engine: e, Compiler: compiler{e}})
+	p, err := pool.Open(pool.Config{Engine: e, Compiler: compiler{e}, Computing: node.Computing()})
 	if err != nil {
 		return err
 	}

@@ -19,6 +19,7 @@ import (
 	wasmtime "github.com/bytecodealliance/wasmtime-go/v39"
 
 	"github.com/selvage-edge/selvage/bench/load"
+	"github.com/selvage-edge/selvage/cmd/selvage/node"
 	"github.com/selvage-edge/selvage/edge/fetch"
 	"github.com/selvage-edge/selvage/edge/invoke"
 	"github.com/selvage-edge/selvage/edge/limit"
@@ -190,7 +191,7 @@ func runWaitServer(ctx context.Context, backend string) error {
 	if err != nil {
 		return err
 	}
-	p, err := pool.Open(pool.Config{Engine: e, Compiler: compiler{e}})
+	p, err := pool.Open(pool.Config{Engine: e, Compiler: compiler{e}, Computing: node.Computing()})
 	if err != nil {
 		return err
 	}
