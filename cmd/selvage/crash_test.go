@@ -170,7 +170,7 @@ func TestKilled(t *testing.T) {
 		if r.code == exitOK {
 			t.Skip("the helper was done before it was killed") // it is looked for every millisecond; then there is nothing to see
 		}
-		r.expect(t, exitRefused, "preparing the module failed")
+		r.expect(t, exitFailed, "was killed", "deploy again")
 		w.selvage(t, "deploy", "--wait", dir).expect(t, exitOK, "live")
 	})
 	t.Run("helper at work for a node", func(t *testing.T) {
