@@ -363,7 +363,7 @@ func (x *exchange) Interrupt() {
 	if x.mu.writing > 0 {
 		_ = x.control().SetWriteDeadline(longPast)
 		if x.body != nil && x.r.ProtoMajor == 1 {
-			// net/http reads what is left of the request before it sends a head.
+			// net/http may read what is left of the request before it sends a head.
 			_ = x.control().SetReadDeadline(longPast)
 		}
 	}

@@ -424,6 +424,7 @@ func TestAnswersWhileTheBodyIsAwaited(t *testing.T) {
 			status, size int
 		}{{"/awaits", 200, 5}, {"/awaits-much", 200, 16000}, {"/awaits-more", 200, 40000}, {"/awaits-traps", 500, -1}} {
 			never, end := io.Pipe()
+			defer time.AfterFunc(time.Minute, func() { end.Close() }).Stop() // or net/http waits for it when it failed
 			res, err := c.RoundTrip(request(t.Context(), t, "POST", w.path, never))
 			if err != nil {
 				t.Fatal(w.path, err)

@@ -37,6 +37,7 @@ type response struct {
 	bytes    int64
 	first    time.Duration // until the head was written
 	aborted  bool
+	duplex   bool // the body may be read after the answer began
 }
 
 // WriteHeader sends a head; informational ones may come before the final one.
@@ -47,9 +48,10 @@ func (w *response) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
-// commit notes the final head and sets the headers every response has: last, so
-// that no function can claim another request's identity.
+// commit settles the request's body, notes the final head and sets the headers
+// every response has: last, so that no function can claim another request's identity.
 func (w *response) commit(status int) {
+	w.settle()
 	w.status = status
 	w.first = time.Since(w.exchange.start)
 	h := w.Header()
@@ -88,6 +90,7 @@ func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 type requestBody struct {
 	io.ReadCloser
 	bytes   atomic.Int64
+	ended   atomic.Bool   // it was read to its end
 	request *http.Request // the server's own, which gets the trailers
 }
 
@@ -97,6 +100,9 @@ func (b *requestBody) Trailer() http.Header { return b.request.Trailer }
 func (b *requestBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.bytes.Add(int64(n))
+	if err == io.EOF {
+		b.ended.Store(true)
+	}
 	return n, err
 }
 

@@ -83,6 +83,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := h.begin(w, r)
 	err := h.protect(x)
 	cut := h.answer(x, err)
+	x.w.linger()
 	h.cfg.Telemetry.End(x.span, x.record(err))
 	if cut {
 		panic(http.ErrAbortHandler) // how net/http and http3 are told to break a response off
