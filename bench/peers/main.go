@@ -24,7 +24,7 @@ import (
 var helloText string
 
 // runLimit bounds the whole run.
-const runLimit = 20 * time.Minute
+const runLimit = 45 * time.Minute
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "helper" {
@@ -90,9 +90,11 @@ func run(ctx context.Context, jsonFile, profile, only, selvage string, quick boo
 		if err != nil || !slices.ContainsFunc(part.names, func(name string) bool { return wanted(only, name) }) {
 			continue
 		}
+		began := time.Now()
 		var more []row
 		more, err = part.rows()
 		rows = append(rows, more...)
+		fmt.Fprintf(os.Stderr, "%s: %d rows in %.0f s\n", strings.Join(part.names, ", "), len(more), time.Since(began).Seconds())
 	}
 	table(os.Stdout, rows)
 	if err == nil && jsonFile != "" {
