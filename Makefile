@@ -8,7 +8,7 @@ PKGS    := ./...
 FUZZTIME ?= 20s
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check lint fmt-check race bench fuzz soak examples reference clean
+.PHONY: help build demo test check lint fmt-check race bench bench-peers fuzz soak examples reference clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -42,6 +42,12 @@ race: ## the tests that exercise concurrency, under the race detector
 bench: build ## speed, as ratios measured side by side in one run (BENCH_JSON=FILE also writes JSON lines)
 	$(GO) build -o $(BIN)/peers ./bench/peers
 	$(BIN)/peers $(if $(BENCH_JSON),-json $(BENCH_JSON))
+
+bench-peers: build ## the same request on workerd, deno and nginx (npm and apt fetch what is missing; nginx only as root)
+	$(GO) build -o $(BIN)/peers ./bench/peers
+	npm install --silent --no-audit --no-fund --prefix $(BIN)/servers workerd deno
+	@command -v nginx >/dev/null || [ "$$(id -u)" != 0 ] || { apt-get update -qq && apt-get install -y -qq --no-install-recommends nginx-light; } >/dev/null
+	$(BIN)/peers -servers $(BIN)/servers $(if $(BENCH_JSON),-json $(BENCH_JSON))
 
 fuzz: ## every fuzz target for FUZZTIME (default 20s)
 	@for f in $$(git grep -hoE 'func (Fuzz[A-Za-z0-9_]+)' -- '*_test.go' | awk '{print $$2}' | sort -u); do \

@@ -109,7 +109,8 @@ func dialTLS(ctx context.Context, cfg *Config, next string) (*tls.Conn, error) {
 		_ = raw.Close()
 		return nil, &dialError{err}
 	}
-	if got := c.ConnectionState().NegotiatedProtocol; got != next {
+	// A server without ALPN (RFC 7301) speaks HTTP/1.1.
+	if got := c.ConnectionState().NegotiatedProtocol; got != next && (got != "" || cfg.Protocol != H1) {
 		_ = c.Close()
 		return nil, fmt.Errorf("the server speaks %q, not %q", got, next)
 	}

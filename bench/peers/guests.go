@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 
 	wasmtime "github.com/bytecodealliance/wasmtime-go/v39"
 )
@@ -26,8 +27,8 @@ type guests map[string]*prepared
 // errNoToolchain is why a guest is left out: the bench needs Go, gcc and make only.
 var errNoToolchain = errors.New("toolchain not found")
 
-// buildGuests builds what it can. A C compiler for WebAssembly may be missing, and is then named.
-func buildGuests(ctx context.Context) (guests, error) {
+// buildGuests builds those of the names that it can, or of all. A C compiler for WebAssembly may be missing, and is then named.
+func buildGuests(ctx context.Context, names ...string) (guests, error) {
 	all := guests{}
 	for _, g := range []struct {
 		name, target string
@@ -39,6 +40,9 @@ func buildGuests(ctx context.Context) (guests, error) {
 		{handlerGuest, "/", buildTemplate},
 		{httpbinGuest, "/get", func(ctx context.Context) ([]byte, error) { return buildGo(ctx, "sdk/examples/httpbin") }},
 	} {
+		if len(names) > 0 && !slices.Contains(names, g.name) {
+			continue
+		}
 		module, err := g.build(ctx)
 		if errors.Is(err, errNoToolchain) {
 			fmt.Printf("SKIPPED: guest %q: %v\n", g.name, err)

@@ -49,7 +49,11 @@ func httpRows(ctx context.Context, s size, all guests, profile, only string) ([]
 		if !wanted(only, name) {
 			continue
 		}
-		sides, err := ratesInTurn(ctx, s, c.protocol, server, c.hosts)
+		hosts := make([]host, len(c.hosts))
+		for i, name := range c.hosts {
+			hosts[i] = server.host(name)
+		}
+		sides, err := ratesInTurn(ctx, s, c.protocol, hosts)
 		if err != nil {
 			return rows, err
 		}
@@ -78,23 +82,23 @@ type driven struct {
 
 // ratesInTurn drives the hosts in turn. Each round begins with another host: what
 // a host's requests leave behind, in caches and heap, is felt by whoever comes next.
-func ratesInTurn(ctx context.Context, s size, p load.Protocol, server *benchServer, hosts []string) ([]driven, error) {
+func ratesInTurn(ctx context.Context, s size, p load.Protocol, hosts []host) ([]driven, error) {
 	type figures struct{ rate, server, loader []float64 }
 	rounds, sides := make([]figures, len(hosts)), make([]driven, len(hosts))
 	for round := range s.rounds {
 		for turn := range hosts {
 			i := (round + turn) % len(hosts)
-			if _, err := server.drive(ctx, p, hosts[i], s.load/5); err != nil { // warms
+			if _, err := hosts[i].drive(ctx, p, s.load/5); err != nil { // warms
 				return nil, err
 			}
-			before, mine := processorTime(server.pid), processorTime(os.Getpid())
-			res, err := server.drive(ctx, p, hosts[i], s.load)
+			before, mine := processorTime(hosts[i].pid), processorTime(os.Getpid())
+			res, err := hosts[i].drive(ctx, p, s.load)
 			if err != nil {
 				return nil, err
 			}
 			f, n := &rounds[i], float64(res.OK)
 			f.rate = append(f.rate, res.Rate())
-			f.server = append(f.server, float64((processorTime(server.pid)-before).Nanoseconds())/1000/n)
+			f.server = append(f.server, float64((processorTime(hosts[i].pid)-before).Nanoseconds())/1000/n)
 			f.loader = append(f.loader, float64((processorTime(os.Getpid())-mine).Nanoseconds())/1000/n)
 			sides[i].requests += int(res.OK)
 		}
@@ -128,13 +132,24 @@ type benchServer struct {
 	stop func()
 }
 
-// drive loads one host for so long; every answer must be right.
-func (b *benchServer) drive(ctx context.Context, p load.Protocol, host string, d time.Duration) (res load.Result, err error) {
-	path := paths[host]
+// host is what requests are made of, and the process that answers them.
+type host struct {
+	url, addr string
+	conf      *tls.Config
+	pid       int
+}
+
+func (b *benchServer) host(name string) host {
+	path := paths[name]
 	if path == "" {
 		path = "/"
 	}
-	res, err = load.Run(ctx, load.Config{URL: "https://" + host + path, Address: b.addr, Protocol: p, TLS: b.conf,
+	return host{url: "https://" + name + path, addr: b.addr, conf: b.conf, pid: b.pid}
+}
+
+// drive loads the host for so long; every answer must be right.
+func (h host) drive(ctx context.Context, p load.Protocol, d time.Duration) (res load.Result, err error) {
+	res, err = load.Run(ctx, load.Config{URL: h.url, Address: h.addr, Protocol: p, TLS: h.conf,
 		Connections: 4, Workers: 32, Duration: d})
 	if err == nil {
 		err = ctx.Err()
@@ -143,7 +158,7 @@ func (b *benchServer) drive(ctx context.Context, p load.Protocol, host string, d
 		return res, err
 	}
 	if res.Failed > 0 || res.OK == 0 || res.Statuses[200] != res.OK {
-		return res, fmt.Errorf("%s over %s: %s; statuses %v", host, p, res.String(), res.Statuses)
+		return res, fmt.Errorf("%s over %s: %s; statuses %v", h.url, p, res.String(), res.Statuses)
 	}
 	return res, nil
 }

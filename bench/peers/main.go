@@ -39,6 +39,7 @@ func main() {
 	rows := flag.String("rows", "", "only rows whose names begin so, for example http/h1 (for figures run all: they are made side by side)")
 	profile := flag.String("profile", "", "write a processor profile of the server of the HTTP rows to this file")
 	selvage := flag.String("selvage", "bin/selvage", "the executable of the rows that replace and kill servers")
+	servers := flag.String("servers", "", "instead: the servers of others beside a whole node, found in PATH and in this folder that npm installed into")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	ctx, cancel := context.WithTimeout(ctx, runLimit)
@@ -53,7 +54,7 @@ func main() {
 	case *fair != "":
 		err = runFairServer(ctx, *fair)
 	default:
-		err = run(ctx, *jsonFile, *profile, *rows, *selvage, *quick)
+		err = run(ctx, *jsonFile, *profile, *rows, *selvage, *servers, *quick)
 	}
 	cancel()
 	stop()
@@ -63,8 +64,12 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, jsonFile, profile, only, selvage string, quick bool) error {
-	all, err := buildGuests(ctx)
+func run(ctx context.Context, jsonFile, profile, only, selvage, servers string, quick bool) error {
+	var names []string // all
+	if servers != "" {
+		names = []string{helloGuest}
+	}
+	all, err := buildGuests(ctx, names...)
 	if err != nil {
 		return err
 	}
@@ -73,11 +78,7 @@ func run(ctx context.Context, jsonFile, profile, only, selvage string, quick boo
 		s = short
 	}
 	fmt.Printf("%s, %d processors, %s\n\n", runtime.Version(), runtime.NumCPU(), time.Now().UTC().Format(time.DateOnly))
-	var rows []row
-	for _, part := range []struct {
-		names []string
-		rows  func() ([]row, error)
-	}{
+	parts := []part{
 		{[]string{"start/"}, func() ([]row, error) { return startRows(ctx, s, all) }},
 		{[]string{"scale/"}, func() ([]row, error) { return scaleRows(ctx, s, all) }},
 		{[]string{"http/"}, func() ([]row, error) { return httpRows(ctx, s, all, profile, only) }},
@@ -86,7 +87,12 @@ func run(ctx context.Context, jsonFile, profile, only, selvage string, quick boo
 		{[]string{"wait/10000"}, func() ([]row, error) { return holdRows(ctx) }},
 		{[]string{"fair/"}, func() ([]row, error) { return fairRows(ctx, s, only) }},
 		{[]string{"upgrade/", "crash/"}, func() ([]row, error) { return upgradeRows(ctx, s, selvage, only, all[helloGuest].module) }},
-	} {
+	}
+	if servers != "" {
+		parts = []part{{[]string{"peers/"}, func() ([]row, error) { return serverRows(ctx, s, selvage, servers, all[helloGuest].module) }}}
+	}
+	var rows []row
+	for _, part := range parts {
 		if err != nil || !slices.ContainsFunc(part.names, func(name string) bool { return wanted(only, name) }) {
 			continue
 		}
@@ -101,6 +107,12 @@ func run(ctx context.Context, jsonFile, profile, only, selvage string, quick boo
 		err = writeJSON(jsonFile, rows)
 	}
 	return err
+}
+
+// part makes the rows whose names begin so.
+type part struct {
+	names []string
+	rows  func() ([]row, error)
 }
 
 // wanted reports whether rows of this name, or beginning so, were asked for.
