@@ -12,7 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -180,19 +180,61 @@ func TestUpgradeLetsRequestsFinish(t *testing.T) {
 	}
 }
 
+// Programs that nothing will be started of any more do not stay open.
+func TestProgramsDoNotStayOpen(t *testing.T) {
+	before := openPrograms(t)
+	k, dir := upgradable(t, "plain", nil)
+	k.await(t, Ready)
+	for range 3 {
+		mustAsk(t, dir, as(t, "next"))
+	}
+	waitUntil(t, func() bool { return openPrograms(t) == before+2 }) // the current and the previous
+	if _, err := Ask(t.Context(), dir, as(t, "crashes"), func(Stage) {}); !errors.Is(err, ErrKept) {
+		t.Errorf("err = %v", err)
+	}
+	waitUntil(t, func() bool { return openPrograms(t) == before+2 })
+	mustAsk(t, dir, as(t, "once"))
+	e := k.await(t, Ready)
+	for filepath.Base(e.Program) != "once" {
+		e = k.await(t, Ready)
+	}
+	_ = syscall.Kill(e.PID, syscall.SIGKILL)
+	k.await(t, FellBack)
+	waitUntil(t, func() bool { return openPrograms(t) == before+1 })
+	k.stop(t)
+	if n := openPrograms(t); n != before {
+		t.Errorf("%d programs are open after the keeper's end, %d before", n, before)
+	}
+}
+
+// openPrograms counts the descriptors that keepers in this process have of programs.
+func openPrograms(t *testing.T) (n int) {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range fds {
+		if number, err := strconv.Atoi(fd.Name()); err == nil && number >= firstProgramFD {
+			n++
+		}
+	}
+	return n
+}
+
 // A program that does not come to serve leaves everything as it was, and says why.
 func TestBadUpgradesKeepTheOld(t *testing.T) {
-	k, dir := upgradable(t, "plain", func(c *Config) { c.Patience = 2 * time.Second })
+	k, dir := upgradable(t, "plain", nil)
 	pid := k.await(t, Ready).PID
 	inside := filepath.Join(dir, "inside")
 	copyFile(t, inside, "/proc/self/exe")
 	for _, tc := range []struct{ name, says string }{
 		{"crashes", "exit status 1"},
-		{"mute", "did not say in time"},
 		{"inside", "state folder"},
 		{"writable", "written by others"},
 		{"text", "exec format error"},
 		{"no program", "not an executable file"},
+		{"mute", "did not say in time"},
 	} {
 		program := as(t, tc.name)
 		switch tc.name {
@@ -378,6 +420,27 @@ func readStatus(t *testing.T, pid int) string {
 		t.Fatal(err)
 	}
 	return string(b)
+}
+
+// What is in the place of the socket is not the node's to take away.
+func TestDoorIsInUse(t *testing.T) {
+	for name, fill := range map[string]func(path string) error{
+		"a folder":         func(path string) error { return os.Mkdir(path, 0o700) },
+		"a folder in use":  func(path string) error { return os.MkdirAll(filepath.Join(path, "sub"), 0o700) },
+		"somebody's notes": func(path string) error { return os.WriteFile(path, []byte("notes"), 0o600) },
+	} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, doorName)
+		if err := fill(path); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := openDoor(dir, nil); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "move it") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := os.Lstat(path); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
 
 func TestDoorTakesNothingElse(t *testing.T) {
@@ -598,11 +661,7 @@ func FuzzDescription(f *testing.F) {
 
 // A keeper that is not on its main thread must not be replaced: its servers would be killed.
 func TestOnlyTheMainThreadIsReplaced(t *testing.T) {
-	if unix.Gettid() == unix.Getpid() {
-		runtime.LockOSThread() // keep it busy; the keeper's own is another
-		defer runtime.UnlockOSThread()
-	}
-	k, dir := upgradable(t, "plain", func(c *Config) { c.Become = true })
+	k, dir := upgradable(t, "plain", func(c *Config) { c.Become = true }) // the main thread is main's (init)
 	k.await(t, Ready)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
