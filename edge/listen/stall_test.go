@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -11,6 +12,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
 
 	"github.com/selvage-edge/selvage/edge/listen"
 	"github.com/selvage-edge/selvage/edge/listen/listentest"
@@ -76,6 +80,63 @@ func TestClientThatDoesNotRead(t *testing.T) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	t.Error("the connection is still open")
+}
+
+// TestHalfAHeadOverHTTP3: PINGs do not keep a connection whose request never
+// becomes complete; one that asked before, and was answered, neither.
+func TestHalfAHeadOverHTTP3(t *testing.T) {
+	store, client := listentest.Certificates(t, name)
+	sockets := listentest.Open(t)
+	listentest.Start(t, sockets, listen.Config{
+		Certificate: store.Get, HeadTimeout: 200 * time.Millisecond, IdleTimeout: 300 * time.Millisecond,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "whole") }),
+	})
+	conf := client.Clone()
+	conf.NextProtos = []string{http3.NextProtoH3}
+	whole := func(c *quic.Conn) error {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+name+"/", nil)
+		if err != nil {
+			return err
+		}
+		resp, err := (&http3.Transport{}).NewClientConn(c).RoundTrip(r)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		_, err = io.ReadAll(resp.Body)
+		return err
+	}
+	for what, before := range map[string]func(*quic.Conn) error{
+		"half": func(*quic.Conn) error { return nil }, "a whole one and half": whole,
+	} {
+		t.Run(what, func(t *testing.T) {
+			ctx := listentest.Context(t)
+			conn, err := quic.DialAddr(ctx, sockets.Addr(), conf, &quic.Config{KeepAlivePeriod: 50 * time.Millisecond})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.CloseWithError(0, "")
+			str, err := conn.OpenStreamSync(ctx)
+			if err == nil {
+				_, err = str.Write([]byte{1, 40, 0, 0, 0xd1}) // HEADERS (RFC 9114, 7.2.2) of 40 bytes, and three of them
+			}
+			if err == nil {
+				err = before(conn)
+			}
+			if err != nil && conn.Context().Err() == nil { // else it was slower than the limit
+				t.Fatal(err)
+			}
+			select {
+			case <-conn.Context().Done():
+			case <-time.After(20 * time.Second): // QUIC's own idle timeout is 30 s, and PINGs put it off
+				t.Fatal("the connection is still open")
+			}
+			var closed *quic.ApplicationError
+			if err := context.Cause(conn.Context()); !errors.As(err, &closed) || closed.ErrorCode != quic.ApplicationErrorCode(http3.ErrCodeRequestIncomplete) {
+				t.Errorf("closed by %v", err)
+			}
+		})
+	}
 }
 
 // TestNextRequestAfterABody: the time that the rest of a body is given does not
