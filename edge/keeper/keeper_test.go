@@ -3,6 +3,7 @@ package keeper
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -480,28 +481,58 @@ func TestRudeServerIsReplaced(t *testing.T) {
 
 // When the keeper is killed, its server goes with it, and the sockets.
 func TestServerDiesWithKeeper(t *testing.T) {
-	cmd := exec.Command("/proc/self/exe", "keeper", t.TempDir())
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	var pid int
-	var addr string
-	if _, err := fmt.Fscan(out, &pid, &addr); err != nil {
-		t.Fatal(err)
-	}
-	_ = cmd.Process.Kill()
-	_ = cmd.Wait()
-	waitUntil(t, func() bool { return syscall.Kill(pid, 0) != nil })
-	if c, err := net.Dial("tcp", addr); err == nil {
+	k := startKeeper(t, t.TempDir())
+	_ = k.cmd.Process.Kill()
+	k.end()
+	waitUntil(t, func() bool { return syscall.Kill(k.server, 0) != nil })
+	if c, err := net.Dial("tcp", k.addr); err == nil {
 		c.Close()
 		t.Error("somebody still listens")
 	}
 }
+
+// keeperProcess is a keeper in a process of its own.
+type keeperProcess struct {
+	cmd    *exec.Cmd
+	out    io.Reader
+	addr   string
+	server int // that was ready last
+}
+
+// startKeeper waits until a server is ready.
+func startKeeper(t *testing.T, dir string, env ...string) *keeperProcess {
+	t.Helper()
+	k := &keeperProcess{cmd: exec.Command("/proc/self/exe", "keeper", dir)}
+	k.cmd.Env = append(os.Environ(), env...)
+	k.cmd.Stderr = os.Stderr
+	var err error
+	if k.out, err = k.cmd.StdoutPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = k.cmd.Process.Kill(); k.end() })
+	k.next(t)
+	return k
+}
+
+// next waits until another server is ready.
+func (k *keeperProcess) next(t *testing.T) {
+	t.Helper()
+	if _, err := fmt.Fscan(k.out, &k.server, &k.addr); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// end waits for the keeper's end and says how it was.
+func (k *keeperProcess) end() string {
+	_ = k.cmd.Wait()
+	return k.cmd.ProcessState.String()
+}
+
+// publicVariable is the address of a keeperProcess; otherwise it takes any.
+const publicVariable = "KEEPER_TEST_PUBLIC"
 
 // beKeeper prints each ready server's process id and the address, and keeps it.
 func beKeeper(dir string) int {
@@ -513,6 +544,7 @@ func beKeeper(dir string) int {
 	if exe, _ := os.Executable(); filepath.Base(exe) == "crashes-as-keeper" {
 		return 1
 	}
+	killAsKeeper(left)
 	if left.Trial() {
 		return 0
 	}
@@ -522,12 +554,14 @@ func beKeeper(dir string) int {
 		return 1
 	}
 	var k *Keeper
-	k, err = Open(context.Background(), Config{Public: "127.0.0.1:0", Admin: "127.0.0.1:0", Args: []string{"server", "plain"}, Helpers: h,
+	killed := killedAt()
+	k, err = Open(context.Background(), Config{Public: cmp.Or(os.Getenv(publicVariable), "127.0.0.1:0"), Admin: "127.0.0.1:0", Args: []string{"server", "plain"}, Helpers: h,
 		State: dir, Become: true, Inherited: left,
 		Event: func(e Event) {
 			if e.Kind == Ready {
 				fmt.Println(e.PID, k.Addr(PublicTCP))
 			}
+			killed(e)
 		}})
 	if err == nil {
 		err = k.Run(context.Background())

@@ -365,27 +365,6 @@ func TestUpgradeWhereNothingServes(t *testing.T) {
 	k.await(t, Ready)
 }
 
-// The old server is killed while the new one gets ready: that one takes over all the same.
-func TestServerKilledDuringUpgrade(t *testing.T) {
-	k, dir := upgradable(t, "plain", nil)
-	pid := k.await(t, Ready).PID
-	ended := make(chan error, 1)
-	go func() {
-		_, err := Ask(t.Context(), dir, nil, func(s Stage) {
-			if s == Starting {
-				_ = syscall.Kill(pid, syscall.SIGKILL)
-			}
-		})
-		ended <- err
-	}()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
-	if by, _, err := k.ask("reigns"); err != nil || by == pid {
-		t.Errorf("answered by %d, %v", by, err)
-	}
-}
-
 // A server that was taken over must not have its keeper execute something.
 func TestServersMayNotAsk(t *testing.T) {
 	k, dir := upgradable(t, "plain", nil)
@@ -484,57 +463,43 @@ func TestDoorTakesNothingElse(t *testing.T) {
 // its server does not notice.
 func TestKeeperBecomesAnother(t *testing.T) {
 	dir := t.TempDir()
-	cmd := exec.Command("/proc/self/exe", "keeper", dir)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
-	var pid int
-	var addr string
-	if _, err := fmt.Fscan(out, &pid, &addr); err != nil {
-		t.Fatal(err)
-	}
+	k := startKeeper(t, dir)
+	addr := k.addr
 	for _, name := range []string{"second", "third"} {
 		program := as(t, name)
 		stages := mustAsk(t, dir, program)
 		if len(stages) == 0 || stages[len(stages)-1] != Replacing {
 			t.Errorf("stages %v", stages)
 		}
-		if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", cmd.Process.Pid)); err != nil || exe != program.Name() {
-			t.Errorf("the keeper is %s, %v; want %s", exe, err, program.Name())
+		if !isOf(k.cmd.Process.Pid, program.Name()) {
+			t.Errorf("the keeper is not of %s", program.Name())
 		}
-		old := pid
-		var again string
-		if _, err := fmt.Fscan(out, &pid, &again); err != nil || again != addr || pid == old {
-			t.Fatalf("server %d on %s, %v; before %d on %s", pid, again, err, old, addr)
+		old := k.server
+		if k.next(t); k.addr != addr || k.server == old {
+			t.Fatalf("server %d on %s; before %d on %s", k.server, k.addr, old, addr)
 		}
 		by := dialAsk(t, addr, "helper loud")
-		if by != fmt.Sprintf("%d LOUD", pid) {
+		if by != fmt.Sprintf("%d LOUD", k.server) {
 			t.Errorf("a helper for the server that stayed: %q", by)
 		}
 	}
 	// The next keeper replaces servers as the first did.
-	_ = syscall.Kill(pid, syscall.SIGKILL)
-	old := pid
-	if _, err := fmt.Fscan(out, &pid, &addr); err != nil || pid == old {
-		t.Fatal(pid, err)
+	old := k.server
+	_ = syscall.Kill(old, syscall.SIGKILL)
+	if k.next(t); k.server == old {
+		t.Fatal(old)
 	}
 	// One that would not take over is not executed.
 	if _, err := Ask(t.Context(), dir, as(t, "crashes-as-keeper"), func(Stage) {}); !errors.Is(err, ErrHalf) {
 		t.Errorf("err = %v", err)
 	}
-	old = pid
-	if _, err := fmt.Fscan(out, &pid, &addr); err != nil || pid == old {
-		t.Fatal(pid, err)
+	old = k.server
+	if k.next(t); k.server == old {
+		t.Fatal(old)
 	}
 	// And a keeper that is killed takes the server with it, also one it did not start.
-	_ = cmd.Process.Kill()
-	waitUntil(t, func() bool { return syscall.Kill(pid, 0) != nil })
+	_ = k.cmd.Process.Kill()
+	waitUntil(t, func() bool { return syscall.Kill(k.server, 0) != nil })
 }
 
 func dialAsk(t *testing.T, addr, line string) string {
