@@ -1,6 +1,7 @@
 package listen
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -9,14 +10,14 @@ import (
 // Exchanges keep a connection, however long they take; between them time runs anew.
 func TestHeads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var late bool
-		h := newHeads(time.Minute, func() { late = true })
+		var late atomic.Bool
+		h := newHeads(time.Minute, func() { late.Store(true) })
 		wait := func(d time.Duration, want bool) {
 			t.Helper()
 			time.Sleep(d)
 			synctest.Wait()
-			if late != want {
-				t.Fatalf("late: %v", late)
+			if late.Load() != want {
+				t.Fatalf("late: %v", !want)
 			}
 		}
 		wait(59*time.Second, false)
@@ -32,8 +33,8 @@ func TestHeads(t *testing.T) {
 		wait(59*time.Second, false)
 		wait(time.Second, true)
 
-		late = false
-		h = newHeads(time.Minute, func() { late = true })
+		late.Store(false)
+		h = newHeads(time.Minute, func() { late.Store(true) })
 		h.begin()
 		h.stop() // the connection ends before its exchanges do
 		h.end()
