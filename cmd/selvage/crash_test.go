@@ -48,19 +48,6 @@ func children(pid int, word string) (found []int) {
 	return found
 }
 
-// server is the process that serves on a node.
-func (w *world) server(t *testing.T, n up.Node) (pid int) {
-	t.Helper()
-	eventually(t, "a server on "+n.Name, func() bool {
-		for _, p := range children(w.Edges[n.Name].PID(), "server") {
-			pid = p
-			return true
-		}
-		return false
-	})
-	return pid
-}
-
 func kill9(t *testing.T, pid int) {
 	t.Helper()
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
@@ -140,19 +127,19 @@ func TestKilled(t *testing.T) {
 	w.selvage(t, "deploy", "--wait", w.function(t, "good", guesttest.Guest(t, greet))).expect(t, exitOK, "live")
 
 	t.Run("server at rest", func(t *testing.T) {
-		pid := w.server(t, n)
+		pid := w.onlyServer(t, n)
 		kill9(t, pid)
 		w.answers(t, n, "good", "woven\n")
-		if now := w.server(t, n); now == pid {
+		if now := w.onlyServer(t, n); now == pid {
 			t.Errorf("still process %d", pid)
 		}
 	})
 	t.Run("server under load", func(t *testing.T) {
 		stop := w.load(t, n, "good", "woven\n")
 		for range 3 {
-			pid := w.server(t, n)
+			pid := w.onlyServer(t, n)
 			kill9(t, pid)
-			eventually(t, "another server", func() bool { return w.server(t, n) != pid })
+			eventually(t, "another server", func() bool { return w.onlyServer(t, n) != pid })
 			w.answers(t, n, "good", "woven\n")
 		}
 		good, broken, refused, _ := stop()
@@ -222,7 +209,7 @@ func TestKilled(t *testing.T) {
 		}
 	})
 	t.Run("keeper, control away", func(t *testing.T) {
-		server, keeper := w.server(t, n), w.Edges[n.Name]
+		server, keeper := w.onlyServer(t, n), w.Edges[n.Name]
 		kill9(t, w.Control.PID())
 		<-w.Control.Done()
 		kill9(t, keeper.PID())
@@ -473,7 +460,7 @@ func TestFewDescriptors(t *testing.T) {
 	w := openWorld(t, "127.0.7.40")
 	n := w.Layout.Edges[0]
 	w.selvage(t, "deploy", "--wait", w.function(t, "good", guesttest.Guest(t, greet))).expect(t, exitOK, "live")
-	pid := w.server(t, n)
+	pid := w.onlyServer(t, n)
 	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
 	if err != nil {
 		t.Fatal(err)
@@ -498,7 +485,7 @@ func TestFewDescriptors(t *testing.T) {
 		c.Close()
 	}
 	w.answers(t, n, "good", "woven\n")
-	if now := w.server(t, n); now != pid {
+	if now := w.onlyServer(t, n); now != pid {
 		t.Errorf("the server was replaced: it did not survive")
 	}
 }
