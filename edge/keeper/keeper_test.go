@@ -194,6 +194,9 @@ func runHelper(a *Attached, input string) string {
 	return string(res.Output)
 }
 
+// slow is how long a machine may take for what is awaited.
+const slow = time.Minute
+
 // kept is a keeper under test and what it told.
 type kept struct {
 	*Keeper
@@ -212,7 +215,7 @@ func keepServer(t *testing.T, mode string, change func(*Config)) *kept {
 	ctx, cancel := context.WithCancel(context.Background())
 	k := &kept{events: make(chan Event, 1000), end: make(chan error, 1), cancel: cancel}
 	c := Config{Public: "127.0.0.1:0", Admin: "127.0.0.1:0", Args: []string{"server", mode}, Helpers: h,
-		Drain: 20 * time.Second, Event: k.note}
+		Drain: slow, Event: k.note}
 	if change != nil {
 		change(&c)
 	}
@@ -237,7 +240,7 @@ func (k *kept) stop(t *testing.T) {
 	select {
 	case err := <-k.end:
 		k.end <- err
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * slow):
 		t.Error("the keeper did not end")
 	}
 }
@@ -245,7 +248,7 @@ func (k *kept) stop(t *testing.T) {
 // await returns the next event of that kind.
 func (k *kept) await(t *testing.T, want EventKind) Event {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(slow)
 	for {
 		select {
 		case e := <-k.events:
@@ -265,7 +268,7 @@ func (k *kept) ask(line string) (pid int, reply string, err error) {
 		return 0, "", err
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(slow))
 	fmt.Fprintln(c, line)
 	return readReply(bufio.NewReader(c))
 }
@@ -350,7 +353,7 @@ func TestUDPSocketStays(t *testing.T) {
 	if _, err := c.Write([]byte("anybody?")); err != nil {
 		t.Fatal(err)
 	}
-	_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(slow))
 	b := make([]byte, 100)
 	n, err := c.Read(b)
 	if err != nil || !strings.HasSuffix(string(b[:n]), " anybody?") {
@@ -776,9 +779,9 @@ func TestClientKeepsWithinBounds(t *testing.T) {
 
 func waitUntil(t *testing.T, cond func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !cond(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(slow); !cond(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("it did not come to that within 20s")
+			t.Fatalf("it did not come to that within %v", slow)
 		}
 	}
 }

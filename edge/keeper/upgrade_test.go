@@ -443,7 +443,7 @@ func TestDoorTakesNothingElse(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+			_ = c.SetReadDeadline(time.Now().Add(slow))
 			if n, err := c.Read(make([]byte, 100)); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) && n != 0 {
 				t.Errorf("%s: answered by %d bytes, %v", name, n, err)
 			}
@@ -509,7 +509,7 @@ func dialAsk(t *testing.T, addr, line string) string {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(slow))
 	fmt.Fprintln(c, line)
 	s, err := bufio.NewReader(c).ReadString('\n')
 	if err != nil {
