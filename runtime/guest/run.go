@@ -14,15 +14,8 @@ import (
 	"github.com/selvage-edge/selvage/runtime/engine"
 	"github.com/selvage-edge/selvage/runtime/fault"
 	"github.com/selvage-edge/selvage/runtime/function"
-	"github.com/selvage-edge/selvage/runtime/sched"
 	"github.com/selvage-edge/selvage/sdk/abi"
 )
-
-// Runner runs invocations, so many of them computing at once and no more.
-type Runner struct{ turns *sched.Scheduler }
-
-// NewRunner returns a runner that lets n guests compute at once.
-func NewRunner(n int) *Runner { return &Runner{turns: sched.New(n)} }
 
 // Imports are the imports a guest may have: link them once per process.
 func Imports() []engine.Import { return append(native.Imports(), wasip1.Imports()...) }
@@ -41,8 +34,8 @@ func (r *Runner) Run(ctx context.Context, prog *engine.Program, v *function.Vers
 	i.session = native.Session{Config: native.Config{
 		Instance: &i.instance, Version: v, Limits: limits, Exchange: x, KV: ports.KV, Fetch: ports.Fetch,
 	}}
-	r.turns.Begin(&i.job, v.ID)
-	defer i.job.End()
+	i.begin(v.ID)
+	defer i.end()
 	defer i.bound.close()
 	ev, err := i.start(prog, x)
 	if err != nil {
@@ -56,7 +49,7 @@ var heads = sync.Pool{New: func() any { return new([]byte) }}
 
 // start begins the guest in its turn, and polls it for the first time.
 func (i *invocation) start(prog *engine.Program, x Exchange) (engine.Event, error) {
-	if i.runner.turns.Take(&i.bound, &i.job) != nil {
+	if i.take(&i.bound) != nil {
 		return engine.Event{}, i.ended(&i.bound)
 	}
 	defer i.give()
@@ -87,8 +80,7 @@ func startFault(err error, limits function.Limits) *fault.Error {
 // allocation.
 type invocation struct {
 	runner   *Runner
-	job      sched.Job
-	charged  time.Duration // processor time that the scheduler knows of
+	turns    turns
 	bound    bound
 	instance engine.Instance
 	session  native.Session
@@ -113,23 +105,6 @@ func (i *invocation) run(ctx context.Context, ev engine.Event) (Usage, error) {
 	}
 	i.log.close(usage.Refused, failure)
 	return usage, failure
-}
-
-// give gives the turn back and says what it was used for.
-func (i *invocation) give() {
-	used := i.instance.Usage().CPU
-	i.runner.turns.Give(&i.job, used-i.charged)
-	i.charged = used
-}
-
-// close ends the guest in a turn, as all that is long in C: a thread is held by no
-// more of them than there are turns.
-func (i *invocation) close() {
-	if !i.instance.Ended() {
-		_ = i.runner.turns.Take(context.Background(), &i.job) // it does not end
-		defer i.give()
-	}
-	i.instance.Close()
 }
 
 func (i *invocation) usage() Usage {
@@ -161,11 +136,10 @@ func (i *invocation) poll(ctx context.Context, ev engine.Event) *fault.Error {
 				return err
 			}
 		}
-		if err := i.runner.turns.Take(ctx, &i.job); err != nil {
+		if i.take(ctx) != nil {
 			return i.ended(ctx)
 		}
-		ev = i.instance.Poll()
-		i.give()
+		ev = i.turn()
 	}
 }
 

@@ -141,6 +141,7 @@ func (p *Pool) Close() error {
 		f.retire()
 		<-f.gone
 	}
+	p.runner.Close()
 	p.linker.Close()
 	return nil
 }

@@ -1,9 +1,7 @@
 // Instances: one store, one fiber, one slot; polled from Go.
 #include "internal.h"
 
-#include <sys/syscall.h>
 #include <time.h>
-#include <unistd.h>
 
 #define DEADLINE_TICKS 1
 #define KEEP_BUFFER ((size_t)64 << 10) // an instance with a larger one is not kept
@@ -154,32 +152,17 @@ static int advance(sv_inst *in) {
 // the kernel ran something else on this processor.
 #define SHORT_POLL 2000000
 
-// Asks the kernel for a time slice of this thread, in ns; 0 is its own (Linux 6.12,
-// sched_setattr(2)). A thread that computes long takes a long one: the others' are
-// shorter then, so that who wakes up to read a request or to run a short guest need
-// not wait for it to end. Its share stays the same. What an older kernel, or a sandbox, refuses costs latency only.
-#define LONG_SLICE 20000000
-static void slice(uint64_t ns) {
-	struct { uint32_t size, policy; uint64_t flags; int32_t nice; uint32_t priority; uint64_t runtime, deadline, period; } attr = {0};
-	if (syscall(SYS_sched_getattr, 0, &attr, sizeof attr, 0)) return;
-	attr.runtime = ns;
-	(void)syscall(SYS_sched_setattr, 0, &attr, 0);
-}
-
 // A short poll is charged by the monotonic clock, which costs 20 ns where the
 // thread's own clock costs most of a microsecond. From the first poll on that
 // was not short, that is worth its system call: so what is forgiven is once.
 int sv_poll(sv_inst *in) {
 	if (in->failed) return SV_FAILED;
-	bool long_one = in->timed;
-	if (long_one) slice(LONG_SLICE);
 	int clock = in->timed ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;
 	uint64_t from = sv_clock(clock);
 	sv_current = in;
 	int event = advance(in);
 	sv_current = NULL;
 	uint64_t spent = sv_clock(clock) - from;
-	if (long_one) slice(0);
 	bool capped = !in->timed && spent > SHORT_POLL;
 	in->v.cpu_ns += capped ? SHORT_POLL : spent;
 	if (capped || event == SV_YIELD) in->timed = true;

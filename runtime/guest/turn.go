@@ -1,0 +1,98 @@
+package guest
+
+import (
+	"context"
+	"time"
+
+	"github.com/selvage-edge/selvage/runtime/engine"
+	"github.com/selvage-edge/selvage/runtime/function"
+	"github.com/selvage-edge/selvage/runtime/sched"
+)
+
+// An invocation begins with turns on whatever thread Go has for it. One that has
+// computed for longAfter goes on in turns of longSlice, on threads for guests that
+// compute long: the last two levels of a multilevel feedback queue (Corbató and
+// others, 1962), between which the kernel divides the processors. So what is short
+// waits for nothing that is long. Both are processor time.
+const (
+	longAfter = time.Millisecond
+	longSlice = 2 * time.Millisecond
+)
+
+// Runner runs invocations, so many of them computing at once and no more, and as
+// many again of those that compute long. Close it.
+type Runner struct {
+	short, long *sched.Scheduler
+	threads     *engine.Threads // as many as long has turns
+}
+
+// NewRunner returns a runner that lets n guests compute at once.
+func NewRunner(n int) *Runner {
+	return &Runner{short: sched.New(n), long: sched.New(n), threads: engine.NewThreads(n)}
+}
+
+// Close gives the threads back. Nothing runs any more.
+func (r *Runner) Close() { r.threads.Close() }
+
+// turns is what an invocation has of the scheduler.
+type turns struct {
+	of      *sched.Scheduler
+	job     sched.Job
+	id      function.ID
+	charged time.Duration // processor time that the scheduler knows of
+}
+
+func (i *invocation) begin(id function.ID) {
+	i.turns.id = id
+	i.enter(i.runner.short)
+}
+
+func (i *invocation) enter(s *sched.Scheduler) {
+	i.turns.of, i.turns.job = s, sched.Job{}
+	s.Begin(&i.turns.job, i.turns.id)
+}
+
+func (i *invocation) end() { i.turns.job.End() }
+
+// take waits for a turn, or until ctx ends and returns its error.
+func (i *invocation) take(ctx context.Context) error {
+	if !i.isLong() && i.turns.charged > longAfter {
+		i.end()
+		i.enter(i.runner.long)
+	}
+	return i.turns.of.Take(ctx, &i.turns.job)
+}
+
+func (i *invocation) isLong() bool { return i.turns.of == i.runner.long }
+
+// turn polls the guest in its turn.
+func (i *invocation) turn() engine.Event {
+	defer i.give()
+	if i.isLong() {
+		return i.runner.threads.Poll(&i.instance, min(i.turns.charged+longSlice, i.limits.CPU))
+	}
+	return i.instance.Poll()
+}
+
+// give gives the turn back and says what it was used for.
+func (i *invocation) give() {
+	used := i.instance.Usage().CPU
+	i.turns.of.Give(&i.turns.job, used-i.turns.charged)
+	i.turns.charged = used
+}
+
+// close ends the guest in a turn, as all that is long in C: a thread is held by no
+// more of them than there are turns.
+func (i *invocation) close() {
+	if i.instance.Ended() {
+		i.instance.Close()
+		return
+	}
+	_ = i.take(context.Background()) // it does not end
+	defer i.give()
+	if i.isLong() {
+		i.runner.threads.CloseInstance(&i.instance)
+	} else {
+		i.instance.Close()
+	}
+}
