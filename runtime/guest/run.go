@@ -14,6 +14,7 @@ import (
 	"github.com/selvage-edge/selvage/runtime/engine"
 	"github.com/selvage-edge/selvage/runtime/fault"
 	"github.com/selvage-edge/selvage/runtime/function"
+	"github.com/selvage-edge/selvage/runtime/sched"
 	"github.com/selvage-edge/selvage/sdk/abi"
 )
 
@@ -34,12 +35,15 @@ func (r *Runner) Run(ctx context.Context, prog *engine.Program, v *function.Vers
 	i.session = native.Session{Config: native.Config{
 		Instance: &i.instance, Version: v, Limits: limits, Exchange: x, KV: ports.KV, Fetch: ports.Fetch,
 	}}
-	i.begin(v.ID)
+	i.begin(v.ID, limits.Weight)
 	defer i.end()
 	defer i.bound.close()
 	ev, err := i.start(prog, x)
+	if i.turns.job.Waited() {
+		i.queued = time.Since(now)
+	}
 	if err != nil {
-		return Usage{}, err
+		return Usage{Queued: i.queued}, err
 	}
 	return i.run(&i.bound, ev)
 }
@@ -49,7 +53,11 @@ var heads = sync.Pool{New: func() any { return new([]byte) }}
 
 // start begins the guest in its turn, and polls it for the first time.
 func (i *invocation) start(prog *engine.Program, x Exchange) (engine.Event, error) {
-	if i.take(&i.bound) != nil {
+	switch i.first(&i.bound, x.StartBy()) {
+	case nil:
+	case sched.ErrLate:
+		return engine.Event{}, &fault.Error{Kind: fault.Shed, Limit: i.limits.QueueWait.String(), Knob: fault.Shed.Knob()}
+	default:
 		return engine.Event{}, i.ended(&i.bound)
 	}
 	defer i.give()
@@ -81,6 +89,7 @@ func startFault(err error, limits function.Limits) *fault.Error {
 type invocation struct {
 	runner   *Runner
 	turns    turns
+	queued   time.Duration
 	bound    bound
 	instance engine.Instance
 	session  native.Session
@@ -110,7 +119,7 @@ func (i *invocation) run(ctx context.Context, ev engine.Event) (Usage, error) {
 func (i *invocation) usage() Usage {
 	u := i.instance.Usage()
 	return Usage{
-		CPU: u.CPU, MemoryBytes: u.MemoryBytes, HostCalls: u.HostCalls, Crossings: u.Crossings,
+		Queued: i.queued, CPU: u.CPU, MemoryBytes: u.MemoryBytes, HostCalls: u.HostCalls, Crossings: u.Crossings,
 		KVOperations: i.session.KVOperations(), Subrequests: i.session.Subrequests(),
 		LogDropped: i.log.dropped, Refused: i.session.Refused(i.log.dropped), Started: true,
 	}

@@ -34,25 +34,34 @@ func NewRunner(n int) *Runner {
 // Close gives the threads back. Nothing runs any more.
 func (r *Runner) Close() { r.threads.Close() }
 
+// Waiting returns how many invocations wait for a turn: those that compute long apart.
+func (r *Runner) Waiting() (short, long int) { return r.short.Waiting(), r.long.Waiting() }
+
 // turns is what an invocation has of the scheduler.
 type turns struct {
 	of      *sched.Scheduler
 	job     sched.Job
 	id      function.ID
+	weight  int
 	charged time.Duration // processor time that the scheduler knows of
 }
 
-func (i *invocation) begin(id function.ID) {
-	i.turns.id = id
+func (i *invocation) begin(id function.ID, weight int) {
+	i.turns.id, i.turns.weight = id, weight
 	i.enter(i.runner.short)
 }
 
 func (i *invocation) enter(s *sched.Scheduler) {
 	i.turns.of, i.turns.job = s, sched.Job{}
-	s.Begin(&i.turns.job, i.turns.id)
+	s.Begin(&i.turns.job, i.turns.id, i.turns.weight)
 }
 
 func (i *invocation) end() { i.turns.job.End() }
+
+// first waits for the first turn, as take, but no longer than until then: sched.ErrLate.
+func (i *invocation) first(ctx context.Context, by time.Time) error {
+	return i.turns.of.TakeBy(ctx, &i.turns.job, by)
+}
 
 // take waits for a turn, or until ctx ends and returns its error.
 func (i *invocation) take(ctx context.Context) error {
