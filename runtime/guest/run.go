@@ -141,6 +141,7 @@ func (i *invocation) poll(ctx context.Context, ev engine.Event) *fault.Error {
 			i.log.take(&i.instance)
 		}
 		if ev.Kind == engine.Call {
+			i.turns.credit.earn()
 			if err := i.answer(ctx, &ev); err != nil {
 				return err
 			}
