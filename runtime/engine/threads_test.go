@@ -3,10 +3,13 @@ package engine
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A guest that computes long does so on a thread that weighs less than Go's, until
@@ -99,4 +102,36 @@ func nice(t *testing.T, path string) int {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// A first poll of one instruction that takes long is charged for it, by the thread's own clock.
+func TestALongFirstPollIsCharged(t *testing.T) {
+	p, _ := build(t, `(module (memory (export "memory") 1 4000)
+	  (func (export "handle")
+	    (drop (memory.grow (i32.const 3999)))
+	    (memory.fill (i32.const 0) (i32.const 7) (i32.const 262144000))))`, ProgramConfig{})
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	in := start(t, p, StartConfig{MemoryLimit: 256 << 20})
+	defer in.Close()
+	before := threadTime(t)
+	e := in.Poll()
+	used := threadTime(t) - before
+	for e.Kind == Yield { // the epoch may end with its last instruction, not before
+		e = in.Poll()
+	}
+	if e.Kind != Done {
+		t.Fatalf("event %d, trap %v", e.Kind, e.Trap)
+	}
+	if charged := in.Usage().CPU; used > 3*time.Millisecond && (charged < used-2*time.Millisecond || charged > used+3*time.Millisecond) {
+		t.Errorf("it took %v, and was charged %v", used, charged)
+	}
+}
+
+func threadTime(t *testing.T) time.Duration {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &now); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(now.Nano())
 }

@@ -147,10 +147,27 @@ static int advance(sv_inst *in) {
 	}
 }
 
-// The most that a poll timed by the monotonic clock is charged: about the ticks
-// it can have run without yielding. What is more on that clock is time in which
-// the kernel ran something else on this processor.
+// What a poll timed by the monotonic clock is charged without question: about the
+// ticks it can have run without yielding. What is more on that clock may be time in
+// which the kernel ran something else on this processor, or one instruction that
+// took long, as memory.fill can. A mark, of both clocks, is made on every thread that
+// polls, at most this old: of what was used since, all that cannot have been before the poll was the poll's.
 #define SHORT_POLL 2000000
+#define MARK_AGE 1000000
+static _Thread_local struct { uint64_t cpu, at; } mark;
+
+static void mark_thread(uint64_t now) {
+	if (now - mark.at <= MARK_AGE) return;
+	mark.at = now;
+	mark.cpu = sv_clock(CLOCK_THREAD_CPUTIME_ID);
+}
+
+// What is charged to a poll that began then and took so long, longer than SHORT_POLL.
+static uint64_t surely_spent(uint64_t from, uint64_t spent) {
+	uint64_t used = sv_clock(CLOCK_THREAD_CPUTIME_ID) - mark.cpu, before = from - mark.at;
+	uint64_t sure = used > before + SHORT_POLL ? used - before : SHORT_POLL;
+	return sure < spent ? sure : spent;
+}
 
 // A short poll is charged by the monotonic clock, which costs 20 ns where the
 // thread's own clock costs most of a microsecond. From the first poll on that
@@ -159,13 +176,14 @@ int sv_poll(sv_inst *in) {
 	if (in->failed) return SV_FAILED;
 	int clock = in->timed ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;
 	uint64_t from = sv_clock(clock);
+	if (!in->timed) mark_thread(from);
 	sv_current = in;
 	int event = advance(in);
 	sv_current = NULL;
 	uint64_t spent = sv_clock(clock) - from;
-	bool capped = !in->timed && spent > SHORT_POLL;
-	in->v.cpu_ns += capped ? SHORT_POLL : spent;
-	if (capped || event == SV_YIELD) in->timed = true;
+	bool long_one = !in->timed && spent > SHORT_POLL;
+	in->v.cpu_ns += long_one ? surely_spent(from, spent) : spent;
+	if (long_one || event == SV_YIELD) in->timed = true;
 	return event;
 }
 
