@@ -107,6 +107,9 @@ func readLimits(t *table, l *function.Limits) {
 	t.count("host_calls", &l.HostCalls, top.HostCalls)
 	t.count("kv_operations", &l.KVOperations, top.KVOperations)
 	t.count("concurrency", &l.Concurrency, top.Concurrency)
+	t.count("queue", &l.Queue, top.Queue)
+	t.duration("queue_wait", &l.QueueWait, top.QueueWait)
+	t.count("weight", &l.Weight, top.Weight)
 	t.done()
 }
 

@@ -76,7 +76,10 @@ var limitKeys = []limitKey{
 	{"subrequest_body", "Body of one subrequest's response.", "the read fails", func(l function.Limits) string { return formatSize(l.SubrequestBody) }},
 	{"host_calls", "Host calls that leave the engine: all but those for the clock, random numbers, the log and what is gathered of an answer.", "500", func(l function.Limits) string { return strconv.Itoa(l.HostCalls) }},
 	{"kv_operations", "KV calls.", "refused to the function", func(l function.Limits) string { return strconv.Itoa(l.KVOperations) }},
-	{"concurrency", "Requests of the function at once on a node.", "503 with Retry-After", func(l function.Limits) string { return strconv.Itoa(l.Concurrency) }},
+	{"concurrency", "Requests of the function at once on a node.", "they wait to be started", func(l function.Limits) string { return strconv.Itoa(l.Concurrency) }},
+	{"queue", "Requests that wait to be started, on a node.", "503 with Retry-After, at once", func(l function.Limits) string { return strconv.Itoa(l.Queue) }},
+	{"queue_wait", "How long a request waits to be started, from its arrival.", "503 with Retry-After", func(l function.Limits) string { return l.QueueWait.String() }},
+	{"weight", "The function's share of processor time and of places on a full node, against the project's other functions. Projects share alike.", "", func(l function.Limits) string { return strconv.Itoa(l.Weight) }},
 }
 
 // WriteLimits writes a table of the limits: default, ceiling, and what happens over them.

@@ -42,6 +42,9 @@ type Limits struct {
 	HostCalls      int           `json:"host_calls,omitempty"`      // calls that the node answers outside the engine; default 1,000,000
 	KVOperations   int           `json:"kv_operations"`             // default 1,000
 	Concurrency    int           `json:"concurrency"`               // invocations of the function at once on a node; default 1,000
+	Queue          int           `json:"queue,omitempty"`           // requests that wait to be started, on a node; default 100
+	QueueWait      time.Duration `json:"queue_wait,omitempty"`      // how long one waits, from its arrival; default 1 s
+	Weight         int           `json:"weight,omitempty"`          // share against the project's other functions; default 10
 }
 
 // Bindings are a function's capabilities: what is not here it cannot reach.

@@ -141,6 +141,7 @@ func (p *Pool) Close() error {
 		f.retire()
 		<-f.gone
 	}
+	p.runner.Close()
 	p.linker.Close()
 	return nil
 }
@@ -150,6 +151,8 @@ type Stats struct {
 	Functions int // loaded, those that linger included
 	Codes     int // loaded
 	Images    int // mapped
+	Waiting   int // invocations that wait for a turn
+	Long      int // those that wait for a turn among those that compute long
 }
 
 // Stats counts what is loaded.
@@ -157,7 +160,8 @@ func (p *Pool) Stats() Stats {
 	p.mu.Lock()
 	n := len(p.mu.functions)
 	p.mu.Unlock()
-	return Stats{Functions: n, Codes: p.codes.len(), Images: p.images.len()}
+	short, long := p.runner.Waiting()
+	return Stats{Functions: n, Codes: p.codes.len(), Images: p.images.len(), Waiting: short, Long: long}
 }
 
 // ErrReleased says that a version was invoked after it was given up.

@@ -91,6 +91,7 @@ type exchange struct {
 }
 
 func (*exchange) RequestID() string           { return "" }
+func (*exchange) StartBy() time.Time          { return time.Time{} }
 func (*exchange) AppendHead(b []byte) []byte  { return (&native.Head{}).Append(b) }
 func (*exchange) HasBody() bool               { return false }
 func (*exchange) WriteHead(int, []byte) error { return nil }

@@ -117,7 +117,7 @@ func (n *node) openServe(p *dataPath) (err error) {
 		}
 	}
 	p.metrics = telemetry.New(telemetry.Config{Place: place, Log: p.lines, Tracer: p.tracer})
-	p.limiter = limit.New(limit.Config{Node: n.cfg.Limits.Concurrency})
+	p.limiter = limit.New(limit.Config{Node: n.cfg.Limits.Concurrency, Queue: n.cfg.Limits.Queue})
 	return nil
 }
 

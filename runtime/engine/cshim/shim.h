@@ -140,4 +140,14 @@ bool sv_inst_global(sv_inst *in, const char *name, size_t n, uint8_t *type, uint
 void sv_inst_end(sv_inst *in);
 void sv_inst_drop(sv_inst *in);
 
+// A thread for guests that compute long. *done is an eventfd, the caller's: it counts up when
+// what was asked for last is over, and nothing else may be asked for before that.
+typedef struct sv_thread sv_thread;
+char *sv_thread_new(sv_thread **out, int *done);
+// Polls until the guest does not just yield, or has used so much processor time in all.
+void sv_thread_poll(sv_thread *t, sv_inst *in, uint64_t cpu_ns);
+int sv_thread_event(sv_thread *t); // what that poll came to
+void sv_thread_end(sv_thread *t, sv_inst *in); // as sv_inst_end
+void sv_thread_free(sv_thread *t); // it has nothing to do
+
 #endif
