@@ -23,6 +23,7 @@ import (
 	"github.com/selvage-edge/selvage/control/store"
 	"github.com/selvage-edge/selvage/runtime/compile"
 	"github.com/selvage-edge/selvage/runtime/jail"
+	"github.com/selvage-edge/selvage/runtime/plain"
 )
 
 // IdentityDir is where a control node's keys are, below its state folder.
@@ -52,7 +53,7 @@ type control struct {
 // Run serves until ctx ends. Build is the program's version.
 func Run(ctx context.Context, cfg config.Control, build string) (err error) {
 	c := &control{cfg: cfg, build: build, failed: make(chan error, 3)}
-	c.log = slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: config.Level(cfg.Log.Level)})).With("node", cfg.Control.Name)
+	c.log = slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: config.Level(cfg.Log.Level), ReplaceAttr: plain.Attr})).With("node", cfg.Control.Name)
 	defer c.close()
 	if err := c.open(ctx); err != nil {
 		return err
