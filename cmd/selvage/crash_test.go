@@ -152,7 +152,11 @@ func TestKilled(t *testing.T) {
 		dir := w.function(t, "slow", slow(t, 1))
 		done := make(chan result, 1)
 		go func() { done <- w.selvage(t, "deploy", dir) }()
-		w.killHelpers(t, w.Control.PID(), done)
+		lenders := children(w.Control.PID(), "lend")
+		if len(lenders) != 1 {
+			t.Fatalf("%d processes run helpers for control", len(lenders))
+		}
+		w.killHelpers(t, lenders[0], done)
 		r := <-done
 		if r.code == exitOK {
 			t.Skip("the helper was done before it was killed") // it is looked for every millisecond; then there is nothing to see
@@ -182,6 +186,21 @@ func TestKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.selvage(t, "kv", "get", "words", "k").expect(t, exitOK, "before")
+	})
+	t.Run("what runs control's helpers", func(t *testing.T) {
+		lenders := children(w.Control.PID(), "lend")
+		if len(lenders) != 1 {
+			t.Fatalf("%d processes run helpers for control", len(lenders))
+		}
+		kill9(t, lenders[0])
+		<-w.Control.Done() // whoever started it starts it again
+		if text := logOf(t, w.Layout.Control); !strings.Contains(text, "the process that runs helpers has ended") {
+			t.Errorf("it does not say why it ends:\n%s", text)
+		}
+		if err := w.StartControl(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.selvage(t, "deploy", "--wait", w.function(t, "good", guesttest.Guest(t, greet))).expect(t, exitOK, "live")
 	})
 	t.Run("control under writes", func(t *testing.T) {
 		var acked []string

@@ -46,6 +46,9 @@ func TestMain(m *testing.M) {
 			os.Exit(beServer(os.Args[2]))
 		case "keeper":
 			os.Exit(beKeeper(os.Args[2]))
+		case "lend":
+			signal.Ignore(syscall.SIGTERM) // as the program does, whose main takes it
+			os.Exit(beLender())
 		}
 	}
 	os.Exit(m.Run())
