@@ -637,3 +637,25 @@ func TestOriginSpeaksAsTheStoreDoes(t *testing.T) {
 		}
 	}
 }
+
+// A value with a life lives as long on a node whose clock is an hour off control's, either way.
+func TestKVLifeWithClocksApart(t *testing.T) {
+	c := newControl(t)
+	c.deploy("f", routeOf("f.example")+"[[kv]]\nname = \"links\"\naccess = \"write\"\n", "code")
+	o := NewOrigin(c.peerClient(c.join("n1", "lon")))
+	ctx, links := context.Background(), hostcall.Namespace{Project: "default", Name: "links"}
+	for _, off := range []time.Duration{0, time.Hour, -time.Hour} {
+		c.ahead.Store(int64(off))
+		before := time.Now()
+		if _, err := o.Put(ctx, links, "k", []byte("v"), hostcall.PutOptions{IfRevision: hostcall.AnyRevision, TTL: 10 * time.Minute}); err != nil {
+			t.Fatal(err)
+		}
+		e, err := o.Get(ctx, links, "k")
+		if err != nil {
+			t.Fatalf("control's clock is %v off: %v", off, err)
+		}
+		if life := e.Expires.Sub(before); life < 9*time.Minute || life > 10*time.Minute+time.Since(before) {
+			t.Errorf("control's clock is %v off: the node would keep it for %v", off, life)
+		}
+	}
+}

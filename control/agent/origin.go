@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -27,7 +28,8 @@ const kvPath = "/peer/v1/kv"
 // Headers of a value.
 const (
 	headerRevision = "Selvage-Revision"
-	headerExpires  = "Selvage-Expires" // Unix milliseconds; absent: never
+	headerExpires  = "Selvage-Expires"    // Unix milliseconds by control's clock; absent: never
+	headerLeft     = "Selvage-Expires-In" // the same, in milliseconds from control's answer
 )
 
 // Origin is KV as control has it, over mTLS: what edge/kv keeps copies of.
@@ -40,23 +42,33 @@ func NewOrigin(control Doer) *Origin { return &Origin{control} }
 
 // Get implements hostcall.KV.
 func (o *Origin) Get(ctx context.Context, ns hostcall.Namespace, key string) (hostcall.Entry, error) {
+	asked := time.Now()
 	resp, err := o.do(ctx, http.MethodGet, keyPath(ns, key), nil, nil)
 	if err != nil {
 		return hostcall.Entry{}, fmt.Errorf("origin get: %w", err)
 	}
 	defer resp.Body.Close()
-	e, err := entryOf(resp)
+	e, err := entryOf(resp, asked)
 	if err != nil {
 		return hostcall.Entry{}, fmt.Errorf("origin get: %w: %w", hostcall.ErrUnavailable, err)
 	}
 	return e, nil
 }
 
-func entryOf(resp *http.Response) (e hostcall.Entry, err error) {
+// entryOf reads an answer to what was asked then. How long a value still lives is
+// counted from there, on this node's clock, which may be off control's and may be set
+// meanwhile: so it is not served for longer than the store does.
+func entryOf(resp *http.Response, asked time.Time) (e hostcall.Entry, err error) {
 	if e.Revision, err = strconv.ParseUint(resp.Header.Get(headerRevision), 10, 64); err != nil {
 		return e, fmt.Errorf("header %s: %w", headerRevision, err)
 	}
-	if s := resp.Header.Get(headerExpires); s != "" {
+	if s := resp.Header.Get(headerLeft); s != "" {
+		ms, err := strconv.ParseInt(s, 10, 64)
+		if err != nil || ms < 0 || ms > math.MaxInt64/int64(time.Millisecond) {
+			return e, fmt.Errorf("header %s: %.40q: want milliseconds", headerLeft, s)
+		}
+		e.Expires = asked.Add(time.Duration(ms) * time.Millisecond)
+	} else if s := resp.Header.Get(headerExpires); s != "" { // of an older control node
 		ms, err := strconv.ParseInt(s, 10, 64)
 		if err != nil {
 			return e, fmt.Errorf("header %s: %w", headerExpires, err)

@@ -46,6 +46,7 @@ func (a *API) readKey(ctx context.Context, c *call, ns hostcall.Namespace, key s
 	head.Set("ETag", `"`+strconv.FormatUint(e.Revision, 10)+`"`)
 	if !e.Expires.IsZero() {
 		head.Set(HeaderExpires, strconv.FormatInt(e.Expires.UnixMilli(), 10))
+		head.Set(HeaderExpiresIn, strconv.FormatInt(max(0, e.Expires.Sub(a.cfg.Now()).Milliseconds()), 10))
 	}
 	return &reply{raw: e.Value, head: head}, nil
 }

@@ -13,6 +13,7 @@ import (
 const (
 	HeaderRevision    = "Selvage-Revision"     // KV: the value's, or the write's
 	HeaderExpires     = "Selvage-Expires"      // KV: Unix ms on the store's clock; absent for never
+	HeaderExpiresIn   = "Selvage-Expires-In"   // KV: the same, in ms from now, for who has another clock
 	HeaderEpoch       = "Selvage-Epoch"        // KV: the store's
 	HeaderAsOf        = "Selvage-As-Of"        // KV: the answer reflects the log at least up to this sequence
 	HeaderRequestID   = "Selvage-Request-Id"   // every answer
