@@ -508,3 +508,66 @@ func TestFewDescriptors(t *testing.T) {
 		t.Errorf("the server was replaced: it did not survive")
 	}
 }
+
+// A server that gets no address space for another guest's memory answers 503 and serves on with
+// what it has; with room again all is answered.
+func TestLittleAddressSpace(t *testing.T) {
+	w := openWorld(t, "127.0.7.70")
+	n := w.Layout.Edges[0]
+	w.selvage(t, "deploy", "--wait", w.function(t, "waits", guesttest.Guest(t, `(data (i32.const 64) "waited")
+(func (export "handle") (drop (call $sleep (i64.const 700000000))) (drop (call $response_write (i32.const 64) (i32.const 6))))`))).expect(t, exitOK, "live")
+	w.answers(t, n, "waits", "waited")
+	pid := w.server(t, n)
+	const gib = 1 << 30
+	limit := syscall.Rlimit{Cur: addressSpace(t, pid) + 14*gib, Max: ^uint64(0)}
+	if err := prlimit(pid, syscall.RLIMIT_AS, &limit); err != nil {
+		t.Fatal(err)
+	}
+	good, full := w.crowd(t, n, "waits", 40)
+	if good == 0 || full == 0 || good+full != 40 {
+		t.Errorf("of 40 at once %d are answered and %d get 503", good, full)
+	}
+	w.answers(t, n, "waits", "waited")
+	limit.Cur = limit.Max
+	if err := prlimit(pid, syscall.RLIMIT_AS, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if good, full := w.crowd(t, n, "waits", 40); good != 40 {
+		t.Errorf("with room again %d of 40 are answered, %d get 503", good, full)
+	}
+	if now := w.server(t, n); now != pid {
+		t.Error("the server was replaced: it did not survive")
+	}
+}
+
+// crowd asks so many times at once, and counts right answers and 503.
+func (w *world) crowd(t *testing.T, n up.Node, name string, times int) (good, full int64) {
+	var g, f atomic.Int64
+	var all sync.WaitGroup
+	for range times {
+		all.Go(func() {
+			switch status, _ := w.getFrom(t, n, request.HTTP2, name, "/"); status {
+			case 200:
+				g.Add(1)
+			case 503:
+				f.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	return g.Load(), f.Load()
+}
+
+// addressSpace is a process's, in bytes.
+func addressSpace(t *testing.T, pid int) uint64 {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages, err := strconv.ParseUint(strings.Fields(string(b))[0], 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pages * uint64(os.Getpagesize())
+}
