@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -354,6 +355,120 @@ func TestSpoiltFiles(t *testing.T) {
 			}
 		})
 	}
+}
+
+// One byte, anywhere, of each file that a node keeps of code and catalog is another, again
+// and again: it says so of each, and serves what is right.
+func TestRottenBytes(t *testing.T) {
+	w := openWorld(t, "127.0.7.80")
+	n := w.Layout.Edges[0]
+	for _, name := range []string{"one", "two"} {
+		w.selvage(t, "deploy", "--wait", w.function(t, name, says(t, name))).expect(t, exitOK, "live")
+	}
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 1))
+	rot := func(b []byte) []byte {
+		b[r.IntN(len(b))] ^= byte(1 + r.IntN(255))
+		return b
+	}
+	for round := range 6 {
+		w.end(n)
+		hit := 0
+		for _, pattern := range []string{"artifacts/*.artifact", "agent/blobs/*", "agent/catalog", "agent/catalog.served"} {
+			files, err := filepath.Glob(filepath.Join(n.State, pattern))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range files {
+				rewrite(t, f, rot)
+				hit++
+			}
+		}
+		before := len(logOf(t, n))
+		if err := w.StartEdge(t.Context(), n); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"one", "two"} {
+			eventually(t, name+" is answered", func() bool {
+				status, body := w.getFrom(t, n, request.HTTP2, name, "/")
+				if status == 200 && body != name {
+					t.Fatalf("round %d: %s answers %q", round, name, body)
+				}
+				return status == 200
+			})
+		}
+		text := logOf(t, n)[before:]
+		for _, said := range []string{"agent: catalog-unread", "agent: rotten", "artifact: not what this node wrote"} {
+			if !strings.Contains(text, said) {
+				t.Errorf("round %d, %d files: %q is not in the log:\n%s", round, hit, said, text)
+			}
+		}
+	}
+}
+
+// One byte of one of the files that say who a node is: it serves what is right, or tells
+// where something is wrong; and with the file back all is well.
+func TestRottenIdentity(t *testing.T) {
+	w := openWorld(t, "127.0.7.90")
+	n := w.Layout.Edges[0]
+	w.selvage(t, "deploy", "--wait", w.function(t, "good", guesttest.Guest(t, greet))).expect(t, exitOK, "live")
+	w.end(n)
+	back := keep(t, n.State)
+	seed := rand.Uint64()
+	r := rand.New(rand.NewPCG(seed, 1))
+	var files []string
+	for _, sub := range []string{"identity", "secret"} {
+		found, err := filepath.Glob(filepath.Join(n.State, sub, "*"))
+		if err != nil || len(found) == 0 {
+			t.Fatalf("no files in %s: %v", sub, err)
+		}
+		files = append(files, found...)
+	}
+	for range 2 {
+		for _, f := range files {
+			at, before := 0, len(logOf(t, n))
+			rewrite(t, f, func(b []byte) []byte {
+				at = r.IntN(len(b))
+				b[at] ^= byte(1 + r.IntN(255))
+				return b
+			})
+			if err := w.StartEdge(t.Context(), n); err != nil {
+				t.Fatal(err)
+			}
+			how := ""
+			eventually(t, fmt.Sprintf("%s, byte %d (seed %d): it serves or tells", f, at, seed), func() bool {
+				if strings.Contains(logOf(t, n)[before:], filepath.Dir(f)) {
+					how = "told"
+				} else if isReady(n) {
+					how = "served"
+				}
+				return how != ""
+			})
+			if how == "served" {
+				w.answers(t, n, "good", "woven\n")
+			}
+			t.Logf("%s, byte %d: %s", filepath.Base(f), at, how)
+			w.end(n)
+			back(t)
+		}
+	}
+	if err := w.StartEdge(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	w.answers(t, n, "good", "woven\n")
+}
+
+// isReady asks a node; who does not answer soon is not.
+func isReady(n up.Node) bool {
+	c := http.Client{Timeout: 500 * time.Millisecond}
+	defer c.CloseIdleConnections()
+	resp, err := c.Get("http://" + n.Admin + "/readyz")
+	if err != nil {
+		return false
+	}
+	resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
 }
 
 // end kills all of a node on the spot.
