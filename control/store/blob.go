@@ -156,6 +156,7 @@ type blobReader struct {
 
 func (b *blobReader) Read(p []byte) (int, error) {
 	n, err := b.checked.Read(p)
+	b.moving.end.Stop() // how long the reader takes is its own concern
 	if err != nil && !errors.Is(err, io.EOF) && b.moving.Err() != nil {
 		err = fmt.Errorf("store: nothing more of the blob came within %v: %w", b.moving.most, ErrCorrupt)
 	}
