@@ -632,7 +632,7 @@ func TestLittleAddressSpace(t *testing.T) {
 	w.selvage(t, "deploy", "--wait", w.function(t, "waits", guesttest.Guest(t, `(data (i32.const 64) "waited")
 (func (export "handle") (drop (call $sleep (i64.const 700000000))) (drop (call $response_write (i32.const 64) (i32.const 6))))`))).expect(t, exitOK, "live")
 	w.answers(t, n, "waits", "waited")
-	pid := w.server(t, n)
+	pid := w.onlyServer(t, n)
 	const gib = 1 << 30
 	limit := syscall.Rlimit{Cur: addressSpace(t, pid) + 14*gib, Max: ^uint64(0)}
 	if err := prlimit(pid, syscall.RLIMIT_AS, &limit); err != nil {
@@ -650,7 +650,7 @@ func TestLittleAddressSpace(t *testing.T) {
 	if good, full := w.crowd(t, n, "waits", 40); good != 40 {
 		t.Errorf("with room again %d of 40 are answered, %d get 503", good, full)
 	}
-	if now := w.server(t, n); now != pid {
+	if now := w.onlyServer(t, n); now != pid {
 		t.Error("the server was replaced: it did not survive")
 	}
 }
