@@ -17,6 +17,7 @@ import (
 	"github.com/selvage-edge/selvage/control/identity"
 	"github.com/selvage-edge/selvage/control/logs"
 	"github.com/selvage-edge/selvage/control/store"
+	"github.com/selvage-edge/selvage/runtime/function"
 )
 
 // Prepared is what became of a module: code, image, and what to tell its author.
@@ -40,7 +41,7 @@ type Config struct {
 	Identity *identity.Control // required
 	// Prepare splits a module into code and image, in a helper. Required. Errors the
 	// author can do something about are *jail.Refused.
-	Prepare func(ctx context.Context, module []byte) (Prepared, error)
+	Prepare func(ctx context.Context, module []byte, snapshot function.Snapshot) (Prepared, error)
 	// Changes serves change streams to nodes on PeerHandler. Default: one over Store, signed by Identity.
 	Changes *changes.ServerConfig
 	// Members lists the nodes membership knows. Default: those that reported lately.

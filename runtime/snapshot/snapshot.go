@@ -49,6 +49,7 @@ type Result struct {
 	Image   *image.Image // nil if no snapshot was taken
 	CPU     time.Duration
 	Wall    time.Duration
+	Asked   engine.Asked
 	Printed string // on stdout and stderr, and by the log call; bounded
 }
 
@@ -104,7 +105,7 @@ func (s Source) run(img *image.Image, entries []string, l Limits) (Result, error
 func finish(in *engine.Instance, l Limits) (Result, error) {
 	began := time.Now()
 	err := poll(in, l, began)
-	r := Result{CPU: in.Usage().CPU, Wall: time.Since(began), Printed: printed(in)}
+	r := Result{CPU: in.Usage().CPU, Wall: time.Since(began), Asked: in.Asked(), Printed: printed(in)}
 	if err != nil {
 		return r, err
 	}

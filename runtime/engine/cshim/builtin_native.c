@@ -116,9 +116,9 @@ static const sv_builtin table[] = {
 	[3] = {"iii:i", response_head, NULL, true},
 	[4] = {"ii:i", response_write, NULL, true},
 	[5] = {"iii:i", native_log, NULL, false},
-	[6] = {"i:I", clock_now, NULL, false},
-	[7] = {"ii:i", native_random, NULL, false},
-	[8] = {"ii:i", environment, NULL, false},
+	[6] = {"i:I", clock_now, NULL, false, SV_ASKED_TIME},
+	[7] = {"ii:i", native_random, NULL, false, SV_ASKED_RANDOM},
+	[8] = {"ii:i", environment, NULL, false, SV_ASKED_ENVIRONMENT},
 };
 
 const sv_builtin *sv_builtin_native(uint32_t id) {

@@ -278,13 +278,13 @@ static sv_verdict not_supported(sv_inst *in, const uint64_t *a, uint64_t *r) {
 
 // By the numbers of engine.Builtin.
 static const sv_builtin table[] = {
-	{"ii:i", args_get, NULL, false},
-	{"ii:i", args_sizes_get, NULL, false},
-	{"ii:i", environ_get, NULL, false},
-	{"ii:i", environ_sizes_get, NULL, false},
+	{"ii:i", args_get, NULL, false, SV_ASKED_ENVIRONMENT},
+	{"ii:i", args_sizes_get, NULL, false, SV_ASKED_ENVIRONMENT},
+	{"ii:i", environ_get, NULL, false, SV_ASKED_ENVIRONMENT},
+	{"ii:i", environ_sizes_get, NULL, false, SV_ASKED_ENVIRONMENT},
 	{"ii:i", clock_res_get, NULL, false},
-	{"iIi:i", clock_time_get, NULL, false},
-	{"ii:i", random_get, NULL, false},
+	{"iIi:i", clock_time_get, NULL, false, SV_ASKED_TIME},
+	{"ii:i", random_get, NULL, false, SV_ASKED_RANDOM},
 	{"iiii:i", fd_write, NULL, false},
 	{"iiii:i", fd_read, NULL, false},
 	{"ii:i", fd_fdstat_get, NULL, false},

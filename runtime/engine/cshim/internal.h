@@ -107,6 +107,7 @@ typedef struct sv_builtin {
 	// After the wait: turns Go's answer into the guest's. May be NULL.
 	int64_t (*finish)(sv_inst *in, const uint64_t *args, int64_t answer);
 	bool suspends;
+	uint32_t asks; // SV_ASKED_..., noted with every call
 } sv_builtin;
 const sv_builtin *sv_builtin_get(uint32_t id);
 const sv_builtin *sv_builtin_native(uint32_t id);
