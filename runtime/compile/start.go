@@ -10,6 +10,7 @@ import (
 	"github.com/selvage-edge/selvage/runtime/engine"
 	"github.com/selvage-edge/selvage/runtime/function"
 	"github.com/selvage-edge/selvage/runtime/image"
+	"github.com/selvage-edge/selvage/runtime/scan"
 	"github.com/selvage-edge/selvage/runtime/snapshot"
 	"github.com/selvage-edge/selvage/sdk/abi"
 )
@@ -69,7 +70,7 @@ func words(a engine.Asked) (list []string) {
 	for _, x := range []struct {
 		is   bool
 		word string
-	}{{a.Random, "random numbers"}, {a.Time, "the time"}, {a.Environment, "arguments or environment"}} {
+	}{{a.Random, "random numbers"}, {a.Time, "the time"}, {a.Environment, "the environment"}} {
 		if x.is {
 			list = append(list, x.word)
 		}
@@ -107,7 +108,7 @@ func (p *Prepared) freezes(r snapshot.Result) []string {
 	notes := []string{fmt.Sprintf("start-up ran once, now, in %s: each request begins with the %.1f MiB of memory that it left, "+
 		"and its variables as they were then", r.CPU.Round(10*time.Microsecond), float64(r.Image.Size)/(1<<20))}
 	if p.isGo() {
-		return append(notes, goFreezes...)
+		return append(notes, goFreezes(p.reseeds())...)
 	}
 	if r.Asked.Random {
 		notes = append(notes, "start-up asked for random numbers: what it made of them, a generator's seed say, is the same in every request; "+
@@ -117,16 +118,26 @@ func (p *Prepared) freezes(r snapshot.Result) []string {
 		notes = append(notes, "start-up asked for the time: what it kept of it stays that of the deploy; the clock itself goes on")
 	}
 	if r.Asked.Environment {
-		notes = append(notes, "start-up asked for its arguments or environment, which is empty there: variables are seen by those who ask in a request")
+		notes = append(notes, "start-up asked for the environment, which is empty there: variables are seen by those who ask in a request")
 	}
 	return notes
 }
 
 // goFreezes is the same for standard Go, whose runtime always asks for all three.
-var goFreezes = []string{
-	"frozen: seeds made in start-up of hash/maphash and math/rand, the environment (use edge.Var); " +
-		"no variables, KV or fetch before edge.Serve",
-	"fresh in each request: crypto/rand, the time",
+// reseeds says that the guest asks the host for what its runtime draws from, as the SDK does.
+func goFreezes(reseeds bool) []string {
+	frozen := "frozen: what start-up made of a seed (rand.New of math/rand, maphash.MakeSeed) and the environment (use edge.Var); " +
+		"no variables, KV or fetch before edge.Serve"
+	if !reseeds {
+		frozen += "; also what the functions of math/rand draw and the order of maps, which sdk/go would seed anew"
+		return []string{frozen, "fresh in each request: crypto/rand, the time"}
+	}
+	return []string{frozen, "fresh in each request: crypto/rand, the functions of math/rand, the order of maps, the time"}
+}
+
+// reseeds reports whether the module imports the call that sdk/go seeds Go's runtime with.
+func (p *Prepared) reseeds() bool {
+	return slices.Contains(p.Report.Module.Imports, scan.Import{Module: abi.Module, Name: abi.CallRandom})
 }
 
 func (p *Prepared) isGo() bool {

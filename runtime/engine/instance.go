@@ -165,8 +165,7 @@ func (i *Instance) Usage() Usage {
 
 // Asked is what a guest asked the host for that is another in each run.
 type Asked struct {
-	Random, Time bool
-	Environment  bool // or its arguments
+	Random, Time, Environment bool
 }
 
 // Asked returns what the guest has asked for so far; nothing after Close.

@@ -69,6 +69,9 @@ func Take(s Source, l Limits) (Result, error) {
 	return r, s.verify(r.Image, l)
 }
 
+// Args are a guest's arguments, at start-up as in a request: they would be frozen otherwise.
+var Args = []string{"function"}
+
 // Entries are the exports of code that make up start-up, in order.
 func Entries(code *engine.Code) []string {
 	var names []string
@@ -88,7 +91,7 @@ func (s Source) run(img *image.Image, entries []string, l Limits) (Result, error
 	}
 	defer prepared.Close()
 	p, err := s.Engine.Program(engine.ProgramConfig{
-		Code: s.Code, Image: prepared, Linker: s.Linker, Entries: entries, Args: []string{"function"},
+		Code: s.Code, Image: prepared, Linker: s.Linker, Entries: entries, Args: Args,
 	})
 	if err != nil {
 		return Result{}, err

@@ -278,8 +278,8 @@ static sv_verdict not_supported(sv_inst *in, const uint64_t *a, uint64_t *r) {
 
 // By the numbers of engine.Builtin.
 static const sv_builtin table[] = {
-	{"ii:i", args_get, NULL, false, SV_ASKED_ENVIRONMENT},
-	{"ii:i", args_sizes_get, NULL, false, SV_ASKED_ENVIRONMENT},
+	{"ii:i", args_get, NULL, false},
+	{"ii:i", args_sizes_get, NULL, false},
 	{"ii:i", environ_get, NULL, false, SV_ASKED_ENVIRONMENT},
 	{"ii:i", environ_sizes_get, NULL, false, SV_ASKED_ENVIRONMENT},
 	{"ii:i", clock_res_get, NULL, false},
