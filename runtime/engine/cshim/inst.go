@@ -203,6 +203,9 @@ func (in Inst) Usage() (cpuNanoseconds, memoryBytes, hostCalls, crossings uint64
 // Asked returns what the guest asked for, as bits.
 func (in Inst) Asked() uint32 { return uint32(in.v.asked) }
 
+// FDsChanged reports whether the guest closed or renumbered a descriptor, or gave up rights on one.
+func (in Inst) FDsChanged() bool { return bool(in.v.fds_changed) }
+
 // Trap returns how the guest failed.
 func (in Inst) Trap() (code uint32, exit int, message, trace string, growRefused bool) {
 	v := in.v

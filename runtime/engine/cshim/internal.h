@@ -150,6 +150,8 @@ void sv_prog_unref(sv_prog *prog);
 
 // ---- inst.c
 
+enum { SV_CLOSED = 255 };
+
 struct sv_inst {
 	sv_view v;
 	sv_prog *prog;
@@ -173,6 +175,9 @@ struct sv_inst {
 	wasm_trap_t **wait_trap;
 
 	uint64_t poll_args[4], poll_wait; // of a poll_oneoff that waits
+	// Descriptors 0 to 2 of preview 1, as the guest has changed them: which stream each is now
+	// (0: its own, n: stream n-1, SV_CLOSED), and the rights it gave up.
+	struct { uint8_t is; uint32_t gone; } fds[3];
 
 	uint8_t *request;
 	size_t request_len, request_cap;

@@ -116,6 +116,7 @@ typedef struct sv_view {
 
 	uint64_t cpu_ns, host_calls, crossings;
 	uint32_t asked;
+	bool fds_changed; // of preview 1: what no image holds
 
 	uint32_t trap_code; // of SV_FAILED
 	int32_t exit_status;
