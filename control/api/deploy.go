@@ -149,10 +149,11 @@ func releaseOf(b *bundle.Bundle, publisher identity.KeyID) *catalog.Release {
 
 // prepareModule splits b's module, stores its parts and sets them in rel.
 func (a *API) prepareModule(ctx context.Context, b *bundle.Bundle, rel *catalog.Release) (notes []string, err error) {
-	if err := a.prepare.Acquire(ctx, 1); err != nil {
+	give, err := a.prepare.take(ctx, rel.Project)
+	if err != nil {
 		return nil, problem(http.StatusServiceUnavailable, "busy", "try again in a moment", "too many modules are being prepared")
 	}
-	defer a.prepare.Release(1)
+	defer give()
 	p, err := a.cfg.Prepare(ctx, b.Module, b.Manifest.Snapshot)
 	if err != nil {
 		return nil, err
