@@ -76,6 +76,13 @@ bool sv_image_has_free(sv_image *image);
 
 // ---- image.c
 
+// Runs of pages that an instance of an image wrote to.
+enum { SV_WARM_RUNS = 32, SV_WARM_PAGES = 128 };
+typedef struct sv_warm {
+	uint32_t runs, pages; // runs above SV_WARM_RUNS: too many
+	struct { uint32_t page, count; } run[SV_WARM_RUNS];
+} sv_warm;
+
 struct sv_image {
 	_Atomic int refs;
 	int fd;
@@ -83,6 +90,8 @@ struct sv_image {
 	const uint8_t *bytes;    // the whole image, read only
 	uint64_t *nonzero;       // one bit a page: has any byte set
 	sv_slot *free, *free_last; // under the slots' lock
+	sv_warm warm;              // of the first instance that wrote no more than that; set once
+	atomic_int warm_is;        // 0 unknown, 1 being set, 2 set
 	bool sealed;
 };
 
