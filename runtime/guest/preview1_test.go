@@ -112,7 +112,7 @@ func FuzzPreview1(f *testing.F) {
 func TestPreview1(t *testing.T) {
 	const (
 		success, badf, fault_, inval, notdir, notsock, notsup, spipe, notcapable = 0, 8, 21, 28, 54, 57, 58, 70, 76
-		free, outside                                                = 16384, 131072
+		free, outside                                                            = 16384, 131072
 	)
 	op := map[string]int{}
 	for i, im := range wasip1.Imports() {
