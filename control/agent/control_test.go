@@ -129,7 +129,7 @@ func (c *control) stop() {
 }
 
 // prepareModule stands where control's helper is wired in: the module is the code.
-func prepareModule(_ context.Context, module []byte) (api.Prepared, error) {
+func prepareModule(_ context.Context, module []byte, _ function.Snapshot) (api.Prepared, error) {
 	return api.Prepared{Code: module, Image: append([]byte("image of "), module...)}, nil
 }
 

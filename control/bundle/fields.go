@@ -26,6 +26,7 @@ func readManifest(root *table, m *Manifest) {
 	readNames(root, m)
 	readRoutes(root, m)
 	readBuild(root.sub("build"), m)
+	readSnapshot(root, m)
 	readLimits(root.sub("limits"), &m.Limits)
 	readKV(root, &m.Bindings)
 	readBackends(root, &m.Bindings)
@@ -85,6 +86,16 @@ func readBuild(t *table, m *Manifest) {
 		}
 	}
 	t.done()
+}
+
+func readSnapshot(root *table, m *Manifest) {
+	switch s := root.text("snapshot"); s {
+	case "", "auto":
+	case string(function.SnapshotRequired), string(function.SnapshotOff):
+		m.Snapshot = function.Snapshot(s)
+	default:
+		root.fault("snapshot", "%q: want \"auto\", \"required\" or \"off\"", s)
+	}
 }
 
 func readLimits(t *table, l *function.Limits) {

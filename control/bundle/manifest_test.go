@@ -54,6 +54,7 @@ const full = `
 project = "shop"
 name = "cart"
 routes = ["Shop.example.com/cart/*", "*.example.org/*"]
+snapshot = "required"
 
 [build]
 command = "make"
@@ -106,7 +107,7 @@ func TestManifestInFull(t *testing.T) {
 	want := &Manifest{
 		Project: "shop", Name: "cart",
 		Routes: []string{"shop.example.com/cart/*", "*.example.org/*"},
-		Build:  Build{Command: "make", Output: "out/cart.wasm"},
+		Build:  Build{Command: "make", Output: "out/cart.wasm"}, Snapshot: function.SnapshotRequired,
 		Limits: function.Limits{
 			CPU: 100 * time.Millisecond, Wall: time.Minute, MemoryBytes: 256 << 20, RequestBody: 1 << 20, ResponseHead: 16 << 10,
 			LogBytes: 1 << 10, Subrequests: 3, SubrequestsNow: 2, SubrequestBody: 2 << 30, HostCalls: 5000, KVOperations: 10, Concurrency: 5,

@@ -19,6 +19,7 @@ var manifestKeys = []key{
 	{"routes", "none", "Where it answers: `host/path`. A host may be `*` or begin with `*.`; a path may end in `/*`. The most specific wins."},
 	{"build.command", "nothing to run", "Run by the shell in the function's folder."},
 	{"build.output", "`NAME.wasm`", "The module that it makes."},
+	{"snapshot", "`auto`", "Whether start-up (the start section, `_initialize`, `selvage_start`) runs once, at deploy. `auto`: if the module exports `selvage_start`, as the SDK's do, or if it asks for no randomness, time or environment there; `deploy` says what became of it. `required`: refuse to deploy where it cannot. `off`: it runs with each request."},
 	{"limits", "see Limits", "What one request may use."},
 	{"kv.name", "(required)", "What the code calls the namespace: `edge.KV(NAME)`. One `[[kv]]` table for each."},
 	{"kv.namespace", "the name", "The namespace, within the project; made on deploy if it is not there."},

@@ -25,6 +25,19 @@ type Version struct {
 	Bindings Bindings
 }
 
+// Snapshot says whether a function's start-up is run once, at deploy.
+type Snapshot string
+
+const (
+	// SnapshotAuto runs it ahead where that changes nothing, and where the module
+	// is made for it: where it exports selvage_start.
+	SnapshotAuto Snapshot = ""
+	// SnapshotRequired runs it ahead whatever it asks for; a start-up that cannot be is an error.
+	SnapshotRequired Snapshot = "required"
+	// SnapshotOff runs it with every request.
+	SnapshotOff Snapshot = "off"
+)
+
 // Digest is "sha256:" and 64 lower-case hex digits; see ParseDigest.
 type Digest string
 

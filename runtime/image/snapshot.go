@@ -12,7 +12,7 @@ func CheckSnapshot(code []byte) error {
 		return fmt.Errorf("snapshot: %w", err)
 	}
 	if err := m.exact(); err != nil {
-		return fmt.Errorf("snapshot: %w; deploy without one, or change the guest's start-up", err)
+		return fmt.Errorf("snapshot: %w", err)
 	}
 	return nil
 }

@@ -87,7 +87,7 @@ func (f *Function) load(ctx context.Context, code, img []byte) (prepared Prepare
 	}
 	f.program, err = f.pool.cfg.Engine.Program(engine.ProgramConfig{
 		Code: f.code.thing, Image: f.image.thing, Linker: f.pool.linker, Entries: entries,
-		Environment: f.environment(), Args: []string{f.version.ID.Name}, Environ: f.environ(),
+		Environment: f.environment(), Args: snapshot.Args, Environ: f.environ(),
 	})
 	if err != nil {
 		return prepared, err

@@ -22,6 +22,7 @@ import (
 	"github.com/selvage-edge/selvage/control/store"
 	"github.com/selvage-edge/selvage/edge/keeper"
 	"github.com/selvage-edge/selvage/runtime/compile"
+	"github.com/selvage-edge/selvage/runtime/function"
 )
 
 // IdentityDir is where a control node's keys are, below its state folder.
@@ -117,14 +118,14 @@ func NewEpoch(ctx context.Context, cfg config.Control) (uint64, error) {
 }
 
 // prepare has a helper scan, split and snapshot a module.
-func (c *control) prepare(ctx context.Context, module []byte) (api.Prepared, error) {
-	p, err := compile.Prepare(ctx, c.helpers, module)
+func (c *control) prepare(ctx context.Context, module []byte, snapshot function.Snapshot) (api.Prepared, error) {
+	p, err := compile.Prepare(ctx, c.helpers, module, snapshot)
 	if err != nil {
 		return api.Prepared{}, err
 	}
 	notes := p.Report.Snapshot.Notes
 	if why := p.Report.Snapshot.Why; why != "" {
-		notes = append(notes, "start-up runs again for each request: "+why)
+		notes = append(notes, "start-up runs again with each request: "+why)
 	}
 	return api.Prepared{Code: p.Code, Image: p.Image, Started: p.Started, Notes: notes}, nil
 }

@@ -76,6 +76,13 @@ bool sv_image_has_free(sv_image *image);
 
 // ---- image.c
 
+// Runs of pages that an instance of an image wrote to.
+enum { SV_WARM_RUNS = 32, SV_WARM_PAGES = 128 };
+typedef struct sv_warm {
+	uint32_t runs, pages; // runs above SV_WARM_RUNS: too many
+	struct { uint32_t page, count; } run[SV_WARM_RUNS];
+} sv_warm;
+
 struct sv_image {
 	_Atomic int refs;
 	int fd;
@@ -83,6 +90,8 @@ struct sv_image {
 	const uint8_t *bytes;    // the whole image, read only
 	uint64_t *nonzero;       // one bit a page: has any byte set
 	sv_slot *free, *free_last; // under the slots' lock
+	sv_warm warm;              // of the first instance that wrote no more than that; set once
+	atomic_int warm_is;        // 0 unknown, 1 being set, 2 set
 	bool sealed;
 };
 
@@ -107,6 +116,7 @@ typedef struct sv_builtin {
 	// After the wait: turns Go's answer into the guest's. May be NULL.
 	int64_t (*finish)(sv_inst *in, const uint64_t *args, int64_t answer);
 	bool suspends;
+	uint32_t asks; // SV_ASKED_..., noted with every call
 } sv_builtin;
 const sv_builtin *sv_builtin_get(uint32_t id);
 const sv_builtin *sv_builtin_native(uint32_t id);
@@ -149,6 +159,8 @@ void sv_prog_unref(sv_prog *prog);
 
 // ---- inst.c
 
+enum { SV_CLOSED = 255 };
+
 struct sv_inst {
 	sv_view v;
 	sv_prog *prog;
@@ -172,6 +184,9 @@ struct sv_inst {
 	wasm_trap_t **wait_trap;
 
 	uint64_t poll_args[4], poll_wait; // of a poll_oneoff that waits
+	// Descriptors 0 to 2 of preview 1, as the guest has changed them: which stream each is now
+	// (0: its own, n: stream n-1, SV_CLOSED), and the rights it gave up.
+	struct { uint8_t is; uint32_t gone; } fds[3];
 
 	uint8_t *request;
 	size_t request_len, request_cap;

@@ -17,6 +17,9 @@ enum { SV_DONE = 1, SV_FAILED, SV_YIELD, SV_CALL };
 // Trap codes of our own making come after wasmtime's.
 enum { SV_TRAP_POINTER = 64, SV_TRAP_EXIT, SV_TRAP_HOSTCALL, SV_TRAP_START, SV_TRAP_HOST, SV_TRAP_CAPACITY, SV_TRAP_OTHER };
 
+// What a guest asked for that differs from run to run: bits of sv_view.asked.
+enum { SV_ASKED_RANDOM = 1, SV_ASKED_TIME = 2, SV_ASKED_ENVIRONMENT = 4 };
+
 // Flags of sv_start.
 enum { SV_HAS_BODY = 1, SV_NO_CALLS = 2, SV_POLL = 4 };
 
@@ -112,6 +115,8 @@ typedef struct sv_view {
 	uint32_t log_open; // 1 + the offset of the record that may still grow; 0 for none
 
 	uint64_t cpu_ns, host_calls, crossings;
+	uint32_t asked;
+	bool fds_changed; // of preview 1: what no image holds
 
 	uint32_t trap_code; // of SV_FAILED
 	int32_t exit_status;
