@@ -154,6 +154,7 @@ void sv_read_stats(sv_stats *out) {
 		.starts = atomic_load(&sv_count.starts),
 		.resets = atomic_load(&sv_count.resets),
 		.pages_copied = atomic_load(&sv_count.pages_copied),
+		.pages_trimmed = atomic_load(&sv_count.pages_trimmed),
 		.remaps = atomic_load(&sv_count.remaps),
 	};
 }

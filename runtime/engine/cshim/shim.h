@@ -54,7 +54,7 @@ void sv_cpu_features(uint32_t out[6]);
 
 typedef struct sv_stats {
 	int64_t instances, free_slots, retired_slots, resident_bytes, maps, max_maps;
-	uint64_t starts, resets, pages_copied, remaps;
+	uint64_t starts, resets, pages_copied, pages_trimmed, remaps;
 } sv_stats;
 void sv_read_stats(sv_stats *out);
 
