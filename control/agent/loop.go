@@ -146,7 +146,7 @@ func (l *loop[F]) begin(s *slot[F], r catalog.Release) {
 func (l *loop[F]) start(s *slot[F]) {
 	s.again = time.Time{}
 	ctx, cancel := context.WithCancel(l.ctx)
-	t := &task[F]{agent: l.Agent, release: s.want}
+	t := &task[F]{agent: l.Agent, release: s.want, known: !l.serving}
 	s.cancel, s.task = cancel, t // the slot may have another, or none, before this one begins
 	l.work.Go(func() { t.run(ctx) })
 }

@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/selvage-edge/selvage/runtime/image"
 )
 
 const waitWAT = `(module
@@ -98,6 +100,9 @@ func capacityChild(t testing.TB) error {
 	}
 	if len(alive) < 10 {
 		return fmt.Errorf("only %d instances fit", len(alive))
+	}
+	if _, err := eng.Image(&image.Image{Size: 1 << 16}); !errors.Is(err, ErrCapacity) {
+		return fmt.Errorf("another image: %w", err)
 	}
 	alive[0].Close()
 	in, err := p.Start(StartConfig{MemoryLimit: memoryLimit})

@@ -28,6 +28,13 @@ const (
 	defaultTick = time.Millisecond
 )
 
+// Memory maps that loaded code and an image take, instances aside; an image
+// takes a file descriptor too.
+const (
+	CodeMaps  = 3
+	ImageMaps = 1
+)
+
 // StackBytes is how deep a guest may recurse: 128 KiB would trap on JSON nested 1,000 deep.
 const StackBytes = 2 << 20
 

@@ -84,6 +84,10 @@ func ReadStats() Stats {
 	}
 }
 
+// Room reports whether so many more memory maps may be made, after giving back
+// cold slots if need be.
+func Room(more int) bool { return bool(C.sv_room(C.int64_t(more))) }
+
 // take turns a malloc'd message into an error and frees it.
 func take(message *C.char) error {
 	if message == nil {

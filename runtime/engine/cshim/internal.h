@@ -39,7 +39,7 @@ char *sv_error_take(wasmtime_error_t *error); // frees the error
 char *sv_errno(const char *what);
 // Memory maps, estimated from above: a slot is its image, what was grown and the rest of the
 // reservation; a stack has its guard.
-enum { SV_MAPS_SLOT = 3, SV_MAPS_STACK = 2, SV_MAPS_INSTANCE = SV_MAPS_SLOT + SV_MAPS_STACK };
+enum { SV_MAPS_CODE = 3, SV_MAPS_SLOT = 3, SV_MAPS_STACK = 2, SV_MAPS_INSTANCE = SV_MAPS_SLOT + SV_MAPS_STACK };
 int64_t sv_maps(void);
 // The processor this thread runs on, in [0, SV_PROCESSORS): a hint, for what is kept near one.
 enum { SV_PROCESSORS = 64 };
