@@ -54,8 +54,8 @@ type Config struct {
 	// LoadedBytes is how much memory loaded codes and images may take; default 2 GiB.
 	LoadedBytes int64
 	// LoadedMaps is how many memory maps they may take; default 16,384. At most a
-	// quarter of those that the engine may have, and of the process's descriptors:
-	// an image takes one of each.
+	// quarter of those that the engine may have, and half of the process's
+	// descriptors: an image takes one of each.
 	LoadedMaps int
 }
 
@@ -107,12 +107,12 @@ const maxLoads = 4
 
 // affordable is how many memory maps, or files, may be taken by what is loaded.
 func affordable(e *engine.Engine) int {
-	most := int(e.Stats().MaxMaps)
+	most := int(e.Stats().MaxMaps) / 4
 	var files unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err == nil && files.Cur < 1<<30 {
-		most = min(most, int(files.Cur))
+		most = min(most, int(files.Cur)/2)
 	}
-	return max(most/4, 16)
+	return max(most, 16)
 }
 
 func or[T comparable](v, def T) T {

@@ -57,7 +57,7 @@ type EdgeLimits struct {
 	PerClient   int `toml:"connections_per_client" doc:"Of these, one client's: an IPv4 address or an IPv6 /64." default:"1000"`
 	CacheBytes  int `toml:"kv_cache_bytes" doc:"Memory for cached KV entries, in bytes." default:"134217728"`
 	LoadedBytes int `toml:"loaded_bytes" doc:"Memory for the code and images of functions that are loaded, in bytes; functions that were not invoked for longest give theirs up, and load it again when they are." default:"2147483648"`
-	LoadedMaps  int `toml:"loaded_maps" doc:"Memory maps for them: an image takes one, and a descriptor; code takes three. Bounded by a quarter of vm.max_map_count and of the process's descriptors too." default:"16384"`
+	LoadedMaps  int `toml:"loaded_maps" doc:"Memory maps for them: an image takes one, and a descriptor; code takes three. Bounded by a quarter of vm.max_map_count, and by half of the process's descriptors, too." default:"16384"`
 }
 
 // Fetch bounds what functions may reach.
