@@ -16,6 +16,9 @@ enum { CROWD = 256 };
 void *__real_calloc(size_t n, size_t size);
 void *__real_realloc(void *p, size_t size);
 void __real_free(void *p);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_realloc(void *p, size_t size);
+void __wrap_free(void *p);
 
 static void note(void *p, size_t size) {
 	sv_inst *in = sv_current;
