@@ -285,7 +285,7 @@ func (c *crowd) prepare(ctx context.Context, g dressed, code []byte, n int) (*po
 	}
 	v := function.Version{
 		ID: function.ID{Project: "bench", Name: fmt.Sprint("f", n)}, Digest: function.DigestOf(fmt.Append(nil, n)),
-		Code: function.DigestOf(code), Image: function.DigestOf(fmt.Append(nil, "image", n)), Started: g.Guest.Started, Limits: function.Default,
+		Code: function.DigestOf(code), Image: function.DigestOf(fmt.Append(nil, g.Name, n)), Started: g.Guest.Started, Limits: function.Default,
 	}
 	whole := func(context.Context) ([]byte, error) { return code, nil }
 	f, _, err := c.pool.Prepare(ctx, v, pool.Parts{Code: whole, Image: picture, Known: true})
