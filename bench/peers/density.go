@@ -301,6 +301,7 @@ func (c *crowd) measure(ctx context.Context, f *densityFigures) error {
 	if err != nil {
 		return err
 	}
+	others := c.pool.Stats().Loaded // those whose crossings were counted
 	if f.Load, err = c.round(ctx, false); err != nil {
 		return err
 	}
@@ -308,7 +309,7 @@ func (c *crowd) measure(ctx context.Context, f *densityFigures) error {
 	if err != nil {
 		return err
 	}
-	f.Loaded = c.pool.Stats().Loaded
+	f.Loaded = c.pool.Stats().Loaded - others
 	f.LoadedBytes = float64(after-before) / float64(f.Loaded)
 	_, evicted := c.pool.Churn()
 	for i := range denseRounds + 1 {
