@@ -21,6 +21,7 @@ import (
 
 	"github.com/selvage-edge/selvage/cmd/selvage/request"
 	"github.com/selvage-edge/selvage/cmd/selvage/up"
+	"github.com/selvage-edge/selvage/runtime/function"
 	"github.com/selvage-edge/selvage/runtime/guesttest"
 )
 
@@ -345,8 +346,9 @@ func TestSpoiltFiles(t *testing.T) {
 				}
 			}
 			w.answers(t, n, "good", "woven\n")
-			if text := logOf(t, n)[before:]; !strings.Contains(text, c.said) {
-				t.Errorf("%q is not in the log:\n%s", c.said, text)
+			eventually(t, "the log says it", func() bool { return strings.Contains(logOf(t, n)[before:], c.said) })
+			if !c.alone {
+				eventually(t, "every blob is sound again", func() bool { return blobsSound(t, n.State) })
 			}
 			if c.alone {
 				if err := w.StartControl(t.Context()); err != nil {
@@ -355,6 +357,22 @@ func TestSpoiltFiles(t *testing.T) {
 			}
 		})
 	}
+}
+
+// blobsSound reports whether each blob that a node keeps has the bytes of its name.
+func blobsSound(t *testing.T, state string) bool {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(state, "agent/blobs/*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil || function.DigestOf(b).Hex() != filepath.Base(f) {
+			return false
+		}
+	}
+	return len(files) > 0
 }
 
 // One byte, anywhere, of each file that a node keeps of code and catalog is another, again

@@ -133,6 +133,26 @@ func (b *blobs) ensure(ctx context.Context, p part) error {
 	return nil
 }
 
+// scrub reads all of parts once, so that what rotted is fetched again while it can be and
+// not missed when it is needed: a node that starts loads nothing that nobody asks for. It
+// takes a tenth of the time at most, which is for requests.
+func (b *blobs) scrub(ctx context.Context, parts []part) {
+	seen := map[function.Digest]bool{}
+	for _, p := range parts {
+		if seen[p.digest] {
+			continue
+		}
+		seen[p.digest] = true
+		began := time.Now()
+		_, _ = b.get(ctx, p) // said; what cannot be fetched now is when it is needed
+		select {
+		case <-time.After(9 * time.Since(began)):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // lock lets one at a time work on d: two functions with the same code fetch it once.
 func (b *blobs) lock(ctx context.Context, d function.Digest) (unlock func(), err error) {
 	for {

@@ -262,6 +262,14 @@ func (l *loop[F]) swap() {
 		return
 	}
 	l.config.Swap(table)
+	if !l.serving {
+		var parts []part
+		for _, r := range l.snap.Releases() {
+			code, image := partsOf(r)
+			parts = append(parts, code, image)
+		}
+		l.work.Go(func() { l.blobs.scrub(l.ctx, parts) })
+	}
 	l.serving, l.unswapped, l.swapAt = true, false, time.Now().Add(share*time.Since(began))
 	l.config.OnEvent(Event{Kind: Swapped, Routes: table.Len()})
 	for id, s := range l.slots {

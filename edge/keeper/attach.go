@@ -8,6 +8,8 @@ import (
 	"os"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/selvage-edge/selvage/runtime/jail"
 	"github.com/selvage-edge/selvage/runtime/sealed"
 )
@@ -171,6 +173,9 @@ func (a *Attached) request(ctx context.Context, verb jail.Verb, f *os.File) (jai
 	if err := a.link.send(message{kind: run, verb: verb, number: number}, f); err != nil {
 		a.take(number)
 		<-a.seats
+		if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, net.ErrClosed) {
+			err = fmt.Errorf("%w: %w", errLost, err)
+		}
 		return jail.Outcome{}, err
 	}
 	select {

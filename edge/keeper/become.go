@@ -181,6 +181,9 @@ func (d *duty) describe() (desc description, copies []*os.File, err error) {
 		desc.Sockets = append(desc.Sockets, inSocket{Name: k.name, Addr: addr, FD: k.fd})
 	}
 	ctl, err := s.broker.link.conn.File()
+	if errors.Is(err, net.ErrClosed) {
+		return desc, nil, errServerEnded
+	}
 	if err != nil {
 		return desc, nil, err
 	}
@@ -305,8 +308,14 @@ func (d *duty) become(s *server) {
 	if s != d.serving || d.ctx.Err() != nil {
 		return // settle tries again, with the next server
 	}
-	d.finish(d.execute(c.program))
+	if err := d.execute(c.program); !errors.Is(err, errServerEnded) {
+		d.finish(err)
+	}
 }
+
+// errServerEnded: the server that serves has ended, and the keeper will hear of it. Then it
+// starts another, and settle tries again with that one.
+var errServerEnded = errors.New("keeper: the server has ended")
 
 func (d *duty) execute(p *program) error {
 	desc, copies, err := d.describe()
