@@ -120,6 +120,7 @@ type Store struct {
 	epoch epoch
 	past  past
 	blobs jetstream.ObjectStore
+	turns turns
 
 	catalog *table
 	kv      *table
