@@ -85,7 +85,8 @@ func (n *node) run(change ...func(*Config[*version])) *node {
 	n.t.Helper()
 	n.table.Store(nil)
 	var err error
-	if n.kv, err = kv.New(kv.Config{Origin: NewOrigin(n.link), Timeout: 2 * time.Second}); err != nil {
+	if n.kv, err = kv.New(kv.Config{Origin: NewOrigin(n.link), Timeout: 2 * time.Second,
+		Owner: func(ns hostcall.Namespace, key string) kv.Owner { return n.agent.Owner(ns, key) }}); err != nil {
 		n.t.Fatal(err)
 	}
 	cfg := Config[*version]{
@@ -605,8 +606,37 @@ func TestOriginSpeaksAsTheStoreDoes(t *testing.T) {
 	if e, err := o.Get(ctx, links, "big"); err != nil || !bytes.Equal(e.Value, big) {
 		t.Errorf("big: %d bytes, %v", len(e.Value), err)
 	}
+	about := []byte("about\x00\xff")
+	if _, err := o.Put(ctx, links, "big", big, hostcall.PutOptions{Metadata: about, IfRevision: hostcall.AnyRevision}); err != nil {
+		t.Fatal(err)
+	}
+	if e, err := o.Get(ctx, links, "big"); err != nil || !bytes.Equal(e.Metadata, about) || e.AsOf < e.Revision {
+		t.Errorf("metadata: %q as of %d, %v", e.Metadata, e.AsOf, err)
+	}
+	got, err := o.Read(ctx, links, []string{"big", "none", wild}, hostcall.ReadOptions{Strong: true, AtLeast: rev})
+	if err != nil || !bytes.Equal(got[0].Value, big) || !bytes.Equal(got[0].Metadata, about) || !errors.Is(got[1].Err, hostcall.ErrNotFound) ||
+		got[1].AsOf < rev || string(got[2].Value) != "v" || got[2].Revision != rev || !got[2].Expires.Equal(e.Expires) {
+		t.Errorf("read: %v", err)
+	}
+	if _, err := o.Read(ctx, links, []string{"big"}, hostcall.ReadOptions{AtLeast: rev + 1000}); !errors.Is(err, hostcall.ErrInvalid) {
+		t.Errorf("a future: %v", err)
+	}
+	for want := int64(-3); want >= -6; want -= 3 {
+		if n, r, err := o.Increment(ctx, links, "zz", -3); n != want || r <= rev || err != nil {
+			t.Errorf("increment: %d at %d, %v", n, r, err)
+		}
+	}
+	if _, _, err := o.Increment(ctx, links, wild, 1); !errors.Is(err, hostcall.ErrInvalid) {
+		t.Errorf("increment of no number: %v", err)
+	}
+	if e, err := o.Get(ctx, links, "none"); !errors.Is(err, hostcall.ErrNotFound) || e.AsOf < rev {
+		t.Errorf("not found as of %d, %v", e.AsOf, err)
+	}
+	if _, err := o.Delete(ctx, links, "zz", hostcall.AnyRevision); err != nil {
+		t.Fatal(err)
+	}
 	keys, next, err := o.List(ctx, links, "", "", 2)
-	if err != nil || len(keys) != 2 || keys[0].Key != wild || keys[0].Expires.IsZero() || keys[1].Key != "big" || next == "" {
+	if err != nil || len(keys) != 2 || keys[0].Key != wild || keys[0].Expires.IsZero() || keys[1].Key != "big" || !bytes.Equal(keys[1].Metadata, about) || next == "" {
 		t.Errorf("first page: %+v, %q, %v", keys, next, err)
 	}
 	keys, next, err = o.List(ctx, links, "", next, 2)
@@ -629,6 +659,9 @@ func TestOriginSpeaksAsTheStoreDoes(t *testing.T) {
 	} {
 		if _, err := o.Put(ctx, ns, "k", nil, hostcall.PutOptions{IfRevision: -1}); !errors.Is(err, hostcall.ErrDenied) {
 			t.Errorf("%s: %v", name, err)
+		}
+		if _, _, err := o.Increment(ctx, ns, "k", 1); !errors.Is(err, hostcall.ErrDenied) {
+			t.Errorf("increment, %s: %v", name, err)
 		}
 	}
 	for _, ns := range []hostcall.Namespace{{Project: "../..", Name: "x"}, {Project: "default", Name: ""}, {}} {
