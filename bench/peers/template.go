@@ -8,6 +8,7 @@ import (
 	"github.com/selvage-edge/selvage/cmd/selvage/template"
 	"github.com/selvage-edge/selvage/runtime/abi/native"
 	"github.com/selvage-edge/selvage/runtime/compile"
+	"github.com/selvage-edge/selvage/runtime/function"
 	"github.com/selvage-edge/selvage/runtime/image"
 	"github.com/selvage-edge/selvage/runtime/jail"
 	"github.com/selvage-edge/selvage/sdk/abi"
@@ -56,7 +57,7 @@ func prepare(ctx context.Context, module []byte, target string) (*prepared, erro
 		return nil, err
 	}
 	defer helpers.Close()
-	p, err := compile.Prepare(ctx, helpers, module)
+	p, err := compile.Prepare(ctx, helpers, module, function.SnapshotAuto)
 	if err != nil {
 		return nil, err
 	}

@@ -32,12 +32,29 @@ it; nodes serve on meanwhile.`,
 			if err != nil {
 				return usageError{err}
 			}
-			return controlnode.Run(c.Context(), cfg, version)
+			return controlnode.Run(c.Context(), cfg, version, "control", "lend", "--config", file)
 		},
 	}
 	c.PersistentFlags().StringVar(&file, "config", "control.toml", "configuration file")
-	c.AddCommand(controlInitCommand(o, &file), controlEpochCommand(o, &file))
+	c.AddCommand(controlInitCommand(o, &file), controlEpochCommand(o, &file), controlLendCommand(&file))
 	return c
+}
+
+// controlLendCommand is what a control node starts; nobody else does.
+func controlLendCommand(file *string) *cobra.Command {
+	return &cobra.Command{
+		Use:    "lend",
+		Short:  "the process that runs a control node's helpers; started by 'selvage control'",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			cfg, err := config.LoadControl(*file)
+			if err != nil {
+				return usageError{err}
+			}
+			return controlnode.Lend(cfg)
+		},
+	}
 }
 
 func controlEpochCommand(o *options, file *string) *cobra.Command {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -46,19 +47,6 @@ func children(pid int, word string) (found []int) {
 		}
 	}
 	return found
-}
-
-// server is the process that serves on a node.
-func (w *world) server(t *testing.T, n up.Node) (pid int) {
-	t.Helper()
-	eventually(t, "a server on "+n.Name, func() bool {
-		for _, p := range children(w.Edges[n.Name].PID(), "server") {
-			pid = p
-			return true
-		}
-		return false
-	})
-	return pid
 }
 
 func kill9(t *testing.T, pid int) {
@@ -140,19 +128,19 @@ func TestKilled(t *testing.T) {
 	w.selvage(t, "deploy", "--wait", w.function(t, "good", guesttest.Guest(t, greet))).expect(t, exitOK, "live")
 
 	t.Run("server at rest", func(t *testing.T) {
-		pid := w.server(t, n)
+		pid := w.onlyServer(t, n)
 		kill9(t, pid)
 		w.answers(t, n, "good", "woven\n")
-		if now := w.server(t, n); now == pid {
+		if now := w.onlyServer(t, n); now == pid {
 			t.Errorf("still process %d", pid)
 		}
 	})
 	t.Run("server under load", func(t *testing.T) {
 		stop := w.load(t, n, "good", "woven\n")
 		for range 3 {
-			pid := w.server(t, n)
+			pid := w.onlyServer(t, n)
 			kill9(t, pid)
-			eventually(t, "another server", func() bool { return w.server(t, n) != pid })
+			eventually(t, "another server", func() bool { return w.onlyServer(t, n) != pid })
 			w.answers(t, n, "good", "woven\n")
 		}
 		good, broken, refused, _ := stop()
@@ -165,7 +153,11 @@ func TestKilled(t *testing.T) {
 		dir := w.function(t, "slow", slow(t, 1))
 		done := make(chan result, 1)
 		go func() { done <- w.selvage(t, "deploy", dir) }()
-		w.killHelpers(t, w.Control.PID(), done)
+		lenders := children(w.Control.PID(), "lend")
+		if len(lenders) != 1 {
+			t.Fatalf("%d processes run helpers for control", len(lenders))
+		}
+		w.killHelpers(t, lenders[0], done)
 		r := <-done
 		if r.code == exitOK {
 			t.Skip("the helper was done before it was killed") // it is looked for every millisecond; then there is nothing to see
@@ -196,6 +188,21 @@ func TestKilled(t *testing.T) {
 		}
 		w.selvage(t, "kv", "get", "words", "k").expect(t, exitOK, "before")
 	})
+	t.Run("what runs control's helpers", func(t *testing.T) {
+		lenders := children(w.Control.PID(), "lend")
+		if len(lenders) != 1 {
+			t.Fatalf("%d processes run helpers for control", len(lenders))
+		}
+		kill9(t, lenders[0])
+		<-w.Control.Done() // whoever started it starts it again
+		if text := logOf(t, w.Layout.Control); !strings.Contains(text, "the process that runs helpers has ended") {
+			t.Errorf("it does not say why it ends:\n%s", text)
+		}
+		if err := w.StartControl(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.selvage(t, "deploy", "--wait", w.function(t, "good", guesttest.Guest(t, greet))).expect(t, exitOK, "live")
+	})
 	t.Run("control under writes", func(t *testing.T) {
 		var acked []string
 		stopped := make(chan struct{})
@@ -222,7 +229,7 @@ func TestKilled(t *testing.T) {
 		}
 	})
 	t.Run("keeper, control away", func(t *testing.T) {
-		server, keeper := w.server(t, n), w.Edges[n.Name]
+		server, keeper := w.onlyServer(t, n), w.Edges[n.Name]
 		kill9(t, w.Control.PID())
 		<-w.Control.Done()
 		kill9(t, keeper.PID())
@@ -350,6 +357,120 @@ func TestSpoiltFiles(t *testing.T) {
 	}
 }
 
+// One byte, anywhere, of each file that a node keeps of code and catalog is another, again
+// and again: it says so of each, and serves what is right.
+func TestRottenBytes(t *testing.T) {
+	w := openWorld(t, "127.0.7.80")
+	n := w.Layout.Edges[0]
+	for _, name := range []string{"one", "two"} {
+		w.selvage(t, "deploy", "--wait", w.function(t, name, says(t, name))).expect(t, exitOK, "live")
+	}
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 1))
+	rot := func(b []byte) []byte {
+		b[r.IntN(len(b))] ^= byte(1 + r.IntN(255))
+		return b
+	}
+	for round := range 6 {
+		w.end(n)
+		hit := 0
+		for _, pattern := range []string{"artifacts/*.artifact", "agent/blobs/*", "agent/catalog", "agent/catalog.served"} {
+			files, err := filepath.Glob(filepath.Join(n.State, pattern))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range files {
+				rewrite(t, f, rot)
+				hit++
+			}
+		}
+		before := len(logOf(t, n))
+		if err := w.StartEdge(t.Context(), n); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"one", "two"} {
+			eventually(t, name+" is answered", func() bool {
+				status, body := w.getFrom(t, n, request.HTTP2, name, "/")
+				if status == 200 && body != name {
+					t.Fatalf("round %d: %s answers %q", round, name, body)
+				}
+				return status == 200
+			})
+		}
+		text := logOf(t, n)[before:]
+		for _, said := range []string{"agent: catalog-unread", "agent: rotten", "artifact: not what this node wrote"} {
+			if !strings.Contains(text, said) {
+				t.Errorf("round %d, %d files: %q is not in the log:\n%s", round, hit, said, text)
+			}
+		}
+	}
+}
+
+// One byte of one of the files that say who a node is: it serves what is right, or tells
+// where something is wrong; and with the file back all is well.
+func TestRottenIdentity(t *testing.T) {
+	w := openWorld(t, "127.0.7.90")
+	n := w.Layout.Edges[0]
+	w.selvage(t, "deploy", "--wait", w.function(t, "good", guesttest.Guest(t, greet))).expect(t, exitOK, "live")
+	w.end(n)
+	back := keep(t, n.State)
+	seed := rand.Uint64()
+	r := rand.New(rand.NewPCG(seed, 1))
+	var files []string
+	for _, sub := range []string{"identity", "secret"} {
+		found, err := filepath.Glob(filepath.Join(n.State, sub, "*"))
+		if err != nil || len(found) == 0 {
+			t.Fatalf("no files in %s: %v", sub, err)
+		}
+		files = append(files, found...)
+	}
+	for range 2 {
+		for _, f := range files {
+			at, before := 0, len(logOf(t, n))
+			rewrite(t, f, func(b []byte) []byte {
+				at = r.IntN(len(b))
+				b[at] ^= byte(1 + r.IntN(255))
+				return b
+			})
+			if err := w.StartEdge(t.Context(), n); err != nil {
+				t.Fatal(err)
+			}
+			how := ""
+			eventually(t, fmt.Sprintf("%s, byte %d (seed %d): it serves or tells", f, at, seed), func() bool {
+				if strings.Contains(logOf(t, n)[before:], filepath.Dir(f)) {
+					how = "told"
+				} else if isReady(n) {
+					how = "served"
+				}
+				return how != ""
+			})
+			if how == "served" {
+				w.answers(t, n, "good", "woven\n")
+			}
+			t.Logf("%s, byte %d: %s", filepath.Base(f), at, how)
+			w.end(n)
+			back(t)
+		}
+	}
+	if err := w.StartEdge(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	w.answers(t, n, "good", "woven\n")
+}
+
+// isReady asks a node; who does not answer soon is not.
+func isReady(n up.Node) bool {
+	c := http.Client{Timeout: 500 * time.Millisecond}
+	defer c.CloseIdleConnections()
+	resp, err := c.Get("http://" + n.Admin + "/readyz")
+	if err != nil {
+		return false
+	}
+	resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}
+
 // end kills all of a node on the spot.
 func (w *world) end(n up.Node) {
 	_ = syscall.Kill(-w.Edges[n.Name].PID(), syscall.SIGKILL) // it may have ended already
@@ -473,7 +594,7 @@ func TestFewDescriptors(t *testing.T) {
 	w := openWorld(t, "127.0.7.40")
 	n := w.Layout.Edges[0]
 	w.selvage(t, "deploy", "--wait", w.function(t, "good", guesttest.Guest(t, greet))).expect(t, exitOK, "live")
-	pid := w.server(t, n)
+	pid := w.onlyServer(t, n)
 	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
 	if err != nil {
 		t.Fatal(err)
@@ -498,7 +619,70 @@ func TestFewDescriptors(t *testing.T) {
 		c.Close()
 	}
 	w.answers(t, n, "good", "woven\n")
-	if now := w.server(t, n); now != pid {
+	if now := w.onlyServer(t, n); now != pid {
 		t.Errorf("the server was replaced: it did not survive")
 	}
+}
+
+// A server that gets no address space for another guest's memory answers 503 and serves on with
+// what it has; with room again all is answered.
+func TestLittleAddressSpace(t *testing.T) {
+	w := openWorld(t, "127.0.7.70")
+	n := w.Layout.Edges[0]
+	w.selvage(t, "deploy", "--wait", w.function(t, "waits", guesttest.Guest(t, `(data (i32.const 64) "waited")
+(func (export "handle") (drop (call $sleep (i64.const 700000000))) (drop (call $response_write (i32.const 64) (i32.const 6))))`))).expect(t, exitOK, "live")
+	w.answers(t, n, "waits", "waited")
+	pid := w.onlyServer(t, n)
+	const gib = 1 << 30
+	limit := syscall.Rlimit{Cur: addressSpace(t, pid) + 14*gib, Max: ^uint64(0)}
+	if err := prlimit(pid, syscall.RLIMIT_AS, &limit); err != nil {
+		t.Fatal(err)
+	}
+	good, full := w.crowd(t, n, "waits", 40)
+	if good == 0 || full == 0 || good+full != 40 {
+		t.Errorf("of 40 at once %d are answered and %d get 503", good, full)
+	}
+	w.answers(t, n, "waits", "waited")
+	limit.Cur = limit.Max
+	if err := prlimit(pid, syscall.RLIMIT_AS, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if good, full := w.crowd(t, n, "waits", 40); good != 40 {
+		t.Errorf("with room again %d of 40 are answered, %d get 503", good, full)
+	}
+	if now := w.onlyServer(t, n); now != pid {
+		t.Error("the server was replaced: it did not survive")
+	}
+}
+
+// crowd asks so many times at once, and counts right answers and 503.
+func (w *world) crowd(t *testing.T, n up.Node, name string, times int) (good, full int64) {
+	var g, f atomic.Int64
+	var all sync.WaitGroup
+	for range times {
+		all.Go(func() {
+			switch status, _ := w.getFrom(t, n, request.HTTP2, name, "/"); status {
+			case 200:
+				g.Add(1)
+			case 503:
+				f.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	return g.Load(), f.Load()
+}
+
+// addressSpace is a process's, in bytes.
+func addressSpace(t *testing.T, pid int) uint64 {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages, err := strconv.ParseUint(strings.Fields(string(b))[0], 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pages * uint64(os.Getpagesize())
 }

@@ -21,6 +21,7 @@ func writeDoor(w io.Writer) {
 		{"reading a head (HTTP/1.1)", listen.HeadTimeout.String(), "408 `slow-head`; silence, if nothing came"},
 		{"waiting for a request's body, until the answer begins", fmt.Sprintf("%v, earned back at %s a second", invoke.BodyGrace, kib(invoke.BodyRate)), "408 `body-slow`"},
 		{"a connection without requests", listen.IdleTimeout.String(), "closed; GOAWAY"},
+		{"a connection whose requests never become complete (HTTP/3)", (listen.IdleTimeout + listen.HeadTimeout).String(), "closed: H3_REQUEST_INCOMPLETE"},
 		{"TLS handshake", listen.HandshakeTimeout.String(), "closed: `handshakes_failed_total`"},
 		{"TLS handshakes at once", fmt.Sprint(listen.MaxHandshakes), "closed: `handshakes_failed_total`"},
 		{"requests at once on a connection (HTTP/2, HTTP/3)", fmt.Sprint(listen.MaxStreams), "REFUSED_STREAM; no credit for streams"},

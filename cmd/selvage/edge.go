@@ -16,6 +16,7 @@ import (
 	"github.com/selvage-edge/selvage/cmd/selvage/node"
 	"github.com/selvage-edge/selvage/edge/keeper"
 	"github.com/selvage-edge/selvage/runtime/jail"
+	"github.com/selvage-edge/selvage/runtime/plain"
 )
 
 func edgeCommand(o *options) *cobra.Command {
@@ -49,7 +50,7 @@ func runKeeper(ctx context.Context, file string) error {
 	if left.Trial() {
 		return nil
 	}
-	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: config.Level(cfg.Log.Level)})).With("node", cfg.Node.Name, "room", "keeper")
+	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: config.Level(cfg.Log.Level), ReplaceAttr: plain.Attr})).With("node", cfg.Node.Name, "room", "keeper")
 	helpers, err := jail.Open(jail.Config{})
 	if err != nil {
 		return err

@@ -59,6 +59,40 @@ func TestServerIsJailed(t *testing.T) {
 	}
 }
 
+// A control node's process is in a jail like a server's, and does all of its work there; it
+// ends in order, with what runs its helpers.
+func TestControlIsJailed(t *testing.T) {
+	for _, c := range jail.Capabilities() {
+		if !c.OK && os.Getenv("CI") != "true" {
+			t.Skipf("this machine does not give %s: %s", c.Name, c.Detail)
+		}
+	}
+	w := openWorld(t, "127.0.7.60")
+	checkJailed(t, w.Control.PID())
+	w.selvage(t, "kv", "create", "words").expect(t, exitOK)
+	w.selvage(t, "kv", "put", "words", "k", "v").expect(t, exitOK)
+	w.selvage(t, "deploy", "--wait", w.function(t, "good", guesttest.Guest(t, greet))).expect(t, exitOK, "live")
+	w.selvage(t, "remove", "good", "--yes")
+	checkJailed(t, w.Control.PID()) // threads that were started since
+	lenders := children(w.Control.PID(), "lend")
+	if len(lenders) != 1 {
+		t.Fatalf("%d processes run helpers for control", len(lenders))
+	}
+	w.Control.Stop(30 * time.Second)
+	if err := w.Control.Err(); err != nil {
+		t.Errorf("control ended with %v", err)
+	}
+	if !gone(lenders[0]) {
+		t.Error("what ran its helpers is still there")
+	}
+	log := logOf(t, w.Layout.Control)
+	for _, bad := range []string{"without a wall", "permission denied", "not permitted", "helpers has ended"} {
+		if strings.Contains(log, bad) {
+			t.Errorf("the log says %q:\n%s", bad, log)
+		}
+	}
+}
+
 func (w *world) checkGreets(t *testing.T) {
 	t.Helper()
 	for _, v := range []request.Version{request.HTTP1, request.HTTP2, request.HTTP3} {

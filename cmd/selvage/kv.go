@@ -48,12 +48,12 @@ func kvGet(o *options, f *project) *cobra.Command {
 				if !e.Expires.IsZero() {
 					v.Expires = &e.Expires
 				}
-				return o.out().Result(v, func(w io.Writer) {
-					_, _ = w.Write(e.Value) // as it is: it may be going into a file
-					if term.IsTerminal(w) {
-						fmt.Fprintln(w)
-					}
-				})
+				out := o.out()
+				if !out.JSON && !term.IsTerminal(out.Stdout) {
+					_, err := out.Stdout.Write(e.Value) // as it is: it is going into a file
+					return err
+				}
+				return out.Result(v, func(w io.Writer) { fmt.Fprintln(w, string(e.Value)) })
 			})
 		},
 	}

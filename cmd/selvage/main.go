@@ -10,6 +10,8 @@ import (
 	"os/signal"
 	"runtime"
 	"syscall"
+
+	"github.com/selvage-edge/selvage/cmd/selvage/term"
 )
 
 // version is set by the linker for releases.
@@ -40,7 +42,7 @@ func main() {
 	defer stop()
 	code, err := run(ctx)
 	if err != nil && !errors.Is(err, errSaid) {
-		fmt.Fprintln(os.Stderr, "selvage:", err)
+		fmt.Fprintln(os.Stderr, "selvage:", term.Error(err))
 	}
 	stop()
 	os.Exit(code)

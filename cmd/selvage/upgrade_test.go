@@ -75,7 +75,7 @@ func TestUpgrade(t *testing.T) {
 			w.selvage(t, "edge", "upgrade", "--config", n.Config, "--binary", w.another(t, "next")).expect(t, exitOK, "upgraded to", "takes all new work", "keeper replaces itself")
 		} else {
 			_ = syscall.Kill(keeper, syscall.SIGHUP)
-			w.until(t, func() bool { return strings.Count(w.nodeLog(t, n), `"msg":"server upgraded"`) == 2 })
+			w.until(t, func() bool { return strings.Count(logOf(t, n), `"msg":"server upgraded"`) == 2 })
 		}
 		open.Wait()
 		if after := w.onlyServer(t, n); after == before {
@@ -251,15 +251,6 @@ func (w *world) until(t *testing.T, cond func() bool) {
 			return
 		}
 	}
-}
-
-func (w *world) nodeLog(t *testing.T, n up.Node) string {
-	t.Helper()
-	b, err := os.ReadFile(n.Log)
-	if err != nil {
-		t.Error(err)
-	}
-	return string(b)
 }
 
 // badUpgrade tries programs that cannot serve: the command fails and says why.

@@ -65,7 +65,7 @@ type Config[F Function] struct {
 	Neighbours func() []Neighbour
 
 	// Prepare makes a version runnable out of checked bytes; pool.Pool.Prepare.
-	Prepare func(ctx context.Context, v function.Version, code, image []byte) (F, pool.Prepared, error)
+	Prepare func(ctx context.Context, v function.Version, parts pool.Parts) (F, pool.Prepared, error)
 	// Target is what the routes of a release lead to.
 	Target func(f F, r catalog.Release) *serve.Target
 	// Swap takes the next route table; serve.Handler.SetRoutes.
@@ -157,7 +157,8 @@ type Agent[F Function] struct {
 	results   chan result[F]
 	connected atomic.Bool
 	heard     atomic.Pointer[fleet.Head]
-	poked     atomic.Int64
+	poked     atomic.Int64 // ns since born; 0: never
+	born      time.Time
 	stats     atomic.Pointer[Stats]
 	retired   atomic.Bool
 	work      sync.WaitGroup
@@ -179,6 +180,7 @@ func Open[F Function](c Config[F]) (*Agent[F], error) {
 		return nil, fmt.Errorf("open agent: %w", err)
 	}
 	a := &Agent[F]{
+		born:   time.Now(),
 		config: c, catalog: catalog.NewState(c.Trust), blobs: b, pop: p,
 		wake: make(chan struct{}, 1), results: make(chan result[F]), room: make(chan struct{}, c.Workers),
 	}
@@ -328,8 +330,8 @@ func (a *Agent[F]) Hear(h fleet.Head) {
 	}
 	a.heard.Store(&h)
 	a.follower.Heard(h.Log, changes.Position{Epoch: h.Epoch, Seq: h.Sequence})
-	now, last := time.Now().UnixNano(), a.poked.Load()
-	if a.connected.Load() || now-last < int64(time.Second) || !a.poked.CompareAndSwap(last, now) {
+	now, last := max(1, int64(time.Since(a.born))), a.poked.Load() // not by the wall clock: it may be set back
+	if a.connected.Load() || last != 0 && now-last < int64(time.Second) || !a.poked.CompareAndSwap(last, now) {
 		return
 	}
 	a.follower.Retry()

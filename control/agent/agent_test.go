@@ -120,7 +120,15 @@ func (n *node) end() {
 	n.live = map[*version]bool{}
 }
 
-func (n *node) prepare(ctx context.Context, v function.Version, code, image []byte) (*version, pool.Prepared, error) {
+func (n *node) prepare(ctx context.Context, v function.Version, parts pool.Parts) (*version, pool.Prepared, error) {
+	code, err := parts.Code(ctx)
+	if err != nil {
+		return nil, pool.Prepared{}, err
+	}
+	image, err := parts.Image(ctx)
+	if err != nil {
+		return nil, pool.Prepared{}, err
+	}
 	text := strings.TrimPrefix(string(code), "\x00asm\x01\x00\x00\x00")
 	if function.DigestOf(code) != v.Code || function.DigestOf(image) != v.Image {
 		n.t.Errorf("%s was given other bytes than its digests name", v.ID)
@@ -587,7 +595,7 @@ func TestOriginSpeaksAsTheStoreDoes(t *testing.T) {
 		t.Fatal(err)
 	}
 	e, err := o.Get(ctx, links, wild)
-	if err != nil || string(e.Value) != "v" || e.Revision != rev || time.Until(e.Expires) < 50*time.Minute {
+	if left := e.Expires.Sub(e.At); err != nil || string(e.Value) != "v" || e.Revision != rev || left < 50*time.Minute || left > time.Hour {
 		t.Errorf("%+v, %v", e, err)
 	}
 	if _, err := o.Put(ctx, links, wild, nil, hostcall.PutOptions{IfRevision: hostcall.AbsentRevision}); !errors.Is(err, hostcall.ErrConflict) {
@@ -615,7 +623,7 @@ func TestOriginSpeaksAsTheStoreDoes(t *testing.T) {
 	}
 	got, err := o.Read(ctx, links, []string{"big", "none", wild}, hostcall.ReadOptions{Strong: true, AtLeast: rev})
 	if err != nil || !bytes.Equal(got[0].Value, big) || !bytes.Equal(got[0].Metadata, about) || !errors.Is(got[1].Err, hostcall.ErrNotFound) ||
-		got[1].AsOf < rev || string(got[2].Value) != "v" || got[2].Revision != rev || !got[2].Expires.Equal(e.Expires) {
+		got[1].AsOf < rev || string(got[2].Value) != "v" || got[2].Revision != rev || got[1].At.Before(e.At) || !got[2].Expires.Equal(e.Expires) {
 		t.Errorf("read: %v", err)
 	}
 	if _, err := o.Read(ctx, links, []string{"big"}, hostcall.ReadOptions{AtLeast: rev + 1000}); !errors.Is(err, hostcall.ErrInvalid) {
@@ -668,5 +676,47 @@ func TestOriginSpeaksAsTheStoreDoes(t *testing.T) {
 		if _, err := o.Get(ctx, ns, "k"); err == nil {
 			t.Errorf("%v was answered", ns)
 		}
+	}
+}
+
+// A value with a life lives as long on a node whose clock is an hour off control's, either
+// way, and also when control's is set while the node runs.
+func TestKVLifeWithClocksApart(t *testing.T) {
+	c := newControl(t)
+	n := newNode(t, c).run()
+	c.deploy("f", routeOf("f.example")+"[[kv]]\nname = \"links\"\naccess = \"write\"\n", "code")
+	n.serves("f.example", "code")
+	n.until("the namespace is followed", func() bool { return len(n.kv.Kept()) == 1 })
+	ctx, links := context.Background(), hostcall.Namespace{Project: "default", Name: "links"}
+	ask := func() { // control, and so for its time
+		if _, err := n.kv.Read(ctx, links, []string{"none"}, hostcall.ReadOptions{Strong: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, off := range []time.Duration{0, time.Hour, -time.Hour} {
+		c.ahead.Store(int64(off))
+		n.until(fmt.Sprintf("at %v the node knows when its own write ends", off), func() bool {
+			ask()
+			before := c.now()
+			if _, err := n.kv.Put(ctx, links, "own", []byte("v"), hostcall.PutOptions{IfRevision: hostcall.AnyRevision, TTL: 10 * time.Minute}); err != nil {
+				t.Fatal(err)
+			}
+			e, err := n.kv.Get(ctx, links, "own")
+			life := e.Expires.Sub(before)
+			return err == nil && life > 9*time.Minute && life <= 10*time.Minute+c.now().Sub(before)
+		})
+		c.call("PUT", "/v1/projects/default/kv/links/keys/theirs?ttl=10m", []byte("v"), 200, nil)
+		n.until(fmt.Sprintf("at %v a value is served from memory", off), func() bool {
+			ask()
+			misses := n.kv.Stats().Misses
+			e, err := n.kv.Get(ctx, links, "theirs")
+			return err == nil && string(e.Value) == "v" && n.kv.Stats().Misses == misses
+		})
+		c.ahead.Store(int64(off + 11*time.Minute))
+		n.until(fmt.Sprintf("at %v it ends with control's clock", off), func() bool {
+			ask()
+			_, err := n.kv.Get(ctx, links, "theirs")
+			return errors.Is(err, hostcall.ErrNotFound)
+		})
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,7 +36,10 @@ type control struct {
 	peers     net.Listener
 	client    *http.Client
 	end       []func()
+	ahead     atomic.Int64 // ns by which the clock of store and API is off
 }
+
+func (c *control) now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }
 
 func newControl(t *testing.T) *control {
 	t.Helper()
@@ -62,12 +66,12 @@ func (c *control) start() {
 func (c *control) open() {
 	c.t.Helper()
 	var err error
-	if c.store, err = store.Open(context.Background(), store.Config{Dir: c.dir, MaxBytes: 1 << 30, Reserve: 1}); err != nil {
+	if c.store, err = store.Open(context.Background(), store.Config{Dir: c.dir, MaxBytes: 1 << 30, Reserve: 1, Now: c.now}); err != nil {
 		c.t.Fatal(err)
 	}
 	public := c.listen(&c.apiAddr)
 	c.peers = c.listen(&c.peerAddr)
-	c.api, err = api.Open(context.Background(), api.Config{Store: c.store, Identity: c.id, Prepare: prepareModule, API: []string{c.apiAddr}, Control: []string{c.peerAddr}})
+	c.api, err = api.Open(context.Background(), api.Config{Store: c.store, Identity: c.id, Prepare: prepareModule, Now: c.now, API: []string{c.apiAddr}, Control: []string{c.peerAddr}})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -125,7 +129,7 @@ func (c *control) stop() {
 }
 
 // prepareModule stands where control's helper is wired in: the module is the code.
-func prepareModule(_ context.Context, module []byte) (api.Prepared, error) {
+func prepareModule(_ context.Context, module []byte, _ function.Snapshot) (api.Prepared, error) {
 	return api.Prepared{Code: module, Image: append([]byte("image of "), module...)}, nil
 }
 

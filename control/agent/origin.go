@@ -29,7 +29,8 @@ const kvPath = "/peer/v1/kv"
 // Headers of a value.
 const (
 	headerRevision = "Selvage-Revision"
-	headerExpires  = "Selvage-Expires"  // Unix milliseconds; absent: never
+	headerExpires  = "Selvage-Expires"  // Unix milliseconds on the store's clock; absent: never
+	headerTime     = "Selvage-Time"     // that clock at control's answer, in the same unit
 	headerMetadata = "Selvage-Metadata" // base64; absent: none
 	headerAsOf     = "Selvage-As-Of"    // what the answer reflects, also "not found"
 	headerStale    = "Selvage-Stale"    // milliseconds; of a neighbour's answer
@@ -97,7 +98,7 @@ func (o *Origin) Read(ctx context.Context, ns hostcall.Namespace, keys []string,
 	}
 	out := make([]hostcall.Result, len(keys))
 	for i, e := range got.Entries {
-		out[i].AsOf = got.AsOf
+		out[i].AsOf, out[i].At = got.AsOf, got.Time
 		if !e.Found {
 			out[i].Err = hostcall.ErrNotFound
 			continue
@@ -121,7 +122,8 @@ type readAnswer struct {
 		Revision uint64    `json:"revision"`
 		Expires  time.Time `json:"expires"`
 	} `json:"entries"`
-	AsOf uint64 `json:"as_of"`
+	AsOf uint64    `json:"as_of"`
+	Time time.Time `json:"time"` // absent from an older control node
 }
 
 // maxReadBytes bounds an answer: values in base64, and what is said of each key.

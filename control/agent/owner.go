@@ -38,6 +38,7 @@ func (o owner) Ask(ctx context.Context, ns hostcall.Namespace, key string, q kv.
 	if err != nil && !errors.Is(err, hostcall.ErrNotFound) && !errors.As(err, &refused) && ctx.Err() == nil {
 		o.pop.Blame(o.node.Name, err) // it was not reached, or what it said is no answer
 	}
+	e.At = time.Time{} // a neighbour is not believed about the store's clock
 	return e, err
 }
 
@@ -106,6 +107,13 @@ func about(resp *http.Response) (e hostcall.Entry, err error) {
 			return e, fmt.Errorf("header %s: %w", headerStale, err)
 		}
 		e.Stale = time.Duration(ms) * time.Millisecond
+	}
+	if s := resp.Header.Get(headerTime); s != "" {
+		ms, err := strconv.ParseUint(s, 10, 48)
+		if err != nil {
+			return e, fmt.Errorf("header %s: %w", headerTime, err)
+		}
+		e.At = time.UnixMilli(int64(ms))
 	}
 	return e, nil
 }

@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
 
 	"github.com/selvage-edge/selvage/control/changes"
+	"github.com/selvage-edge/selvage/runtime/plain"
 )
 
 // statusError is control's no.
@@ -25,6 +25,9 @@ func (e *statusError) Error() string {
 	return fmt.Sprintf("control answered %d: %s", e.status, e.detail)
 }
 
+// maxDetail is the most that is kept of why control or a neighbour refuses, in bytes.
+const maxDetail = 1 << 10
+
 // refusal reads why control refused: a problem (RFC 9457), or a line of text.
 func refusal(resp *http.Response) error {
 	b, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<10)) // what did not come is not needed
@@ -35,12 +38,13 @@ func refusal(resp *http.Response) error {
 	e := &statusError{status: resp.StatusCode}
 	switch {
 	case json.Unmarshal(b, &problem) != nil:
-		e.detail = strings.ToValidUTF8(string(bytes.TrimSpace(b)), "?")
+		e.detail = string(bytes.TrimSpace(b))
 	case problem.Detail != "":
 		e.detail = problem.Detail
 	default:
 		e.detail = problem.Title
 	}
+	e.detail = plain.Line(e.detail, maxDetail)
 	return e
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/selvage-edge/selvage/control/identity"
 	"github.com/selvage-edge/selvage/control/logs"
 	"github.com/selvage-edge/selvage/control/store"
+	"github.com/selvage-edge/selvage/runtime/function"
 )
 
 // Prepared is what became of a module: code, image, and what to tell its author.
@@ -40,7 +41,7 @@ type Config struct {
 	Identity *identity.Control // required
 	// Prepare splits a module into code and image, in a helper. Required. Errors the
 	// author can do something about are *jail.Refused.
-	Prepare func(ctx context.Context, module []byte) (Prepared, error)
+	Prepare func(ctx context.Context, module []byte, snapshot function.Snapshot) (Prepared, error)
 	// Changes serves change streams to nodes on PeerHandler. Default: one over Store, signed by Identity.
 	Changes *changes.ServerConfig
 	// Members lists the nodes membership knows. Default: those that reported lately.
@@ -49,7 +50,7 @@ type Config struct {
 	Seeds, Control, API []string // addresses told to joining nodes: gossip, peer, this API; host:port
 
 	Bundle        bundle.Limits // of uploads
-	PrepareAtOnce int           // modules prepared at once; default 2
+	PrepareAtOnce int           // modules prepared at once, one of them for another project; default 2
 	BodyBytes     int64         // bytes of request bodies held at once; default 512 MiB
 	AwayAfter     time.Duration // a node silent for so long is not waited for; default 75 s
 	NodeBody      time.Duration // how long a node may take to send a body; default a minute
@@ -109,7 +110,7 @@ type API struct {
 	board   *board
 	limiter *limiter
 	bodies  *semaphore.Weighted
-	prepare *semaphore.Weighted
+	prepare *seats
 	routes  []*route
 	peers   []*route
 	doc     []byte // the OpenAPI document
@@ -129,7 +130,7 @@ func Open(ctx context.Context, cfg Config) (*API, error) {
 	a := &API{
 		cfg: cfg, board: newBoard(), limiter: newLimiter(cfg.Now),
 		bodies:  semaphore.NewWeighted(cfg.BodyBytes),
-		prepare: semaphore.NewWeighted(int64(cfg.PrepareAtOnce)),
+		prepare: newSeats(cfg.PrepareAtOnce),
 	}
 	if err := a.openLogs(); err != nil {
 		return nil, err
@@ -160,6 +161,9 @@ func (a *API) changesConfig() changes.ServerConfig {
 		if err := a.cfg.Store.RolledBack(ctx, log, p.Epoch, p.Seq); err != nil {
 			a.cfg.Log.Error("api: a node is ahead of the store", "log", log, "epoch", p.Epoch, "seq", p.Seq, "error", err)
 		}
+	}
+	if c.Now == nil {
+		c.Now = a.cfg.Now // one clock, whatever says the time
 	}
 	if c.Seal == nil {
 		c.Seal = changes.SealWith(a.cfg.Identity.Changes)

@@ -94,7 +94,7 @@ func (a *API) createRelease(ctx context.Context, c *call) (*reply, error) {
 		return nil, err
 	}
 	rel := releaseOf(b, publisher)
-	notes, err := a.prepareModule(ctx, b.Module, rel)
+	notes, err := a.prepareModule(ctx, b, rel)
 	if err != nil {
 		return nil, err
 	}
@@ -147,13 +147,14 @@ func releaseOf(b *bundle.Bundle, publisher identity.KeyID) *catalog.Release {
 	}
 }
 
-// prepareModule splits the module, stores its parts and sets them in rel.
-func (a *API) prepareModule(ctx context.Context, module []byte, rel *catalog.Release) (notes []string, err error) {
-	if err := a.prepare.Acquire(ctx, 1); err != nil {
+// prepareModule splits b's module, stores its parts and sets them in rel.
+func (a *API) prepareModule(ctx context.Context, b *bundle.Bundle, rel *catalog.Release) (notes []string, err error) {
+	give, err := a.prepare.take(ctx, rel.Project)
+	if err != nil {
 		return nil, problem(http.StatusServiceUnavailable, "busy", "try again in a moment", "too many modules are being prepared")
 	}
-	defer a.prepare.Release(1)
-	p, err := a.cfg.Prepare(ctx, module)
+	defer give()
+	p, err := a.cfg.Prepare(ctx, b.Module, b.Manifest.Snapshot)
 	if err != nil {
 		return nil, err
 	}

@@ -128,7 +128,7 @@ func (f *fixture) servePeers(l net.Listener) {
 
 // prepare stands where the helper is wired in: here a module is its own code.
 // What it refuses, it refuses as the helper does.
-func prepare(_ context.Context, module []byte) (Prepared, error) {
+func prepare(_ context.Context, module []byte, _ function.Snapshot) (Prepared, error) {
 	if bytes.Contains(module, []byte("refuse me")) {
 		return Prepared{}, &jail.Refused{Reason: `the import "env.fork" is unknown: remove it`}
 	}

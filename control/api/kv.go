@@ -33,19 +33,19 @@ func (a *API) getKey(ctx context.Context, c *call) (*reply, error) {
 
 // readKey answers a read, for developers and nodes alike. A missing key's answer says, as any, what it reflects.
 func (a *API) readKey(ctx context.Context, c *call, ns hostcall.Namespace, key string) (*reply, error) {
-	kv := a.cfg.Store.KV()
 	h := c.w.Header()
 	h.Set(HeaderEpoch, strconv.FormatUint(a.cfg.Store.Epoch(), 10))
-	h.Set(HeaderAsOf, strconv.FormatUint(kv.AsOf(), 10))
+	h.Set(HeaderTime, strconv.FormatInt(a.cfg.Now().UnixMilli(), 10))
 	atLeast, err := queryUint(c.r, "at_least", 0)
 	if err != nil {
 		return nil, err
 	}
-	got, err := kv.Read(ctx, ns, []string{key}, hostcall.ReadOptions{Strong: true, AtLeast: atLeast})
+	got, err := a.cfg.Store.KV().Read(ctx, ns, []string{key}, hostcall.ReadOptions{Strong: true, AtLeast: atLeast})
 	if err != nil {
 		return nil, err
 	}
 	e := got[0]
+	h.Set(HeaderAsOf, strconv.FormatUint(e.AsOf, 10))
 	if e.Err != nil {
 		return nil, e.Err
 	}
@@ -192,7 +192,7 @@ func (a *API) readKeys(ctx context.Context, c *call, ns hostcall.Namespace) (*re
 	if err != nil {
 		return nil, err
 	}
-	out := ReadAnswer{Entries: make([]ReadEntry, len(got)), AsOf: got[0].AsOf, Epoch: a.cfg.Store.Epoch()}
+	out := ReadAnswer{Entries: make([]ReadEntry, len(got)), AsOf: got[0].AsOf, Epoch: a.cfg.Store.Epoch(), Time: a.cfg.Now().UTC()}
 	for i, e := range got {
 		out.AsOf = min(out.AsOf, e.AsOf)
 		out.Entries[i] = ReadEntry{Key: req.Keys[i], Found: e.Err == nil, Value: e.Value, Metadata: e.Metadata, Revision: e.Revision, Expires: e.Expires}

@@ -11,20 +11,21 @@ import (
 	"github.com/selvage-edge/selvage/control/catalog"
 	"github.com/selvage-edge/selvage/control/identity"
 	"github.com/selvage-edge/selvage/control/report"
+	"github.com/selvage-edge/selvage/runtime/function"
 )
 
 // A caller who leaves in the middle does not keep the key: who comes back with it is served.
 func TestIdempotencyKeyOfACallerWhoLeft(t *testing.T) {
 	begun, ended := make(chan bool, 1), make(chan bool, 1)
 	f := start(t, func(c *Config) {
-		c.Prepare = func(ctx context.Context, m []byte) (Prepared, error) {
+		c.Prepare = func(ctx context.Context, m []byte, s function.Snapshot) (Prepared, error) {
 			if bytes.Contains(m, []byte("wait")) {
 				begun <- true
 				<-ctx.Done()
 				ended <- true
 				return Prepared{}, ctx.Err()
 			}
-			return prepare(ctx, m)
+			return prepare(ctx, m, s)
 		}
 	})
 	info := f.upload("hello", routeHello, module+"\x00\x05\x04wait")

@@ -79,7 +79,7 @@ func (a *API) again(ctx context.Context, rel *catalog.Release) (notes []string, 
 			return nil, err
 		}
 		if !has {
-			return a.prepareModule(ctx, b.Module, rel)
+			return a.prepareModule(ctx, b, rel)
 		}
 	}
 	return nil, nil

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/selvage-edge/selvage/control/identity"
+	"github.com/selvage-edge/selvage/runtime/function"
 )
 
 const helloPath = "/v1/projects/default/functions/hello"
@@ -14,9 +15,9 @@ const helloPath = "/v1/projects/default/functions/hello"
 func TestRollback(t *testing.T) {
 	var prepared atomic.Int32
 	f := start(t, func(c *Config) {
-		c.Prepare = func(ctx context.Context, m []byte) (Prepared, error) {
+		c.Prepare = func(ctx context.Context, m []byte, s function.Snapshot) (Prepared, error) {
 			prepared.Add(1)
-			return prepare(ctx, m)
+			return prepare(ctx, m, s)
 		}
 	})
 	f.refused(404, "not-found", f.admin("POST", helloPath+"/rollback", nil))

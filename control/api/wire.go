@@ -13,6 +13,7 @@ import (
 const (
 	HeaderRevision    = "Selvage-Revision"     // KV: the value's, or the write's
 	HeaderExpires     = "Selvage-Expires"      // KV: Unix ms on the store's clock; absent for never
+	HeaderTime        = "Selvage-Time"         // KV: that clock at the answer, for who has another one
 	HeaderEpoch       = "Selvage-Epoch"        // KV: the store's
 	HeaderMetadata    = "Selvage-Metadata"     // KV: what was put beside the value, in base64; absent for none
 	HeaderAsOf        = "Selvage-As-Of"        // KV: the answer reflects the log at least up to this sequence
@@ -164,6 +165,7 @@ type ReadAnswer struct {
 	Entries []ReadEntry `json:"entries"`
 	AsOf    uint64      `json:"as_of"`
 	Epoch   uint64      `json:"epoch"`
+	Time    time.Time   `json:"time"` // the store's clock at the answer
 }
 
 // ReadEntry is one key's value, in base64.

@@ -26,6 +26,7 @@ func readManifest(root *table, m *Manifest) {
 	readNames(root, m)
 	readRoutes(root, m)
 	readBuild(root.sub("build"), m)
+	readSnapshot(root, m)
 	readLimits(root.sub("limits"), &m.Limits)
 	readKV(root, &m.Bindings)
 	readBackends(root, &m.Bindings)
@@ -87,6 +88,16 @@ func readBuild(t *table, m *Manifest) {
 	t.done()
 }
 
+func readSnapshot(root *table, m *Manifest) {
+	switch s := root.text("snapshot"); s {
+	case "", "auto":
+	case string(function.SnapshotRequired), string(function.SnapshotOff):
+		m.Snapshot = function.Snapshot(s)
+	default:
+		root.fault("snapshot", "%q: want \"auto\", \"required\" or \"off\"", s)
+	}
+}
+
 func readLimits(t *table, l *function.Limits) {
 	if t == nil {
 		return
@@ -107,6 +118,9 @@ func readLimits(t *table, l *function.Limits) {
 	t.count("host_calls", &l.HostCalls, top.HostCalls)
 	t.count("kv_operations", &l.KVOperations, top.KVOperations)
 	t.count("concurrency", &l.Concurrency, top.Concurrency)
+	t.count("queue", &l.Queue, top.Queue)
+	t.duration("queue_wait", &l.QueueWait, top.QueueWait)
+	t.count("weight", &l.Weight, top.Weight)
 	t.done()
 }
 

@@ -24,6 +24,7 @@ type Manifest struct {
 	Name     string
 	Routes   []string // canonical patterns, in the file's order
 	Build    Build
+	Snapshot function.Snapshot
 	Limits   function.Limits // zero fields: not given
 	Bindings function.Bindings
 	Source   []byte // the file as written

@@ -54,6 +54,7 @@ const full = `
 project = "shop"
 name = "cart"
 routes = ["Shop.example.com/cart/*", "*.example.org/*"]
+snapshot = "required"
 
 [build]
 command = "make"
@@ -72,6 +73,9 @@ subrequest_body = "2GiB"
 host_calls = 5000
 kv_operations = 10
 concurrency = 5
+queue = 7
+queue_wait = "2s"
+weight = 30
 
 [[kv]]
 name = "items"
@@ -103,10 +107,11 @@ func TestManifestInFull(t *testing.T) {
 	want := &Manifest{
 		Project: "shop", Name: "cart",
 		Routes: []string{"shop.example.com/cart/*", "*.example.org/*"},
-		Build:  Build{Command: "make", Output: "out/cart.wasm"},
+		Build:  Build{Command: "make", Output: "out/cart.wasm"}, Snapshot: function.SnapshotRequired,
 		Limits: function.Limits{
 			CPU: 100 * time.Millisecond, Wall: time.Minute, MemoryBytes: 256 << 20, RequestBody: 1 << 20, ResponseHead: 16 << 10,
 			LogBytes: 1 << 10, Subrequests: 3, SubrequestsNow: 2, SubrequestBody: 2 << 30, HostCalls: 5000, KVOperations: 10, Concurrency: 5,
+			Queue: 7, QueueWait: 2 * time.Second, Weight: 30,
 		},
 		Bindings: function.Bindings{
 			KV: []function.KVBinding{{Name: "items", Namespace: "items"}, {Name: "orders", Namespace: "orders-2", Write: true}},

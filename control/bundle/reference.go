@@ -19,6 +19,7 @@ var manifestKeys = []key{
 	{"routes", "none", "Where it answers: `host/path`. A host may be `*` or begin with `*.`; a path may end in `/*`. The most specific wins."},
 	{"build.command", "nothing to run", "Run by the shell in the function's folder."},
 	{"build.output", "`NAME.wasm`", "The module that it makes."},
+	{"snapshot", "`auto`", "Whether start-up (the start section, `_initialize`, `selvage_start`) runs once, at deploy. `auto`: if the module exports `selvage_start`, as the SDK's do, or if it asks for no randomness, time or environment there; `deploy` says what became of it. `required`: refuse to deploy where it cannot. `off`: it runs with each request."},
 	{"limits", "see Limits", "What one request may use."},
 	{"kv.name", "(required)", "What the code calls the namespace: `edge.KV(NAME)`. One `[[kv]]` table for each."},
 	{"kv.namespace", "the name", "The namespace, within the project; made on deploy if it is not there."},
@@ -76,7 +77,10 @@ var limitKeys = []limitKey{
 	{"subrequest_body", "Body of one subrequest's response.", "the read fails", func(l function.Limits) string { return formatSize(l.SubrequestBody) }},
 	{"host_calls", "Host calls that leave the engine: all but those for the clock, random numbers, the log and what is gathered of an answer.", "500", func(l function.Limits) string { return strconv.Itoa(l.HostCalls) }},
 	{"kv_operations", "KV calls.", "refused to the function", func(l function.Limits) string { return strconv.Itoa(l.KVOperations) }},
-	{"concurrency", "Requests of the function at once on a node.", "503 with Retry-After", func(l function.Limits) string { return strconv.Itoa(l.Concurrency) }},
+	{"concurrency", "Requests of the function at once on a node.", "they wait to be started", func(l function.Limits) string { return strconv.Itoa(l.Concurrency) }},
+	{"queue", "Requests that wait to be started, on a node.", "503 with Retry-After, at once", func(l function.Limits) string { return strconv.Itoa(l.Queue) }},
+	{"queue_wait", "How long a request waits to be started, from its arrival.", "503 with Retry-After", func(l function.Limits) string { return l.QueueWait.String() }},
+	{"weight", "The function's share of processor time and of places on a full node, against the project's other functions. Projects share alike.", "", func(l function.Limits) string { return strconv.Itoa(l.Weight) }},
 }
 
 // WriteLimits writes a table of the limits: default, ceiling, and what happens over them.

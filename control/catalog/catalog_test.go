@@ -556,6 +556,8 @@ func FuzzDecodeRecord(f *testing.F) {
 			f.Fatal(err)
 		}
 		f.Add(payload)
+		f.Add(append(bytes.Clone(payload), ' '))                            // another form of the same
+		f.Add(bytes.Replace(payload, []byte("{"), []byte(`{"more":1,`), 1)) // a field that there is not
 	}
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		r, err := decodeRecord(payload)
@@ -578,6 +580,9 @@ func FuzzDecodeFile(f *testing.F) {
 	apply(f, s, c, release("a/f", 1))
 	f.Add(s.Snapshot().encode())
 	f.Add([]byte(fileMagic))
+	whole := s.Snapshot().encode()
+	f.Add(whole[:len(whole)-1])
+	f.Add(append(bytes.Clone(whole), whole...))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, in := range [][]byte{b, sealed(b)} {
 			if pos, records, err := decodeFile(in); err == nil {

@@ -208,6 +208,9 @@ func checkLimits(l function.Limits) error {
 		{"host_calls", int64(l.HostCalls), int64(c.HostCalls)},
 		{"kv_operations", int64(l.KVOperations), int64(c.KVOperations)},
 		{"concurrency", int64(l.Concurrency), int64(c.Concurrency)},
+		{"queue", int64(l.Queue), int64(c.Queue)},
+		{"queue_wait", int64(l.QueueWait), int64(c.QueueWait)},
+		{"weight", int64(l.Weight), int64(c.Weight)},
 	} {
 		if one.value < 0 || one.value > one.limit {
 			errs = append(errs, fmt.Errorf("limits.%s: %d is outside 0 to %d", one.name, one.value, one.limit))

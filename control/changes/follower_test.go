@@ -126,8 +126,8 @@ func span(l string, e, from, to uint64, seqs ...uint64) Batch {
 	return b
 }
 
-// plain takes a payload for its own seal; what begins with ! is forged.
-func plain(sealed []byte) ([]byte, error) {
+// unsealed takes a payload for its own seal; what begins with ! is forged.
+func unsealed(sealed []byte) ([]byte, error) {
 	if bytes.HasPrefix(sealed, []byte("!")) {
 		return nil, identity.ErrUntrusted
 	}
@@ -169,7 +169,7 @@ func follow(t *testing.T, wants []Want, streams ...stretch) *running {
 	t.Helper()
 	f := &running{sink: &sink{}, script: &script{streams: streams}}
 	f.Follower = NewFollower(FollowerConfig{
-		Open: f.script.open, Verify: plain, Sink: f.sink, Jitter: func() float64 { return 1 },
+		Open: f.script.open, Verify: unsealed, Sink: f.sink, Jitter: func() float64 { return 1 },
 		OnEvent: func(e Event) {
 			f.mu.Lock()
 			defer f.mu.Unlock()

@@ -8,6 +8,8 @@ import (
 	"io"
 	"net/http"
 	"time"
+
+	"github.com/selvage-edge/selvage/runtime/plain"
 )
 
 // A frame is a u32 length (little-endian, of what follows), a kind byte and a payload.
@@ -23,6 +25,9 @@ const (
 const maxFrame = MaxBatchBytes + 4096
 
 var errFrame = errors.New("changes: not a frame")
+
+// maxDetail is the most that is kept of a notice's detail, in bytes.
+const maxDetail = 1 << 10
 
 // notice tells a follower why a log does not come as it asked.
 type notice struct {
@@ -87,6 +92,7 @@ func decodeNotice(b []byte) (notice, error) {
 	if err := json.Unmarshal(b, &n); err != nil {
 		return n, fmt.Errorf("%w: notice: %w", errFrame, err)
 	}
+	n.Detail = plain.Line(n.Detail, maxDetail)
 	return n, nil
 }
 

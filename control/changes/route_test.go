@@ -52,7 +52,7 @@ func followNextDoor(t *testing.T, want Want, door, control stretch) (*running, *
 	n := &nextDoor{script: script{streams: []stretch{door}}}
 	f := &running{sink: &sink{}, script: &script{streams: []stretch{control}}}
 	f.Follower = NewFollower(FollowerConfig{
-		Open: f.script.open, Neighbours: n, Verify: plain, Sink: f.sink, Jitter: func() float64 { return 0.5 },
+		Open: f.script.open, Neighbours: n, Verify: unsealed, Sink: f.sink, Jitter: func() float64 { return 0.5 },
 		OnEvent: func(e Event) {
 			f.mu.Lock()
 			defer f.mu.Unlock()
@@ -165,7 +165,7 @@ func TestAStaleNeighbourIsSetAside(t *testing.T) {
 		begin := time.Now()
 		door := &beating{}
 		s := &script{streams: []stretch{{hang: true}, {hang: true}, {hang: true}, {hang: true}}}
-		f := NewFollower(FollowerConfig{Open: s.open, Neighbours: door, Verify: plain, Sink: &sink{}, Idle: time.Hour, Jitter: func() float64 { return 0.5 }})
+		f := NewFollower(FollowerConfig{Open: s.open, Neighbours: door, Verify: unsealed, Sink: &sink{}, Idle: time.Hour, Jitter: func() float64 { return 0.5 }})
 		f.Follow(Want{Log: "l", Position: Position{1, 5}})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
@@ -224,7 +224,7 @@ func (m *marking) Open(ctx context.Context, _ string, _ Request) (io.ReadCloser,
 func TestAFalseHeadIsForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		door, control := &marking{t: t}, &marking{t: t}
-		f := NewFollower(FollowerConfig{Neighbours: door, Verify: plain, Sink: &sink{}, Idle: time.Hour, Jitter: func() float64 { return 0.5 },
+		f := NewFollower(FollowerConfig{Neighbours: door, Verify: unsealed, Sink: &sink{}, Idle: time.Hour, Jitter: func() float64 { return 0.5 },
 			Open: func(ctx context.Context, _ Request) (io.ReadCloser, error) { return control.stream(ctx), nil }})
 		f.Follow(Want{Log: "l", Position: Position{1, 5}})
 		ctx, cancel := context.WithCancel(t.Context())
@@ -260,7 +260,7 @@ func TestOnlyWhoFollowsControlServes(t *testing.T) {
 		door := &nextDoor{}
 		door.Blame("nan", errors.New("gone"))
 		f := &running{sink: &sink{}, script: &script{streams: []stretch{{frames: frames(t, span("l", 1, 0, 3, 3)), hang: true}}}}
-		f.Follower = NewFollower(FollowerConfig{Open: f.script.open, Neighbours: door, Verify: plain, Sink: f.sink, Idle: 10 * time.Second})
+		f.Follower = NewFollower(FollowerConfig{Open: f.script.open, Neighbours: door, Verify: unsealed, Sink: f.sink, Idle: 10 * time.Second})
 		f.Follow(Want{Log: "l"})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})

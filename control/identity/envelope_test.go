@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"reflect"
+	"strings"
 	"testing"
 )
 
@@ -155,7 +156,12 @@ func FuzzParseJoinToken(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(token.Encode())
+	text := token.Encode()
+	f.Add(text)
+	f.Add(text[:len(text)-1])
+	f.Add(text + "=")
+	f.Add(strings.ToUpper(text))
+	f.Add(" " + text + "\n")
 	f.Fuzz(func(t *testing.T, s string) {
 		token, err := ParseJoinToken(s)
 		if err != nil {

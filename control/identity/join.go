@@ -13,6 +13,8 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
+
+	"github.com/selvage-edge/selvage/runtime/plain"
 )
 
 // Paths of the two calls of a join, on the control API.
@@ -217,7 +219,7 @@ func (r *Refused) Error() string {
 	s := fmt.Sprintf("the server answered %d %s", r.Status, http.StatusText(r.Status))
 	for _, part := range []string{r.Detail, r.Hint} {
 		if part != "" {
-			s += ": " + part
+			s += ": " + plain.Line(part, 1<<10)
 		}
 	}
 	return s

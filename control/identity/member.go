@@ -113,7 +113,7 @@ func (l *leaf) certificate() (*tls.Certificate, error) {
 	}
 	next, err := l.renew(l.now())
 	if err != nil {
-		if l.now().Before(c.Leaf.NotAfter) {
+		if now := l.now(); now.Before(c.Leaf.NotAfter) && !now.Before(c.Leaf.NotBefore) {
 			return c, nil
 		}
 		return nil, err
@@ -122,8 +122,11 @@ func (l *leaf) certificate() (*tls.Certificate, error) {
 	return next, nil
 }
 
-// due reports whether two thirds of a certificate's life are over.
-func due(c *x509.Certificate, now time.Time) bool { return !now.Before(RenewAt(c)) }
+// due reports whether two thirds of a certificate's life are over, or it has not begun: it was
+// made while the clock was ahead, and nobody would take it.
+func due(c *x509.Certificate, now time.Time) bool {
+	return !now.Before(RenewAt(c)) || now.Before(c.NotBefore)
+}
 
 // RenewAt returns when a certificate should be renewed.
 func RenewAt(c *x509.Certificate) time.Time {

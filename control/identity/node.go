@@ -116,7 +116,7 @@ func openNode(dir string, now func() time.Time) (*Node, error) {
 	l.cur.Store(cert)
 	m, err := newMember(anchor, l)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, fileNode), err)
 	}
 	return &Node{Member: m, Root: f.Root, GossipKey: gossip, Seeds: f.Seeds, Control: f.Control, API: f.API, dir: dir, now: now}, nil
 }
@@ -126,7 +126,11 @@ func openAnchor(root KeyID, path string, now func() time.Time) (*Anchor, error) 
 	if err != nil {
 		return nil, err
 	}
-	return NewAnchor(root, b, path, now)
+	a, err := NewAnchor(root, b, path, now)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return a, nil
 }
 
 func readJSON(path string, v any) error {

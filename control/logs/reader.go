@@ -67,7 +67,7 @@ func (r *reader) read(ctx context.Context, f *following) error {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("it answers %s", resp.Status)
+		return fmt.Errorf("it answers %d", resp.StatusCode)
 	}
 	return r.lines(ctx, f, resp.Body)
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -111,19 +112,61 @@ func (s *Store) Blob(ctx context.Context, d function.Digest) (io.ReadCloser, int
 	if _, err := function.ParseDigest(string(d)); err != nil {
 		return nil, 0, fmt.Errorf("store: blob: %w: %w", hostcall.ErrInvalid, err)
 	}
-	obj, err := s.blobs.Get(ctx, string(d))
+	ctx, cancel := context.WithCancel(ctx)
+	moving := &moving{Context: ctx, most: s.cfg.patience, end: time.AfterFunc(s.cfg.patience, cancel)}
+	obj, err := s.blobs.Get(moving, string(d))
 	if errors.Is(err, jetstream.ErrObjectNotFound) {
+		cancel()
 		return nil, 0, fmt.Errorf("store: blob %s: %w", d.Short(), hostcall.ErrNotFound)
 	}
 	if err != nil {
+		cancel()
 		return nil, 0, readFailed("blob "+d.Short(), err)
 	}
 	info, err := obj.Info()
 	if err != nil {
+		cancel()
 		obj.Close()
 		return nil, 0, readFailed("blob "+d.Short(), err)
 	}
-	return readCloser{&checked{r: obj, want: d, sum: sha256.New()}, obj}, int64(info.Size), nil
+	return &blobReader{checked{r: obj, want: d, sum: sha256.New()}, obj, moving, cancel}, int64(info.Size), nil
+}
+
+// moving is the context of one reading, which ends when nothing came for a while, not
+// at a time: who reads over a slow line reads long. The client asks for the deadline at each
+// read, and waits for it rather than for the end; so it lies a little behind that.
+type moving struct {
+	context.Context
+	most time.Duration
+	end  *time.Timer
+}
+
+func (m *moving) Deadline() (time.Time, bool) {
+	m.end.Reset(m.most)
+	return time.Now().Add(m.most + m.most/8 + time.Second), true
+}
+
+// blobReader reads a stored blob.
+type blobReader struct {
+	checked
+	obj    io.Closer
+	moving *moving
+	cancel context.CancelFunc
+}
+
+func (b *blobReader) Read(p []byte) (int, error) {
+	n, err := b.checked.Read(p)
+	b.moving.end.Stop() // how long the reader takes is its own concern
+	if err != nil && !errors.Is(err, io.EOF) && b.moving.Err() != nil {
+		err = fmt.Errorf("store: nothing more of the blob came within %v: %w", b.moving.most, ErrCorrupt)
+	}
+	return n, err
+}
+
+func (b *blobReader) Close() error {
+	b.moving.end.Stop()
+	b.cancel()
+	return b.obj.Close()
 }
 
 // BlobBytes returns a stored blob of at most limit bytes, verified.
@@ -141,11 +184,6 @@ func (s *Store) BlobBytes(ctx context.Context, d function.Digest, limit int64) (
 		return nil, fmt.Errorf("store: blob %s: %w", d.Short(), err)
 	}
 	return b, nil
-}
-
-type readCloser struct {
-	io.Reader
-	io.Closer
 }
 
 // checked is r, with ErrCorrupt in place of io.EOF if what passed was not want's.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -125,5 +126,34 @@ func TestEveryConsumerHasMaxDeliver(t *testing.T) {
 	}
 	if seen < 3 {
 		t.Errorf("saw %d consumers, want the three feeds", seen)
+	}
+}
+
+// Reading a blob may take longer than its bytes are waited for, as long as some come.
+func TestBlobIsReadSlowly(t *testing.T) {
+	const patience = time.Second
+	s := open(t, func(c *Config) { c.patience = patience })
+	d, err := s.PutBlobBytes(t.Context(), bytes.Repeat([]byte("0123456789abcdef"), 5*blobChunk/16))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, size, err := s.Blob(t.Context(), d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	begin, got := time.Now(), int64(0)
+	for {
+		n, err := io.CopyN(io.Discard, r, size/5)
+		if got += n; errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatalf("after %d of %d bytes and %v: %v", got, size, time.Since(begin), err)
+		}
+		time.Sleep(patience / 2)
+	}
+	if got != size || time.Since(begin) < 2*patience {
+		t.Errorf("%d of %d bytes in %v", got, size, time.Since(begin))
 	}
 }

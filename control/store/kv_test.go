@@ -273,3 +273,32 @@ func TestKVCorruptValueIsNotServed(t *testing.T) {
 		t.Fatalf("get: %v", err)
 	}
 }
+
+// The clock is set an hour forward and back: a value with a life ends while the clock says
+// so, is there again, and does not outlive what the server counts by itself.
+func TestKVLifeWhenTheClockIsSet(t *testing.T) {
+	var ahead atomic.Int64
+	s := open(t, func(c *Config) { c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) } })
+	kv, ctx := s.KV(), t.Context()
+	mustPut(t, s, links, "k", "v", hostcall.PutOptions{TTL: 30 * time.Minute, IfRevision: hostcall.AnyRevision})
+	mustPut(t, s, links, "stays", "v", hostcall.PutOptions{IfRevision: hostcall.AnyRevision})
+	for _, step := range []struct {
+		off  time.Duration
+		keys int
+	}{{0, 2}, {time.Hour, 1}, {0, 2}, {-time.Hour, 2}, {0, 2}} {
+		ahead.Store(int64(step.off))
+		_, err := kv.Get(ctx, links, "k")
+		if there := err == nil; there != (step.keys == 2) || err != nil && !errors.Is(err, hostcall.ErrNotFound) {
+			t.Errorf("at %v: %v", step.off, err)
+		}
+		if keys, _, err := kv.List(ctx, links, "", "", 10); err != nil || len(keys) != step.keys {
+			t.Errorf("at %v %d keys are listed: %v", step.off, len(keys), err)
+		}
+	}
+	mustPut(t, s, links, "short", "v", hostcall.PutOptions{TTL: time.Second, IfRevision: hostcall.AnyRevision})
+	ahead.Store(int64(-time.Hour))
+	until(t, "the server ends it by its own clock", func() bool {
+		_, err := kv.Get(ctx, links, "short")
+		return errors.Is(err, hostcall.ErrNotFound)
+	})
+}

@@ -66,6 +66,8 @@ type Config struct {
 	Log *slog.Logger
 	// Now is the clock that expiry is read on. Default time.Now.
 	Now func() time.Time
+
+	patience time.Duration // how long a blob's next bytes are waited for; default answerTimeout
 }
 
 // Validate reports every fault of the configuration.
@@ -175,6 +177,9 @@ func (s *Store) defaults() {
 	}
 	if s.cfg.Now == nil {
 		s.cfg.Now = time.Now
+	}
+	if s.cfg.patience == 0 {
+		s.cfg.patience = answerTimeout
 	}
 }
 

@@ -45,6 +45,7 @@ type table struct {
 		applied uint64        // the feed's position
 		horizon uint64        // deletions up to here may be forgotten
 		caught  bool          // the feed has met the stream's end once
+		fed     uint64        // messages until then
 		moved   chan struct{} // closed when applied moves and someone waits
 		waiting bool
 		subs    map[string]map[*Subscription]struct{}
@@ -95,8 +96,31 @@ func (t *table) startFeed(ctx context.Context) error {
 	}
 	t.sweep = time.NewTicker(time.Minute)
 	t.wg.Go(t.sweeper)
-	return t.untilCaught(ctx, consumer)
+	if err := t.untilCaught(ctx, consumer); err != nil {
+		return err
+	}
+	return t.tellUnread(ctx, info.State.LastSeq)
 }
+
+// tellUnread says how many messages the stream has that the feed did not bring: the server passes
+// over what its checksums do not fit, without a word. Last is the stream's last message before:
+// if somebody has written since, it cannot be told.
+func (t *table) tellUnread(ctx context.Context, last uint64) error {
+	info, err := t.stream.Info(ctx)
+	if err != nil {
+		return err
+	}
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if info.State.LastSeq == last && info.State.Msgs > t.mu.fed {
+		t.store.cfg.Log.Error("store: messages cannot be read: their keys count as not there; restore the store from a backup, or write them again",
+			"stream", info.Config.Name, "messages", info.State.Msgs-t.mu.fed)
+	}
+	return nil
+}
+
+// stall is how long the feed may bring nothing before it is taken to never will, in patiences.
+const stall = 4
 
 // untilCaught waits until every key that was there is in the index.
 func (t *table) untilCaught(ctx context.Context, consumer jetstream.Consumer) error {
@@ -104,6 +128,9 @@ func (t *table) untilCaught(ctx context.Context, consumer jetstream.Consumer) er
 	// come: ask the consumer now and then.
 	ask := time.NewTicker(250 * time.Millisecond)
 	defer ask.Stop()
+	most := stall * t.store.cfg.patience
+	stalled := time.NewTimer(most)
+	defer stalled.Stop()
 	for {
 		t.mu.Lock()
 		caught, moved := t.mu.caught, t.waitLocked()
@@ -113,6 +140,9 @@ func (t *table) untilCaught(ctx context.Context, consumer jetstream.Consumer) er
 		}
 		select {
 		case <-moved:
+			stalled.Reset(most)
+		case <-stalled.C:
+			return fmt.Errorf("nothing came after message %d for %v: %w: restore the store from a backup", t.position(), most, ErrCorrupt)
 		case <-ask.C:
 			info, err := consumer.Info(ctx)
 			if err == nil && info.NumPending == 0 {
@@ -122,6 +152,12 @@ func (t *table) untilCaught(ctx context.Context, consumer jetstream.Consumer) er
 			return ctx.Err()
 		}
 	}
+}
+
+func (t *table) position() uint64 {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.mu.applied
 }
 
 // catch notes that nothing follows the delivery of seq.
@@ -164,6 +200,9 @@ func (t *table) fed(msg jetstream.Msg) {
 		t.index(space).apply(it)
 	}
 	t.mu.applied = meta.Sequence.Stream
+	if !t.mu.caught {
+		t.mu.fed++
+	}
 	t.mu.caught = t.mu.caught || meta.NumPending == 0
 	t.tell(space)
 }

@@ -620,6 +620,8 @@ func FuzzRequest(f *testing.F) {
 	f.Add("GE T", "/", "Host", "evil")
 	f.Add("POST", "//evil/", "X-Forwarded-For", "1.2.3.4")
 	f.Add("PUT", "/", "X_Real_Ip\r\n", "a\r\nb")
+	f.Add("GET", "/?a HTTP/1.1", "X-A", "b")
+	f.Add("GET", "?\u00e9\"<>%zz", "X-A", "b")
 	f.Fuzz(func(t *testing.T, method, path, name, value string) {
 		u, err := url.Parse("http://backend.example" + path)
 		if err != nil || u.Host != "backend.example" {
@@ -645,6 +647,9 @@ func FuzzRequest(f *testing.F) {
 		got, err := http.ReadRequest(in)
 		if err != nil || in.Buffered() != 0 || got.Host != "backend.example" {
 			t.Fatalf("%q %q %q %q: sends what reads as %+v, %v, with %d bytes more", method, path, name, value, got, err, in.Buffered())
+		}
+		if strings.ContainsAny(got.RequestURI, " \"<>#") || got.URL.Path != out.URL.Path && out.URL.Path != "" {
+			t.Fatalf("%q: asks for %q", path, got.RequestURI)
 		}
 		if got.Header.Get("X-Forwarded-For") != "" || got.Header.Get("Forwarded") != "" || len(got.TransferEncoding) > 0 {
 			t.Fatalf("%q: sends %v", name, got.Header)

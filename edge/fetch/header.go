@@ -30,6 +30,7 @@ func (c *Client) request(ctx context.Context, r *http.Request, b Backend) (*http
 	}
 	u := *r.URL
 	u.Scheme, u.Host, u.Fragment, u.RawFragment = b.Scheme, b.authority(), "", "" // the form that was compared is the one that is dialled
+	u.RawQuery = escapeQuery(u.RawQuery)
 	out := &http.Request{
 		Method: r.Method, URL: &u, Header: r.Header.Clone(),
 		Body: r.Body, ContentLength: r.ContentLength, GetBody: r.GetBody,
@@ -51,6 +52,21 @@ func (c *Client) request(ctx context.Context, r *http.Request, b Backend) (*http
 		out.Header["User-Agent"] = []string{"Selvage"}
 	}
 	return out, nil
+}
+
+// escapeQuery escapes what has no place in a query as it is sent, as a browser does (WHATWG URL,
+// query percent-encode set). net/http sends a query as it was parsed, and a space in
+// it would be the end of the request's target.
+func escapeQuery(q string) string {
+	var b strings.Builder
+	for i := range len(q) {
+		if c := q[i]; c <= ' ' || c > '~' || c == '"' || c == '#' || c == '<' || c == '>' {
+			fmt.Fprintf(&b, "%%%02X", c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
 }
 
 func checkHeader(h http.Header) error {

@@ -79,7 +79,8 @@ func ways() []way {
 		{kind: fault.BodyBroken, name: "body-broken-in-an-extension", text: handle(readAll), limit: "chunked", drive: postChunks("5;a\x01\r\nhello\r\n0\r\n\r\n"), only: "h1"},
 		{kind: fault.BodySlow, name: "body-slow", text: handle(readAll), limit: "10s", drive: postNothing, only: "h2"}, // it takes its ten seconds
 		{kind: fault.Canceled, name: "client-leaves", text: handle(writeMuch + `(drop (call $sleep (i64.const 60000000000)))`), limit: "the client left", begun: true, drive: leave},
-		{kind: fault.Busy, name: "busy", text: handle(writeMuch + `(drop (call $sleep (i64.const 60000000000)))`), limits: function.Limits{Concurrency: 1}, limit: "limit 1", knob: "limits.concurrency", drive: askTwice},
+		{kind: fault.Busy, name: "busy", text: handle(writeMuch + `(drop (call $sleep (i64.const 60000000000)))`), limits: function.Limits{Concurrency: 1, Queue: 1, QueueWait: 30 * time.Second}, limit: "limit 1", knob: "limits.concurrency", drive: askThrice},
+		{kind: fault.Shed, name: "shed", text: handle(writeMuch + `(drop (call $sleep (i64.const 60000000000)))`), limits: function.Limits{Concurrency: 1, QueueWait: 20 * time.Millisecond}, limit: "limit 20ms", knob: "limits.queue_wait", drive: askTwice},
 		{kind: fault.Internal, name: "node-fails", text: handle(writeMuch), limit: "the disk is gone", wrap: func(x guest.Exchange) guest.Exchange { return broken{x} }},
 	}
 	return append(append(all, pointers()...), badAnswers()...)
@@ -240,7 +241,7 @@ func (w *way) check(t *testing.T, n *node, log *lines, proto string, c http.Roun
 	if text, _ := r["fault_error"].(string); !strings.Contains(text, w.limit) || !strings.Contains(text, w.kind.Text()) || !strings.Contains(text, w.knob) {
 		t.Errorf("recorded %q, without %q or %q", text, w.limit, w.knob)
 	}
-	if w.kind == fault.Busy || w.kind == fault.Start || w.kind == fault.BodyTooLarge && r["cpu_us"] == float64(0) {
+	if w.kind.Shed() || w.kind == fault.Start || w.kind == fault.BodyTooLarge && r["cpu_us"] == float64(0) {
 		return // it did not run: the access record alone tells
 	}
 	if text := log.of(w.name); !strings.Contains(text, w.kind.Text()) || !strings.Contains(text, w.limit) {
@@ -347,12 +348,34 @@ func askTwice(t *testing.T, n *node, _ string, c http.RoundTripper, path string)
 	n.send(c, request(t.Context(), t, "GET", path, nil))
 }
 
-// failed is the next record with a fault in it, but for that of the request that askTwice holds open.
+// askThrice holds one request open and has another wait while it makes a third.
+func askThrice(t *testing.T, n *node, proto string, c http.RoundTripper, path string) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var waits sync.WaitGroup
+	defer waits.Wait()
+	defer cancel()
+	res, err := c.RoundTrip(request(ctx, t, "GET", path, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	waits.Go(func() {
+		if res, err := c.RoundTrip(request(ctx, t, "GET", path, nil)); err == nil {
+			res.Body.Close()
+		}
+	})
+	for n.limiter.Stats().Waiting == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	n.send(c, request(t.Context(), t, "GET", path, nil))
+}
+
+// failed is the next record with a fault in it, but for that of a request that askTwice or askThrice holds open.
 func (n *node) failed(t *testing.T) map[string]any {
 	t.Helper()
 	for {
 		r := n.record(t)
-		if r["fault"] != nil && !(r["function"] == "busy" && r["fault"] == "canceled") {
+		if r["fault"] != nil && !((r["function"] == "busy" || r["function"] == "shed") && r["fault"] == "canceled") {
 			return r
 		}
 	}
@@ -367,7 +390,7 @@ func (n *node) metrics() string {
 // TestAFullNode: over the node's own limit a request is told to come back.
 func TestAFullNode(t *testing.T) {
 	runner := guest.NewRunner(1)
-	n := open(t, limit.New(limit.Config{Node: 1}), []serve.Entry{
+	n := open(t, limit.New(limit.Config{Node: 1, Queue: -1}), []serve.Entry{
 		deploy(t, runner, "holds", handle(writeMuch+`(drop (call $sleep (i64.const 60000000000)))`), function.Version{}, guest.Ports{}, nil),
 	})
 	for proto, c := range n.clients(t) {

@@ -82,6 +82,9 @@ func (x *exchange) tooLarge(cause error) *fault.Error {
 // RequestID names the exchange in the function's log.
 func (x *exchange) RequestID() string { return x.meta.RequestID }
 
+// StartBy is when the request has waited too long to be started.
+func (x *exchange) StartBy() time.Time { return x.meta.StartBy }
+
 // AppendHead encodes the request head.
 func (x *exchange) AppendHead(b []byte) []byte {
 	return appendRequestHead(b, x.r, x.version, &x.meta, x.body != nil)

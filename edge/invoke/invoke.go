@@ -47,6 +47,6 @@ func (t *Target) Invoke(ctx context.Context, w http.ResponseWriter, r *http.Requ
 	}
 	u, err := t.fn.Invoke(fetch.WithLoop(ctx, r.Header), t.ports, x)
 	return telemetry.Usage{
-		CPU: u.CPU, MemoryBytes: u.MemoryBytes, HostCalls: u.HostCalls, Crossings: u.Crossings, Refused: u.Refused,
+		Queued: u.Queued, CPU: u.CPU, MemoryBytes: u.MemoryBytes, HostCalls: u.HostCalls, Crossings: u.Crossings, Refused: u.Refused,
 	}, err
 }

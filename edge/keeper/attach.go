@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"strings"
 	"sync"
-	"syscall"
 
 	"github.com/selvage-edge/selvage/runtime/jail"
 	"github.com/selvage-edge/selvage/runtime/sealed"
@@ -24,6 +22,7 @@ type Attached struct {
 	role    role
 	link    *link
 	lost    chan struct{} // closed when the keeper is gone
+	ended   chan struct{} // closed when the process that Launch started is; nil without one
 	reigns  *bell
 	retires *bell
 	seats   chan struct{} // taken by a request until its answer is here, also when nobody waits for it
@@ -39,20 +38,9 @@ var _ jail.Runner = (*Attached)(nil)
 // Attach takes over what the keeper left for this process. Call it once, early;
 // it removes its trace from the environment. ErrAlone when there is no keeper.
 func Attach() (*Attached, error) {
-	list, ok := os.LookupEnv(fdsVariable)
-	if !ok {
-		return nil, ErrAlone
-	}
-	if err := os.Unsetenv(fdsVariable); err != nil {
-		return nil, fmt.Errorf("keeper: attach: %w", err)
-	}
-	files := map[string]*os.File{}
-	for i, name := range strings.Split(list, ":") {
-		syscall.CloseOnExec(3 + i)
-		files[name] = os.NewFile(uintptr(3+i), name)
-	}
-	if files[control] == nil {
-		return nil, fmt.Errorf("keeper: attach: %s=%q names no control socket", fdsVariable, list)
+	files, l, err := inherited()
+	if err != nil {
+		return nil, err
 	}
 	role, err := parseRole(os.Getenv(roleVariable))
 	if err != nil {
@@ -61,11 +49,6 @@ func Attach() (*Attached, error) {
 	if err := os.Unsetenv(roleVariable); err != nil {
 		return nil, fmt.Errorf("keeper: attach: %w", err)
 	}
-	l, err := newLink(files[control])
-	if err != nil {
-		return nil, err
-	}
-	delete(files, control)
 	a := attach(files, l)
 	a.role = role
 	return a, l.send(message{kind: hello, number: speaks}, nil)
@@ -157,7 +140,7 @@ func (a *Attached) Close() error {
 	for _, f := range a.files {
 		f.Close()
 	}
-	return nil
+	return a.awaitEnd()
 }
 
 // Run implements jail.Runner: the keeper runs the helper.

@@ -363,7 +363,9 @@ func (d *duty) inherit(in *Inheritance) error {
 	d.current, d.number = s.Program.program(), s.Number
 	if in.d.Previous != nil {
 		d.previous = in.d.Previous.program()
+		d.programs = append(d.programs, d.previous)
 	}
+	d.programs = append(d.programs, d.current)
 	if d.serving, err = d.adopt(s.PID, l, d.current, s.Number); err != nil {
 		return err
 	}

@@ -138,8 +138,8 @@ func (b *broker) cancel(request uint64) {
 func (b *broker) work(ctx context.Context, verb jail.Verb, input *os.File) jail.Outcome {
 	o, err := b.helpers.RunFileOf(ctx, b.exe, verb, input)
 	if err == nil {
-		if o.Status == jail.Killed {
-			o.Status = jail.Crashed // servers of the version before know no other; the text says it
+		if o.Status == jail.Killed && b.speaks.Load() < knowsKilled {
+			o.Status = jail.Crashed // it knows no other; the text says it
 		}
 		return o
 	}

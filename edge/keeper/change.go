@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -60,14 +61,15 @@ type ask struct {
 func (d *duty) ask(a ask) {
 	p, err := d.wanted(a)
 	if err == nil && (d.change != nil || d.old != nil) {
-		err = fmt.Errorf("keeper: another upgrade is under way: wait until its old server has finished")
 		p.close()
+		err = errors.New("keeper: another upgrade is under way: wait until its old server has finished")
 	}
 	if err != nil {
 		d.config.Event(Event{Kind: Kept, Program: d.current.name, Err: err})
 		lastWord(a.asker, notStarted, err.Error())
 		return
 	}
+	d.programs = append(d.programs, p)
 	d.change = &change{program: p, was: d.current, asker: a.asker}
 	d.config.Event(Event{Kind: Upgrading, Program: p.name})
 	d.stage(Starting)
@@ -138,7 +140,6 @@ func (d *duty) fail(err error) {
 	}
 	d.config.Event(Event{Kind: Kept, Program: d.current.name, Err: err})
 	lastWord(c.asker, wentBadly, fmt.Sprintf("%s is not used, %s serves on: %v", c.program.name, d.current.name, err))
-	c.program.close()
 }
 
 // finish ends an upgrade whose server serves; err is why the keeper is still the old one.

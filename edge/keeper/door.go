@@ -43,7 +43,7 @@ func openDoor(dir string, asks chan<- ask) (*door, error) {
 	}
 	d := &door{path: filepath.Join(dir, doorName), seats: make(chan struct{}, 4)}
 	err := within(dir, func(short string) (err error) {
-		if err := os.Remove(d.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := clearAway(d.path); err != nil {
 			return err
 		}
 		d.listener, err = net.ListenUnix("unixpacket", &net.UnixAddr{Name: short, Net: "unixpacket"})
@@ -60,6 +60,21 @@ func openDoor(dir string, asks chan<- ask) (*door, error) {
 	}
 	d.work.Go(func() { d.serve(asks) })
 	return d, nil
+}
+
+// clearAway takes away the socket that a keeper before may have left, and nothing else.
+func clearAway(path string) error {
+	fi, err := os.Lstat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if fi.Mode().Type() != os.ModeSocket {
+		return errors.New("something that is no socket has this name, where upgrades are asked for: move it out of the node's state folder")
+	}
+	return os.Remove(path)
 }
 
 // within gives f a short path of the door in dir: an address has room for 107 bytes.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -31,6 +32,8 @@ type duty struct {
 	ladder   ladder
 	again    <-chan time.Time // when a server is to be started; nil: not
 	change   *change          // the upgrade under way, or nil
+
+	programs []*program // that are open
 }
 
 // Run keeps a server running until ctx is done, then has it drained. It returns
@@ -42,7 +45,8 @@ func (k *Keeper) Run(ctx context.Context) error {
 	// ends, so that thread stays.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	d := &duty{Keeper: k, ctx: ctx, heard: make(chan news), over: make(chan struct{}), current: k.own}
+	d := &duty{Keeper: k, ctx: ctx, heard: make(chan news), over: make(chan struct{}), current: k.own, programs: []*program{k.own}}
+	defer d.forget(func(*program) bool { return false })
 	defer d.work.Wait()
 	defer d.abandon()
 	if err := d.begin(); err != nil {
@@ -64,7 +68,28 @@ func (k *Keeper) Run(ctx context.Context) error {
 			}
 		}
 		d.settle()
+		d.forget(d.needs)
 	}
+}
+
+// forget closes the programs that are not needed any more, and with the last
+// name the file system forgets them as well.
+func (d *duty) forget(needed func(*program) bool) {
+	d.programs = slices.DeleteFunc(d.programs, func(p *program) bool {
+		if needed(p) {
+			return false
+		}
+		p.close()
+		return true
+	})
+}
+
+// needs reports whether p may yet be started, as server, helper or keeper.
+func (d *duty) needs(p *program) bool {
+	if p == d.current || p == d.previous || d.change != nil && (p == d.change.program || p == d.change.was) {
+		return true
+	}
+	return slices.ContainsFunc(d.servers(), func(s *server) bool { return s.program == p })
 }
 
 // tell passes a fact to the duty.

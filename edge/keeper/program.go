@@ -86,11 +86,7 @@ func (p *program) whole() error {
 // path is where this process and its children find it.
 func (p *program) path() string { return fmt.Sprintf("/proc/self/fd/%d", p.fd) }
 
-func (p *program) close() {
-	if p != nil {
-		_ = unix.Close(p.fd)
-	}
-}
+func (p *program) close() { _ = unix.Close(p.fd) }
 
 // offered checks a program that somebody asks the keeper to run. It must be a
 // file with a name outside the node's state folder and writable by nobody but

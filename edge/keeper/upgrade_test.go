@@ -12,7 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -180,19 +180,61 @@ func TestUpgradeLetsRequestsFinish(t *testing.T) {
 	}
 }
 
+// Programs that nothing will be started of any more do not stay open.
+func TestProgramsDoNotStayOpen(t *testing.T) {
+	before := openPrograms(t)
+	k, dir := upgradable(t, "plain", nil)
+	k.await(t, Ready)
+	for range 3 {
+		mustAsk(t, dir, as(t, "next"))
+	}
+	waitUntil(t, func() bool { return openPrograms(t) == before+2 }) // the current and the previous
+	if _, err := Ask(t.Context(), dir, as(t, "crashes"), func(Stage) {}); !errors.Is(err, ErrKept) {
+		t.Errorf("err = %v", err)
+	}
+	waitUntil(t, func() bool { return openPrograms(t) == before+2 })
+	mustAsk(t, dir, as(t, "once"))
+	e := k.await(t, Ready)
+	for filepath.Base(e.Program) != "once" {
+		e = k.await(t, Ready)
+	}
+	_ = syscall.Kill(e.PID, syscall.SIGKILL)
+	k.await(t, FellBack)
+	waitUntil(t, func() bool { return openPrograms(t) == before+1 })
+	k.stop(t)
+	if n := openPrograms(t); n != before {
+		t.Errorf("%d programs are open after the keeper's end, %d before", n, before)
+	}
+}
+
+// openPrograms counts the descriptors that keepers in this process have of programs.
+func openPrograms(t *testing.T) (n int) {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range fds {
+		if number, err := strconv.Atoi(fd.Name()); err == nil && number >= firstProgramFD {
+			n++
+		}
+	}
+	return n
+}
+
 // A program that does not come to serve leaves everything as it was, and says why.
 func TestBadUpgradesKeepTheOld(t *testing.T) {
-	k, dir := upgradable(t, "plain", func(c *Config) { c.Patience = 2 * time.Second })
+	k, dir := upgradable(t, "plain", nil)
 	pid := k.await(t, Ready).PID
 	inside := filepath.Join(dir, "inside")
 	copyFile(t, inside, "/proc/self/exe")
 	for _, tc := range []struct{ name, says string }{
 		{"crashes", "exit status 1"},
-		{"mute", "did not say in time"},
 		{"inside", "state folder"},
 		{"writable", "written by others"},
 		{"text", "exec format error"},
 		{"no program", "not an executable file"},
+		{"mute", "did not say in time"},
 	} {
 		program := as(t, tc.name)
 		switch tc.name {
@@ -323,27 +365,6 @@ func TestUpgradeWhereNothingServes(t *testing.T) {
 	k.await(t, Ready)
 }
 
-// The old server is killed while the new one gets ready: that one takes over all the same.
-func TestServerKilledDuringUpgrade(t *testing.T) {
-	k, dir := upgradable(t, "plain", nil)
-	pid := k.await(t, Ready).PID
-	ended := make(chan error, 1)
-	go func() {
-		_, err := Ask(t.Context(), dir, nil, func(s Stage) {
-			if s == Starting {
-				_ = syscall.Kill(pid, syscall.SIGKILL)
-			}
-		})
-		ended <- err
-	}()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
-	if by, _, err := k.ask("reigns"); err != nil || by == pid {
-		t.Errorf("answered by %d, %v", by, err)
-	}
-}
-
 // A server that was taken over must not have its keeper execute something.
 func TestServersMayNotAsk(t *testing.T) {
 	k, dir := upgradable(t, "plain", nil)
@@ -380,6 +401,27 @@ func readStatus(t *testing.T, pid int) string {
 	return string(b)
 }
 
+// What is in the place of the socket is not the node's to take away.
+func TestDoorIsInUse(t *testing.T) {
+	for name, fill := range map[string]func(path string) error{
+		"a folder":         func(path string) error { return os.Mkdir(path, 0o700) },
+		"a folder in use":  func(path string) error { return os.MkdirAll(filepath.Join(path, "sub"), 0o700) },
+		"somebody's notes": func(path string) error { return os.WriteFile(path, []byte("notes"), 0o600) },
+	} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, doorName)
+		if err := fill(path); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := openDoor(dir, nil); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "move it") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := os.Lstat(path); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestDoorTakesNothingElse(t *testing.T) {
 	k, dir := upgradable(t, "plain", nil)
 	k.await(t, Ready)
@@ -401,7 +443,7 @@ func TestDoorTakesNothingElse(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+			_ = c.SetReadDeadline(time.Now().Add(slow))
 			if n, err := c.Read(make([]byte, 100)); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) && n != 0 {
 				t.Errorf("%s: answered by %d bytes, %v", name, n, err)
 			}
@@ -421,57 +463,43 @@ func TestDoorTakesNothingElse(t *testing.T) {
 // its server does not notice.
 func TestKeeperBecomesAnother(t *testing.T) {
 	dir := t.TempDir()
-	cmd := exec.Command("/proc/self/exe", "keeper", dir)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
-	var pid int
-	var addr string
-	if _, err := fmt.Fscan(out, &pid, &addr); err != nil {
-		t.Fatal(err)
-	}
+	k := startKeeper(t, dir)
+	addr := k.addr
 	for _, name := range []string{"second", "third"} {
 		program := as(t, name)
 		stages := mustAsk(t, dir, program)
 		if len(stages) == 0 || stages[len(stages)-1] != Replacing {
 			t.Errorf("stages %v", stages)
 		}
-		if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", cmd.Process.Pid)); err != nil || exe != program.Name() {
-			t.Errorf("the keeper is %s, %v; want %s", exe, err, program.Name())
+		if !isOf(k.cmd.Process.Pid, program.Name()) {
+			t.Errorf("the keeper is not of %s", program.Name())
 		}
-		old := pid
-		var again string
-		if _, err := fmt.Fscan(out, &pid, &again); err != nil || again != addr || pid == old {
-			t.Fatalf("server %d on %s, %v; before %d on %s", pid, again, err, old, addr)
+		old := k.server
+		if k.next(t); k.addr != addr || k.server == old {
+			t.Fatalf("server %d on %s; before %d on %s", k.server, k.addr, old, addr)
 		}
 		by := dialAsk(t, addr, "helper loud")
-		if by != fmt.Sprintf("%d LOUD", pid) {
+		if by != fmt.Sprintf("%d LOUD", k.server) {
 			t.Errorf("a helper for the server that stayed: %q", by)
 		}
 	}
 	// The next keeper replaces servers as the first did.
-	_ = syscall.Kill(pid, syscall.SIGKILL)
-	old := pid
-	if _, err := fmt.Fscan(out, &pid, &addr); err != nil || pid == old {
-		t.Fatal(pid, err)
+	old := k.server
+	_ = syscall.Kill(old, syscall.SIGKILL)
+	if k.next(t); k.server == old {
+		t.Fatal(old)
 	}
 	// One that would not take over is not executed.
 	if _, err := Ask(t.Context(), dir, as(t, "crashes-as-keeper"), func(Stage) {}); !errors.Is(err, ErrHalf) {
 		t.Errorf("err = %v", err)
 	}
-	old = pid
-	if _, err := fmt.Fscan(out, &pid, &addr); err != nil || pid == old {
-		t.Fatal(pid, err)
+	old = k.server
+	if k.next(t); k.server == old {
+		t.Fatal(old)
 	}
 	// And a keeper that is killed takes the server with it, also one it did not start.
-	_ = cmd.Process.Kill()
-	waitUntil(t, func() bool { return syscall.Kill(pid, 0) != nil })
+	_ = k.cmd.Process.Kill()
+	waitUntil(t, func() bool { return syscall.Kill(k.server, 0) != nil })
 }
 
 func dialAsk(t *testing.T, addr, line string) string {
@@ -481,7 +509,7 @@ func dialAsk(t *testing.T, addr, line string) string {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(slow))
 	fmt.Fprintln(c, line)
 	s, err := bufio.NewReader(c).ReadString('\n')
 	if err != nil {
@@ -598,11 +626,7 @@ func FuzzDescription(f *testing.F) {
 
 // A keeper that is not on its main thread must not be replaced: its servers would be killed.
 func TestOnlyTheMainThreadIsReplaced(t *testing.T) {
-	if unix.Gettid() == unix.Getpid() {
-		runtime.LockOSThread() // keep it busy; the keeper's own is another
-		defer runtime.UnlockOSThread()
-	}
-	k, dir := upgradable(t, "plain", func(c *Config) { c.Become = true })
+	k, dir := upgradable(t, "plain", func(c *Config) { c.Become = true }) // the main thread is main's (init)
 	k.await(t, Ready)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

@@ -41,8 +41,11 @@ const (
 	maxFiles    = 4 // per message, so that too many are seen rather than cut off
 )
 
+// knowsKilled is the first protocol whose servers know of jail.Killed.
+const knowsKilled = 3
+
 // speaks is the newest protocol this program knows, for hello.
-const speaks = 2
+const speaks = knowsKilled
 
 type kind uint8
 

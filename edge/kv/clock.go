@@ -6,9 +6,9 @@ import (
 )
 
 // clock is what this node knows of the store's clock. Each batch of changes says when,
-// by the store's clock, it was complete; it cannot come before that. The batch that
-// came soonest after its time therefore tells how far the two clocks are apart, but for the
-// time that batch was under way. Only the monotonic clock is read here, so a step of the
+// by the store's clock, it was complete, and each answer of the origin when it was given;
+// neither can come before that. What came soonest after its time therefore tells how far the
+// two clocks are apart, but for the time it was under way. Only the monotonic clock is read here, so a step of the
 // node's wall clock changes nothing.
 type clock struct {
 	base time.Time
@@ -38,6 +38,22 @@ func (c clock) observe(at, now time.Time) {
 	if !c.mu.known || d < c.mu.apart+c.mu.drifted(now) {
 		c.mu.known, c.mu.apart, c.mu.since = true, d, now
 	}
+}
+
+// answered takes what the origin itself said, at its time at, between asked and now. That
+// is how an hour is noticed by which the store's clock was set back: before, it was not
+// that far behind when the question left. at is in milliseconds, rounded down. Zero: it did not say.
+func (c clock) answered(at, asked, now time.Time) {
+	if at.IsZero() {
+		return
+	}
+	least := c.steady(asked).Sub(at.Add(time.Millisecond))
+	c.mu.Lock()
+	if c.mu.known && least > c.mu.apart+c.mu.drifted(now) {
+		c.mu.known = false
+	}
+	c.mu.Unlock()
+	c.observe(at, now)
 }
 
 func (s *clockState) drifted(now time.Time) time.Duration {

@@ -175,7 +175,10 @@ func (s *Store) askOrigin(ctx context.Context, ns hostcall.Namespace, key string
 	case <-ctx.Done():
 		return hostcall.Entry{}, context.Cause(ctx)
 	}
-	return s.config.Origin.Get(ctx, ns, key)
+	asked := time.Now()
+	got, err := s.config.Origin.Get(ctx, ns, key)
+	s.clock.answered(got.At, asked, time.Now())
+	return got, err
 }
 
 // land decides what an answer is worth, and tells those who wait.

@@ -24,6 +24,18 @@ type truth struct {
 	asked int
 	delay time.Duration
 	away  error
+	tells bool          // what its time is, in answers
+	ahead time.Duration // its clock's
+}
+
+func (o *truth) now() time.Time { return time.Now().Add(o.ahead) }
+
+// time is what an answer says.
+func (o *truth) time() time.Time {
+	if !o.tells {
+		return time.Time{}
+	}
+	return o.now().Truncate(time.Millisecond)
 }
 
 func newTruth() *truth {
@@ -51,7 +63,7 @@ func (o *truth) Get(ctx context.Context, ns hostcall.Namespace, key string) (hos
 	if err == nil && !ok {
 		err = hostcall.ErrNotFound
 	}
-	e.AsOf = o.seq
+	e.AsOf, e.At = o.seq, o.time()
 	return e, err
 }
 
@@ -61,7 +73,8 @@ func (o *truth) Read(ctx context.Context, ns hostcall.Namespace, keys []string, 
 	out := make([]hostcall.Result, len(keys))
 	for i, key := range keys {
 		e, ok := o.data[ns][key]
-		if e.AsOf = o.seq; !ok {
+		e.AsOf, e.At = o.seq, o.time()
+		if !ok {
 			out[i].Err = hostcall.ErrNotFound
 		}
 		out[i].Entry = e
@@ -98,7 +111,7 @@ func (o *truth) Put(ctx context.Context, ns hostcall.Namespace, key string, valu
 	o.seq++
 	e := hostcall.Entry{Value: bytes.Clone(value), Metadata: bytes.Clone(p.Metadata), Revision: o.seq}
 	if p.TTL > 0 {
-		e.Expires = time.Now().Add(p.TTL)
+		e.Expires = o.now().Add(p.TTL)
 	}
 	o.set(ns, key, e)
 	return o.seq, nil

@@ -117,18 +117,13 @@ func (m *model) Ask(ctx context.Context, ns hostcall.Namespace, key string, q Qu
 }
 
 func (m *model) close() {
-	for _, c := range m.calls {
-		c.back <- errors.New("the test is over")
-	}
-	m.calls = nil
-	synctest.Wait()
-	for len(m.calls) > 0 { // an owner that got no answer makes the store ask the origin
+	// Again and again: an owner that got no answer makes the store ask the origin.
+	for synctest.Wait(); len(m.calls) > 0; synctest.Wait() {
 		calls := m.calls
 		m.calls = nil
 		for _, c := range calls {
 			c.back <- errors.New("the test is over")
 		}
-		synctest.Wait()
 	}
 	for _, s := range m.streams {
 		s.store.Close()

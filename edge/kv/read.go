@@ -99,6 +99,7 @@ func (s *Store) readOrigin(ctx context.Context, n *space, keys []string, rest []
 	if len(got) != len(wanted) {
 		return fmt.Errorf("%w: %d answers for %d keys", hostcall.ErrUnavailable, len(got), len(wanted))
 	}
+	s.clock.answered(got[0].At, asked, time.Now())
 	for i, place := range rest {
 		out[place] = got[i]
 		out[place].Stale = max(time.Since(asked), 0)

@@ -1,13 +1,23 @@
-// Package limit decides who is admitted and who is told to come back.
+// Package limit decides who is admitted, who waits, and who is told to come back.
+//
+// A function has so many places, and the node; who finds none waits in its
+// function's queue, which is bounded and has a deadline. A place of the node goes to
+// the project that had fewest for as long as it waited, and in it to the function
+// that had fewest for its weight (runtime/fair). Of the node's queue a project may
+// have as much as is still free (dynamic thresholds: Choudhury and Hahne, 1998): one
+// that floods has half of it, and whoever comes next finds room.
 package limit
 
 import (
+	"context"
+	"fmt"
 	"maps"
 	"math/rand/v2"
 	"strconv"
 	"sync"
 	"time"
 
+	"github.com/selvage-edge/selvage/runtime/fair"
 	"github.com/selvage-edge/selvage/runtime/fault"
 	"github.com/selvage-edge/selvage/runtime/function"
 )
@@ -16,6 +26,9 @@ import (
 type Config struct {
 	// Node is how many exchanges may run at once on the node. Default 10,000.
 	Node int
+	// Queue is how many more may wait on the node, of all functions. Default 5,000;
+	// below zero: none.
+	Queue int
 	// RetryMin and RetryMax bound what a refused client is told to wait.
 	// Default 1 s and 5 s.
 	RetryMin, RetryMax time.Duration
@@ -23,35 +36,41 @@ type Config struct {
 	Rand func(n int64) int64
 }
 
-// Limiter counts the exchanges that run.
+// Limiter counts the exchanges that run, and holds the queue of those that wait for
+// a place. It is safe for concurrent use.
 type Limiter struct {
 	cfg Config
 	mu  struct {
 		sync.Mutex
-		node      int
+		running   int
+		waiting   int
 		active    int                    // functions that are not idle
 		functions map[function.ID]*count // idle ones too, up to a bound
-		refused   Refused
+		projects  map[string]int         // who waits, by project
+		queue     fair.Queue[*count]     // functions that have room for one who waits; charged by admissions
+		shed      Shed
 	}
 }
-
-// count is how many exchanges of one function run, guarded by the limiter.
-type count struct{ n int }
 
 // maxIdle bounds how many idle functions' counts are kept, so that a function
 // need not be looked up to be counted out, and seldom be made to be counted in.
 const maxIdle = 10_000
 
-// Refused counts the refusals since the start.
-type Refused struct {
-	Busy     uint64 // the function had too many
-	Capacity uint64 // the node had too many
+// Shed counts the exchanges that were not admitted, since the start.
+type Shed struct {
+	Busy     uint64 // the function's queue was full
+	Capacity uint64 // the node's was, or the project had its share of it
+	Late     uint64 // they waited too long
+	Left     uint64 // the client left while it waited
 }
 
 // New returns a Limiter with nothing running.
 func New(cfg Config) *Limiter {
 	if cfg.Node <= 0 {
 		cfg.Node = 10_000
+	}
+	if cfg.Queue == 0 {
+		cfg.Queue = 5_000
 	}
 	if cfg.RetryMin <= 0 {
 		cfg.RetryMin = time.Second
@@ -63,39 +82,62 @@ func New(cfg Config) *Limiter {
 		cfg.Rand = rand.Int64N
 	}
 	l := &Limiter{cfg: cfg}
-	l.mu.functions = map[function.ID]*count{}
+	l.mu.functions, l.mu.projects = map[function.ID]*count{}, map[string]int{}
 	return l
 }
 
 // Ticket is one admission. Release it once.
 type Ticket struct {
+	Waited  time.Duration // in the queue
 	limiter *Limiter
 	of      *count
 }
 
-// Admit lets one exchange of the function in, unless the function has already
-// most of them (0: the default of function.Limits) or the node is full. Versions
-// of a function count together. The error is a *fault.Error: Busy or Capacity.
-func (l *Limiter) Admit(id function.ID, most int) (Ticket, error) {
-	if most <= 0 {
-		most = function.Default.Concurrency
+// Admit lets one exchange of the function in: at once, if the function has fewer
+// than limits.Concurrency and the node has room, or when its turn comes. It waits
+// until by at most, and not where limits.Queue of the function wait already; it
+// leaves the queue when ctx ends. Versions of a function count together.
+// The error is a *fault.Error: Busy, Capacity, Shed or Canceled; the ticket then
+// only says how long it waited.
+func (l *Limiter) Admit(ctx context.Context, id function.ID, limits function.Limits, by time.Time) (Ticket, error) {
+	limits = limits.WithDefaults()
+	t, w, err := l.enter(id, limits)
+	if w == nil {
+		return t, err
 	}
+	return w.wait(ctx, by, limits)
+}
+
+// enter decides at once: in, in the queue, or neither. It looks at counts alone,
+// so what it costs does not grow with who waits.
+func (l *Limiter) enter(id function.ID, limits function.Limits) (Ticket, *waiter, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.mu.node >= l.cfg.Node {
-		l.mu.refused.Capacity++
-		return Ticket{}, &fault.Error{Kind: fault.Capacity, Limit: strconv.Itoa(l.cfg.Node), Knob: "limits.concurrency of the node", Detail: "exchanges at once on this node"}
-	}
 	f := l.countLocked(id)
-	if f.n >= most {
-		l.mu.refused.Busy++
-		return Ticket{}, &fault.Error{Kind: fault.Busy, Limit: strconv.Itoa(most), Knob: fault.Busy.Knob()}
+	f.most = limits.Concurrency
+	free := f.queue.Len() == 0 && f.running < f.most
+	switch {
+	case free && l.mu.running < l.cfg.Node:
+		l.takeLocked(f)
+		return Ticket{limiter: l, of: f}, nil, nil
+	case f.queue.Len() >= limits.Queue:
+		l.mu.shed.Busy++
+		return Ticket{}, nil, &fault.Error{Kind: fault.Busy, Limit: strconv.Itoa(f.most), Knob: fault.Busy.Knob(),
+			Detail: fmt.Sprintf("and %d wait (limits.queue)", f.queue.Len())}
+	case l.mu.projects[id.Project] >= l.cfg.Queue-l.mu.waiting:
+		l.mu.shed.Capacity++
+		return Ticket{}, nil, &fault.Error{Kind: fault.Capacity, Limit: strconv.Itoa(l.cfg.Queue), Knob: "limits.queue of the node",
+			Detail: fmt.Sprintf("%d requests wait on this node, %d of them of this project", l.mu.waiting, l.mu.projects[id.Project])}
 	}
-	l.mu.node++
-	if f.n++; f.n == 1 {
+	return Ticket{}, l.enqueueLocked(f, limits.Weight), nil
+}
+
+// takeLocked gives the function a place.
+func (l *Limiter) takeLocked(f *count) {
+	l.mu.running++
+	if f.running++; f.running == 1 {
 		l.mu.active++
 	}
-	return Ticket{l, f}, nil
 }
 
 // countLocked returns the function's count. Where too many are idle all of those go.
@@ -105,9 +147,16 @@ func (l *Limiter) countLocked(id function.ID) *count {
 		return f
 	}
 	if len(l.mu.functions)-l.mu.active >= maxIdle {
-		maps.DeleteFunc(l.mu.functions, func(_ function.ID, f *count) bool { return f.n == 0 })
+		maps.DeleteFunc(l.mu.functions, func(_ function.ID, f *count) bool {
+			idle := f.running == 0 && f.queue.Len() == 0
+			if idle {
+				f.Quit()
+			}
+			return idle
+		})
 	}
-	f = &count{}
+	f = &count{project: id.Project}
+	l.mu.queue.Join(&f.Member, id.Project, f)
 	l.mu.functions[id] = f
 	return f
 }
@@ -120,10 +169,12 @@ func (t Ticket) Release() {
 	l := t.limiter
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.mu.node--
-	if t.of.n--; t.of.n == 0 {
+	l.mu.running--
+	if t.of.running--; t.of.running == 0 {
 		l.mu.active--
 	}
+	t.of.offer()
+	l.dispatchLocked()
 }
 
 // RetryAfter is how long a refused client is to wait, in whole seconds and
@@ -136,13 +187,14 @@ func (l *Limiter) RetryAfter() time.Duration {
 // Stats is a snapshot.
 type Stats struct {
 	Running   int // exchanges
-	Functions int // functions with at least one
-	Refused   Refused
+	Waiting   int // for a place
+	Functions int // functions with at least one that runs
+	Shed      Shed
 }
 
 // Stats returns what runs now.
 func (l *Limiter) Stats() Stats {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return Stats{Running: l.mu.node, Functions: l.mu.active, Refused: l.mu.refused}
+	return Stats{Running: l.mu.running, Waiting: l.mu.waiting, Functions: l.mu.active, Shed: l.mu.shed}
 }

@@ -56,7 +56,7 @@ type Config struct {
 	ConnectionsPerClient int
 
 	HandshakeTimeout time.Duration // default HandshakeTimeout
-	HeadTimeout      time.Duration // to read a request's head; default HeadTimeout
+	HeadTimeout      time.Duration // to read a request's head (HTTP/3: see heads.go); default HeadTimeout
 	IdleTimeout      time.Duration // of a connection without requests; default IdleTimeout
 	// Linger is how long a drain lets connections without requests live, so that
 	// each can learn from one more answer that it must end. Default 1 s.

@@ -45,7 +45,7 @@ func newQUICServer(cfg *Config, g *gate, h http.Handler) *quicServer {
 		Logger:         cfg.Log,
 		ConnContext: func(ctx context.Context, c *quic.Conn) context.Context {
 			q.started(c) // http3 has counted the connection just before
-			return calmH3(ctx, c)
+			return calmH3(watchHeads(ctx, c, cfg.IdleTimeout+cfg.HeadTimeout), c)
 		},
 	}
 	q.transport = &quic.Transport{
@@ -101,6 +101,10 @@ func (q *quicServer) count(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		q.busy.Add(1)
 		defer q.busy.Add(-1)
+		if c, ok := r.Context().Value(headsKey{}).(*heads); ok {
+			c.begin()
+			defer c.end()
+		}
 		h.ServeHTTP(w, r)
 	})
 }

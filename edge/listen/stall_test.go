@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -11,6 +12,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
 
 	"github.com/selvage-edge/selvage/edge/listen"
 	"github.com/selvage-edge/selvage/edge/listen/listentest"
@@ -76,6 +80,71 @@ func TestClientThatDoesNotRead(t *testing.T) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	t.Error("the connection is still open")
+}
+
+// TestHalfAHeadOverHTTP3: PINGs do not keep a connection whose request never
+// becomes complete; one that asked before, and was answered, neither.
+func TestHalfAHeadOverHTTP3(t *testing.T) {
+	store, client := listentest.Certificates(t, name)
+	sockets := listentest.Open(t)
+	listentest.Start(t, sockets, listen.Config{
+		Certificate: store.Get, HeadTimeout: 200 * time.Millisecond, IdleTimeout: 300 * time.Millisecond,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "whole") }),
+	})
+	conf := client.Clone()
+	conf.NextProtos = []string{http3.NextProtoH3}
+	for _, first := range []bool{false, true} {
+		t.Run(fmt.Sprintf("a whole one first: %v", first), func(t *testing.T) {
+			ctx := listentest.Context(t)
+			idle := quic.ApplicationErrorCode(http3.ErrCodeNoError)
+			code := idle
+			for code == idle { // the machine was slower than the limit: it had begun nothing yet
+				conn, err := quic.DialAddr(ctx, sockets.Addr(), conf, &quic.Config{KeepAlivePeriod: 50 * time.Millisecond})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.CloseWithError(0, "")
+				if err := halfAHead(ctx, conn, first); err != nil && conn.Context().Err() == nil {
+					t.Fatal(err)
+				}
+				select {
+				case <-conn.Context().Done():
+				case <-ctx.Done():
+					t.Fatal("the connection is still open")
+				}
+				var closed *quic.ApplicationError
+				if err := context.Cause(conn.Context()); !errors.As(err, &closed) {
+					t.Fatalf("it ended by itself: %v", err)
+				}
+				code = closed.ErrorCode
+			}
+			if code != quic.ApplicationErrorCode(http3.ErrCodeRequestIncomplete) {
+				t.Errorf("closed with %#x", code)
+			}
+		})
+	}
+}
+
+// halfAHead begins a request on one stream, and asks for all of one on another if first.
+func halfAHead(ctx context.Context, conn *quic.Conn, first bool) error {
+	str, err := conn.OpenStreamSync(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := str.Write([]byte{1, 40, 0, 0, 0xd1}); err != nil || !first { // HEADERS (RFC 9114, 7.2.2) of 40 bytes, and three of them
+		return err
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+name+"/", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := (&http3.Transport{}).NewClientConn(conn).RoundTrip(r)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	_, err = io.ReadAll(resp.Body)
+	return err
 }
 
 // TestNextRequestAfterABody: the time that the rest of a body is given does not

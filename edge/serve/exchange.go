@@ -15,18 +15,19 @@ import (
 
 // exchange is what is known of one request on its way through the stages.
 type exchange struct {
-	r      *http.Request
-	w      response
-	body   requestBody
-	id     [1]string // as the values of its header
-	client netip.AddrPort
-	start  time.Time
-	canon  guard.Canon
-	target *Target
-	ticket limit.Ticket
-	span   *telemetry.Span // nil: it is not traced
-	usage  Usage
-	fact   telemetry.Record // once it is over
+	r       *http.Request
+	w       response
+	body    requestBody
+	id      [1]string // as the values of its header
+	client  netip.AddrPort
+	start   time.Time
+	canon   guard.Canon
+	target  *Target
+	startBy time.Time
+	ticket  limit.Ticket
+	span    *telemetry.Span // nil: it is not traced
+	usage   Usage
+	fact    telemetry.Record // once it is over
 }
 
 // response counts what is sent, and remembers whether a head was.

@@ -188,7 +188,10 @@ func (h *Handler) route(x *exchange) error {
 
 func (h *Handler) admit(x *exchange) (err error) {
 	v := x.target.Version
-	x.ticket, err = h.cfg.Limiter.Admit(v.ID, v.Limits.Concurrency)
+	limits := v.Limits.WithDefaults()
+	x.startBy = x.start.Add(limits.QueueWait)
+	x.ticket, err = h.cfg.Limiter.Admit(x.r.Context(), v.ID, limits, x.startBy)
+	x.usage.Queued = x.ticket.Waited
 	return err
 }
 
@@ -201,9 +204,11 @@ func (h *Handler) invoke(x *exchange) (err error) {
 		Protocol:  x.r.Proto,
 		Client:    x.client,
 		Place:     h.cfg.Place,
+		StartBy:   x.startBy,
 	}
 	run := x.span.Child("guest")
 	x.usage, err = x.target.Invoker.Invoke(run.Context(x.r.Context()), &x.w, x.r, meta)
+	x.usage.Queued += x.ticket.Waited
 	run.Done(x.span, err)
 	if err != nil && errors.Is(x.r.Context().Err(), context.Canceled) && fault.Of(err).Kind == fault.Internal {
 		return fault.New(fault.Canceled, "", err)

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/selvage-edge/selvage/edge/limit"
 	"github.com/selvage-edge/selvage/edge/route"
@@ -79,7 +81,7 @@ func table(t testing.TB, routes map[string]invoker) *serve.Routes {
 	for pattern, f := range routes {
 		v := &function.Version{
 			ID: function.ID{Project: "shop", Name: "cart"}, Digest: function.DigestOf([]byte(pattern)),
-			Limits: function.Limits{Concurrency: 1},
+			Limits: function.Limits{Concurrency: 1, Queue: 1, QueueWait: 2 * time.Second},
 		}
 		entries = append(entries, serve.Entry{Pattern: pattern, Owner: v.ID.String(), Target: &serve.Target{Version: v, Invoker: f}})
 	}
@@ -256,7 +258,10 @@ func TestCutOff(t *testing.T) {
 	}
 }
 
-func TestAdmission(t *testing.T) {
+// A function has one place here, and one may wait for it, for two seconds.
+func TestAdmission(t *testing.T) { synctest.Test(t, testAdmission) }
+
+func testAdmission(t *testing.T) {
 	inside, leave := make(chan struct{}), make(chan struct{})
 	n := newNode(t, map[string]invoker{"a.example/*": func(context.Context, http.ResponseWriter, *http.Request, serve.Meta) (serve.Usage, error) {
 		inside <- struct{}{}
@@ -266,13 +271,85 @@ func TestAdmission(t *testing.T) {
 	var first sync.WaitGroup
 	first.Go(func() { ask(n, "GET", "https://a.example/") })
 	<-inside
-	w := ask(n, "GET", "https://a.example/") // concurrency is 1
-	problem(t, w, 503, "busy")
-	if got := w.Header().Get("Retry-After"); got != "3" {
-		t.Errorf("Retry-After %q, want 3", got)
+	begin := time.Now()
+	var second sync.WaitGroup
+	var late *httptest.ResponseRecorder
+	second.Go(func() { late = ask(n, "GET", "https://a.example/") })
+	synctest.Wait()
+	busy := ask(n, "GET", "https://a.example/")
+	if took := time.Since(begin); took != 0 {
+		t.Errorf("a full queue was answered after %v", took)
 	}
+	problem(t, busy, 503, "busy")
+	second.Wait()
+	if took := time.Since(begin); took != 2*time.Second {
+		t.Errorf("who waits was answered after %v", took)
+	}
+	problem(t, late, 503, "shed")
+	for _, w := range []*httptest.ResponseRecorder{busy, late} {
+		if got := w.Header().Get("Retry-After"); got != "3" {
+			t.Errorf("Retry-After %q, want 3", got)
+		}
+	}
+	ctx, gone := context.WithCancel(t.Context())
+	time.AfterFunc(time.Second, gone)
+	func() {
+		defer func() {
+			if p := recover(); p != http.ErrAbortHandler {
+				t.Errorf("a client that left: %v", p)
+			}
+		}()
+		n.ServeHTTP(neverWritten{t}, httptest.NewRequestWithContext(ctx, "GET", "https://a.example/", nil))
+	}()
+	var third *httptest.ResponseRecorder
+	second.Go(func() { third = ask(n, "GET", "https://a.example/") })
+	time.Sleep(time.Second)
+	leave <- struct{}{}
+	<-inside
 	close(leave)
 	first.Wait()
+	second.Wait()
+	if third.Code != 200 {
+		t.Errorf("who waited for the place was answered %d", third.Code)
+	}
+	checkShed(t, n)
+}
+
+// neverWritten is a client's that left.
+type neverWritten struct{ t *testing.T }
+
+func (w neverWritten) Header() http.Header { return http.Header{} }
+func (w neverWritten) WriteHeader(status int) {
+	w.t.Errorf("a client that left was answered %d", status)
+}
+func (w neverWritten) Write(p []byte) (int, error) { return len(p), nil }
+
+// checkShed looks at what testAdmission left in the log and the metrics.
+func checkShed(t *testing.T, n *node) {
+	t.Helper()
+	want := []struct {
+		fault       string
+		queued      float64
+		shed, limit any
+	}{
+		{"busy", 0, true, "1"}, {"shed", 2e6, true, "2s"}, {"canceled", 1e6, nil, nil}, {"", 0, nil, nil}, {"", 1e6, nil, nil},
+	}
+	lines := n.lines(t)
+	for i, w := range want {
+		l := lines[i]
+		kind, _ := l["fault"].(string)
+		queued, _ := l["queue_us"].(float64)
+		if kind != w.fault || queued != w.queued || l["shed"] != w.shed || l["fault_limit"] != w.limit {
+			t.Errorf("line %d is %v, want %+v", i, l, w)
+		}
+	}
+	metrics := httptest.NewRecorder()
+	n.tel.ServeHTTP(metrics, httptest.NewRequest("GET", "/metrics", nil))
+	for _, kind := range []string{"busy", "shed"} {
+		if want := `selvage_faults_total{fault="` + kind + `",function="cart",pop="fra",project="shop"} 1`; !strings.Contains(metrics.Body.String(), want) {
+			t.Errorf("the metrics lack %s", want)
+		}
+	}
 }
 
 // TestSwap swaps tables while exchanges run: each sees one whole table.

@@ -75,6 +75,9 @@ func (e encoder) exchange(b []byte, r *Record) []byte {
 		b = number(b, `,"host_calls":`, int64(r.Usage.HostCalls))
 		b = number(b, `,"crossings":`, int64(r.Usage.Crossings))
 	}
+	if r.Usage.Queued > 0 {
+		b = number(b, `,"queue_us":`, r.Usage.Queued.Microseconds())
+	}
 	if len(r.Usage.Refused) > 0 {
 		b = refusedCalls(b, r.Usage.Refused)
 	}
@@ -106,6 +109,9 @@ func refusedCalls(b []byte, all fault.Tally) []byte {
 func (e encoder) fault(b []byte, f *fault.Error) []byte {
 	b = text(b, `,"fault":`, f.Kind.String())
 	b = text(b, `,"fault_error":`, f.Error())
+	if f.Kind.Shed() {
+		b = append(b, `,"shed":true`...)
+	}
 	if f.Limit != "" {
 		b = text(b, `,"fault_limit":`, f.Limit)
 		b = text(b, `,"fault_knob":`, f.Knob)

@@ -17,6 +17,7 @@ type Meta struct {
 	Protocol  string         // "HTTP/1.1", "HTTP/2.0" or "HTTP/3.0"
 	Client    netip.AddrPort // the peer's address; the zero value if it has none
 	Place     Place
+	StartBy   time.Time // when it has waited too long to be started; zero: never
 }
 
 // Place says where a node is.
@@ -28,6 +29,7 @@ type Place struct {
 
 // Usage is what one invocation used.
 type Usage struct {
+	Queued      time.Duration // until it was started, or given up
 	CPU         time.Duration
 	MemoryBytes int64 // peak of the linear memory
 	HostCalls   uint64

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/selvage-edge/selvage/runtime/function"
 	"github.com/selvage-edge/selvage/runtime/guest"
 	"github.com/selvage-edge/selvage/runtime/jail"
 	"github.com/selvage-edge/selvage/runtime/scan"
@@ -54,18 +55,18 @@ type Report struct {
 
 // Snapshot is what became of start-up.
 type Snapshot struct {
-	Wanted  bool          `json:"wanted"`  // the module has a start-up that can be run ahead
-	Why     string        `json:"why"`     // it was wanted and not taken: the reason
+	Wanted  bool          `json:"wanted"`  // the module has a start-up, and it may be run ahead
+	Why     string        `json:"why"`     // it was wanted and not taken: the reason, and what to do
 	CPU     time.Duration `json:"cpu_ns"`  // that every request is spared, or would be
 	Printed string        `json:"printed"` // by start-up
 	Notes   []string      `json:"notes"`   // what a snapshot changes for this guest
 }
 
 // Prepare scans, splits and compiles a module in a helper and runs its start-up
-// there if it has one made for that. A *jail.Refused is for the developer: the
-// module is at fault. So are jail.ErrTime and jail.ErrMemory, nearly always.
-func Prepare(ctx context.Context, r jail.Runner, module []byte) (Prepared, error) {
-	res, err := r.Run(ctx, jail.Prepare, module)
+// there, as mode says. A *jail.Refused is for the developer: the module is at
+// fault. So are jail.ErrTime and jail.ErrMemory, nearly always.
+func Prepare(ctx context.Context, r jail.Runner, module []byte, mode function.Snapshot) (Prepared, error) {
+	res, err := r.Run(ctx, jail.Prepare, encode(prepareMark, []byte(mode), module))
 	if err != nil {
 		return Prepared{}, fmt.Errorf("prepare: %w", err)
 	}

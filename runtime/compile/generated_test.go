@@ -113,7 +113,7 @@ func TestGeneratedModules(t *testing.T) {
 func outcome(t *testing.T, n int, r jail.Runner, k *Compiler, e *engine.Engine, m []byte) string {
 	t.Helper()
 	var refused *jail.Refused
-	p, err := Prepare(t.Context(), r, m)
+	p, err := Prepare(t.Context(), r, m, function.SnapshotAuto)
 	switch {
 	case errors.As(err, &refused):
 		return "refused"

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/selvage-edge/selvage/runtime/function"
 	"github.com/selvage-edge/selvage/runtime/guesttest"
 	"github.com/selvage-edge/selvage/runtime/image"
 	"github.com/selvage-edge/selvage/runtime/jail"
@@ -37,7 +38,7 @@ func TestProposalsTaken(t *testing.T) {
 		"what tools say of it": append(wasm.Handle(), wasm.Custom("target_features", wasm.Vec(wasm.Join([]byte{'+'}, wasm.Name("atomics"))))...),
 	} {
 		t.Run(name, func(t *testing.T) {
-			p, err := Prepare(t.Context(), r, m)
+			p, err := Prepare(t.Context(), r, m, function.SnapshotAuto)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -120,7 +121,7 @@ func TestProposalsRefused(t *testing.T) {
 				t.Errorf("scan: %v; want a refusal with %q", err, c.text)
 			}
 			var refused *jail.Refused
-			if _, err := Prepare(t.Context(), r, c.module); !errors.As(err, &refused) || !strings.Contains(refused.Reason, c.text) {
+			if _, err := Prepare(t.Context(), r, c.module, function.SnapshotAuto); !errors.As(err, &refused) || !strings.Contains(refused.Reason, c.text) {
 				t.Errorf("deploy: %v; want a refusal with %q", err, c.text)
 			}
 			if _, err := e.Compile(c.module); err == nil && !ours[name] {
@@ -164,7 +165,7 @@ func TestAtTheLimits(t *testing.T) {
 			if _, err := Scan(m); err != nil {
 				t.Fatalf("it is over a limit: %v", err)
 			}
-			_, err := Prepare(t.Context(), r, m)
+			_, err := Prepare(t.Context(), r, m, function.SnapshotAuto)
 			var refused *jail.Refused
 			if err != nil && !errors.As(err, &refused) && !errors.Is(err, jail.ErrTime) && !errors.Is(err, jail.ErrMemory) {
 				t.Errorf("%v", err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -70,12 +71,12 @@ func TestGoGuestToTheEnd(t *testing.T) {
 		t.Skip("builds and compiles a Go guest")
 	}
 	r := openJail(t, jail.Config{})
-	p, err := Prepare(t.Context(), r, buildGo(t, goGuest))
+	p, err := Prepare(t.Context(), r, buildGo(t, goGuest), function.SnapshotAuto)
 	if err != nil {
 		t.Fatal(err)
 	}
 	rep := p.Report
-	if !p.Started || !rep.Snapshot.Wanted || rep.Snapshot.Why != "" || len(rep.Snapshot.Notes) == 0 || rep.Artifact == 0 {
+	if !p.Started || !rep.Snapshot.Wanted || rep.Snapshot.Why != "" || !slices.Contains(rep.Snapshot.Notes, goFreezes(false)[0]) || rep.Artifact == 0 {
 		t.Errorf("report %+v", rep.Snapshot)
 	}
 	img, err := image.Decode(p.Image, image.MaxSize)
@@ -168,7 +169,7 @@ func TestScanTakesRealPrograms(t *testing.T) {
 
 func TestPrepareWithoutStartUp(t *testing.T) {
 	p, err := Prepare(t.Context(), openJail(t, jail.Config{}), guesttest.Guest(t,
-		`(data (i32.const 8) "its data") (func (export "_initialize")) (func (export "handle"))`))
+		`(data (i32.const 8) "its data") (func (export "handle"))`), function.SnapshotAuto)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +190,7 @@ func TestPrepareSaysWhyNotStarted(t *testing.T) {
 		"kv_open": `(drop (call $kv_open (i32.const 0) (i32.const 1)))`,
 		"poll":    `(drop (call $sleep (i64.const 1)))`,
 	} {
-		p, err := Prepare(t.Context(), r, guesttest.Guest(t, `(func (export "selvage_start") `+start+`) (func (export "handle"))`))
+		p, err := Prepare(t.Context(), r, guesttest.Guest(t, `(func (export "selvage_start") `+start+`) (func (export "handle"))`), function.SnapshotAuto)
 		if text == "poll" {
 			text = "sleep"
 		}
@@ -210,7 +211,7 @@ func TestPrepareRefusesAStartUpThatFails(t *testing.T) {
 		"it exited":  `(call $wasi_proc_exit (i32.const 3))`,
 		"wasm trap:": `unreachable`,
 	} {
-		_, err := Prepare(t.Context(), r, guesttest.Guest(t, `(func (export "selvage_start") `+start+`) (func (export "handle"))`))
+		_, err := Prepare(t.Context(), r, guesttest.Guest(t, `(func (export "selvage_start") `+start+`) (func (export "handle"))`), function.SnapshotAuto)
 		var refused *jail.Refused
 		if !errors.As(err, &refused) || !strings.Contains(refused.Reason, text) {
 			t.Errorf("%s: %v", text, err)
@@ -239,10 +240,10 @@ func TestPrepareRefuses(t *testing.T) {
 		"large memory": {guesttest.Module(t, `(module (memory (export "memory") 65536) (func (export "handle")))`), "pages"},
 		"bad elements": {guesttest.Module(t, `(module (memory (export "memory") 1) (table 1 funcref) (func $f (export "handle")) (elem (i32.const 1) $f))`),
 			"cannot be instantiated"},
-		"too large": {make([]byte, 64<<20+1), "at most 67108864"},
+		"too large": {append([]byte("\x00asm\x01\x00\x00\x00"), make([]byte, 64<<20)...), "at most 67108864"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := Prepare(t.Context(), r, tc.module)
+			_, err := Prepare(t.Context(), r, tc.module, function.SnapshotAuto)
 			var no *jail.Refused
 			if !errors.As(err, &no) || !strings.Contains(no.Reason, tc.text) {
 				t.Errorf("err = %v; want a refusal with %q", err, tc.text)
@@ -263,7 +264,7 @@ func TestBombs(t *testing.T) {
 	if !errors.Is(err, jail.ErrTime) {
 		t.Errorf("time: %v", err)
 	}
-	_, err = openJail(t, jail.Config{}).Run(t.Context(), jail.Prepare, append(bomb, narrow...))
+	_, err = openJail(t, jail.Config{}).Run(t.Context(), jail.Prepare, encode(prepareMark, nil, append(bomb, narrow...)))
 	if !errors.Is(err, jail.ErrMemory) {
 		t.Errorf("memory: %v", err)
 	}

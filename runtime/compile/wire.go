@@ -6,13 +6,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+
+	"github.com/selvage-edge/selvage/runtime/function"
 )
 
-// What helpers give back: a mark, then fields, each with its length (8 bytes,
+// What helpers are given and give back: a mark, then fields, each with its length (8 bytes,
 // little-endian) before it. The helper has worked on hostile bytes and may be
 // theirs by now, so what it says is read as such.
 const (
 	compiledMark = "SVC1" // fingerprint, artifact
+	prepareMark  = "SVI1" // whether to take a snapshot, module: what a helper is given
 	preparedMark = "SVP1" // report as JSON, code, image, started (1 byte)
 )
 
@@ -67,6 +70,14 @@ func decodeCompiled(b []byte) (fingerprint string, artifact []byte, err error) {
 		return "", nil, err
 	}
 	return string(f[0]), f[1], nil
+}
+
+func decodePrepare(b []byte) (mode function.Snapshot, module []byte, err error) {
+	f, err := decode(prepareMark, b, 2)
+	if err != nil {
+		return "", nil, err
+	}
+	return function.Snapshot(f[0]), f[1], nil
 }
 
 func (p *Prepared) encode() []byte {

@@ -1,7 +1,6 @@
 package compile
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -10,9 +9,7 @@ import (
 	"github.com/selvage-edge/selvage/runtime/guest"
 	"github.com/selvage-edge/selvage/runtime/image"
 	"github.com/selvage-edge/selvage/runtime/jail"
-	"github.com/selvage-edge/selvage/runtime/scan"
 	"github.com/selvage-edge/selvage/runtime/snapshot"
-	"github.com/selvage-edge/selvage/sdk/abi"
 )
 
 // Work is what a helper does: the executable hands it to jail.Main. It opens
@@ -56,7 +53,11 @@ func oneLine(err error) string { return strings.Join(strings.Fields(err.Error())
 
 // prepare takes a module through everything that can go wrong with it on a
 // node, so that it goes wrong here.
-func prepare(module []byte) ([]byte, error) {
+func prepare(input []byte) ([]byte, error) {
+	mode, module, err := decodePrepare(input)
+	if err != nil {
+		return nil, err
+	}
 	found, err := Scan(module)
 	if err != nil {
 		return nil, refuse(err)
@@ -79,7 +80,7 @@ func prepare(module []byte) ([]byte, error) {
 		return nil, err
 	}
 	defer t.Code.Close()
-	if img, err = p.start(t, found); err != nil {
+	if img, err = p.start(t, mode); err != nil {
 		return nil, err
 	}
 	p.Report.MemoryBytes = img.Size
@@ -131,37 +132,6 @@ func instantiate(s snapshot.Source) error {
 	return nil
 }
 
-// frozen is what a snapshot changes for a guest of standard Go.
-var frozen = []string{
-	"math/rand, hash/maphash and the order of maps begin the same with every request, as they were at deploy; crypto/rand does not",
-	"what package initialisation and main did before edge.Serve was done once, at deploy: no variables, KV or fetch there",
-}
-
-// start runs start-up if the module has one that is made to be run ahead, and
-// returns the image to start requests from. A start-up that cannot be run ahead
-// runs with every request; the report says why.
-func (p *Prepared) start(s snapshot.Source, found scan.Report) (*image.Image, error) {
-	if !found.ExportsFunc(abi.ExportStart) {
-		return s.Image, nil
-	}
-	r, err := snapshot.Take(s, snapshot.Default)
-	p.Report.Snapshot = Snapshot{Wanted: true, CPU: r.CPU, Printed: r.Printed}
-	switch {
-	case err == nil:
-		p.Started = true
-		p.Report.Snapshot.Notes = frozen
-		return r.Image, nil
-	case errors.Is(err, snapshot.ErrFailed):
-		// It would fail the same way with every request.
-		return nil, refuse(fmt.Errorf("%s%s", oneLine(err), printed(r.Printed)))
-	case isReason(err):
-		p.Report.Snapshot.Why = oneLine(err)
-		return s.Image, nil
-	default:
-		return nil, err
-	}
-}
-
 // printed is the end of what start-up printed, to follow the error.
 func printed(s string) string {
 	const most = 2000
@@ -172,14 +142,4 @@ func printed(s string) string {
 		s = "..." + s[len(s)-most:]
 	}
 	return "; it printed:\n" + s
-}
-
-// isReason reports whether err is about the guest rather than about us.
-func isReason(err error) bool {
-	for _, e := range []error{snapshot.ErrInexact, snapshot.ErrHostCall, snapshot.ErrTime, snapshot.ErrMemory} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
 }

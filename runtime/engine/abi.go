@@ -92,7 +92,7 @@ const (
 	WASIFdFdstatSetFlags
 	WASIFdFilestatGet
 	WASIFdClose
-	// WASIFdSeek is ESPIPE on descriptors 0 to 2; others are EBADF: fd_seek and
+	// WASIFdSeek is ESPIPE on the streams, which are descriptors 0 to 2 unless the guest changed that; others are EBADF: fd_seek and
 	// what else needs a position, whatever the parameters are (one i32 result).
 	WASIFdSeek
 	// WASIPollOneoff answers at once when something is ready, else suspends with one argument, the
@@ -106,10 +106,18 @@ const (
 	// WASINotSupported answers ENOTSUP whatever the parameters are (one i32 result).
 	WASINotSupported
 	// WASINotFile, WASINotDirectory and WASINotSocket answer EINVAL, ENOTDIR and ENOTSOCK on
-	// descriptors 0 to 2, the first parameter, and EBADF on others (one i32 result).
+	// the streams, the first parameter, and EBADF on others (one i32 result).
 	WASINotFile
 	WASINotDirectory
 	WASINotSocket
+	// WASIFdFdstatSetRights gives up rights; what would add some is ENOTCAPABLE.
+	WASIFdFdstatSetRights
+	// WASIFdRenumber moves a stream among the numbers 0 to 2.
+	WASIFdRenumber
+	// WASIFdFilestatSetTimes is ENOTCAPABLE on the streams: none has the right.
+	WASIFdFilestatSetTimes
+	// WASIPathSymlink is ENOTDIR on the streams.
+	WASIPathSymlink
 )
 
 // Limits of what C keeps for one invocation.

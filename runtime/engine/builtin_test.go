@@ -369,6 +369,57 @@ func TestWASIDescriptors(t *testing.T) {
 	}
 }
 
+// What a guest does to its descriptors holds for the calls that follow, in that
+// instance alone.
+func TestWASIDescriptorsChange(t *testing.T) {
+	const wat = `(module
+	  (import "wasi_snapshot_preview1" "fd_close" (func $close (param i32) (result i32)))
+	  (import "wasi_snapshot_preview1" "fd_renumber" (func $renumber (param i32 i32) (result i32)))
+	  (import "wasi_snapshot_preview1" "fd_fdstat_set_rights" (func $rights (param i32 i64 i64) (result i32)))
+	  (import "wasi_snapshot_preview1" "fd_fdstat_get" (func $stat (param i32 i32) (result i32)))
+	  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+	  (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
+	  (memory (export "memory") 1) (data (i32.const 0) "\10\00\00\00\02\00\00\00") (data (i32.const 16) "hi")
+	  (global $at (mut i32) (i32.const 1024))
+	  (func $note (param i32) (i32.store8 (global.get $at) (local.get 0)) (global.set $at (i32.add (global.get $at) (i32.const 1))))
+	  (func $say (param i32) (call $note (call $write (local.get 0) (i32.const 0) (i32.const 1) (i32.const 8))))
+	  (func (export "handle")
+	    (call $say (i32.const 1))
+	    (call $note (call $rights (i32.const 1) (i64.const 8) (i64.const 0)))
+	    (call $say (i32.const 1))
+	    (call $note (call $rights (i32.const 1) (i64.const 72) (i64.const 0)))
+	    (call $note (call $stat (i32.const 1) (i32.const 64)))
+	    (call $note (i32.wrap_i64 (i64.load (i32.const 72))))
+	    (call $note (call $renumber (i32.const 2) (i32.const 0)))
+	    (call $say (i32.const 0))
+	    (call $say (i32.const 2))
+	    (call $note (call $read (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 8)))
+	    (call $note (call $close (i32.const 0)))
+	    (call $note (call $close (i32.const 0)))
+	    (call $say (i32.const 0))))`
+	p, _ := build(t, wat, ProgramConfig{})
+	for range 2 {
+		in := start(t, p, StartConfig{LogLimit: 100})
+		if e := run(in); e.Kind != Done {
+			t.Fatalf("%+v", e)
+		}
+		want := []byte{0, 0, 76, 76, 0, 8, 0, 0, 8, 8, 0, 8, 8}
+		if got := bytesAt(t, in, 1024, uint32(len(want))); !bytes.Equal(got, want) {
+			t.Errorf("answers %v, want %v", got, want)
+		}
+		var said []byte
+		records, _ := in.TakeLog()
+		for _, r := range records {
+			said = append(said, byte('0'+r.Stream))
+			said = append(said, r.Text...)
+		}
+		if string(said) != "1hi2hi" {
+			t.Errorf("the log has %q", said)
+		}
+		in.Close()
+	}
+}
+
 // subscription is one of poll_oneoff's, in the text format's escapes.
 func subscription(userdata byte, tag byte, rest ...uint64) string {
 	b := make([]byte, 48)

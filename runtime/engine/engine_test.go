@@ -55,7 +55,7 @@ var testImports = []Import{
 	wasi("environ_get", WASIEnvironGet, I32, I32), wasi("environ_sizes_get", WASIEnvironSizesGet, I32, I32),
 	wasi("clock_time_get", WASIClockTimeGet, I32, I64, I32), wasi("random_get", WASIRandomGet, I32, I32),
 	wasi("fd_write", WASIFdWrite, I32, I32, I32, I32), wasi("fd_read", WASIFdRead, I32, I32, I32, I32),
-	wasi("fd_close", WASIFdClose, I32), wasi("fd_fdstat_get", WASIFdFdstatGet, I32, I32), wasi("fd_fdstat_set_flags", WASIFdFdstatSetFlags, I32, I32),
+	wasi("fd_close", WASIFdClose, I32), wasi("fd_renumber", WASIFdRenumber, I32, I32), wasi("fd_fdstat_set_rights", WASIFdFdstatSetRights, I32, I64, I64), wasi("fd_fdstat_get", WASIFdFdstatGet, I32, I32), wasi("fd_fdstat_set_flags", WASIFdFdstatSetFlags, I32, I32),
 	wasi("fd_prestat_get", WASIBadFD, I32, I32), wasi("fd_prestat_dir_name", WASIBadFD, I32, I32, I32),
 	wasi("poll_oneoff", WASIPollOneoff, I32, I32, I32, I32), wasi("sched_yield", WASISchedYield),
 	{Module: "wasi_snapshot_preview1", Name: "proc_exit", Params: []ValKind{I32}, Builtin: WASIProcExit},

@@ -163,6 +163,22 @@ func (i *Instance) Usage() Usage {
 	return Usage{CPU: time.Duration(cpu), MemoryBytes: int64(memory), HostCalls: calls, Crossings: crossings}
 }
 
+// Asked is what a guest asked the host for that is another in each run.
+type Asked struct {
+	Random, Time, Environment bool
+}
+
+// Asked returns what the guest has asked for so far; nothing after Close.
+func (i *Instance) Asked() Asked {
+	if i.closed || i.program == nil {
+		return Asked{}
+	}
+	bits := i.in.Asked()
+	return Asked{
+		Random: bits&cshim.AskedRandom != 0, Time: bits&cshim.AskedTime != 0, Environment: bits&cshim.AskedEnvironment != 0,
+	}
+}
+
 // Ended reports whether the guest's memory is gone: after Close, or after a Run that was Done at once.
 func (i *Instance) Ended() bool { return i.closed || i.in.Ended() }
 

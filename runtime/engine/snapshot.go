@@ -22,6 +22,9 @@ func (i *Instance) Snapshot() (*image.Image, error) {
 			return nil, fmt.Errorf("snapshot: the code imports %s.%s, which is not a function", im.Module, im.Name)
 		}
 	}
+	if i.in.FDsChanged() {
+		return nil, errors.New("snapshot: start-up closed or renumbered a descriptor, or gave up rights on one, which an image does not hold")
+	}
 	globals, err := i.globals()
 	if err != nil {
 		return nil, err

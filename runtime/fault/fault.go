@@ -32,6 +32,7 @@ const (
 	Start                        // could not be instantiated: 500
 	Busy                         // too many invocations of this function: 503
 	Capacity                     // the node has no room: 503
+	Shed                         // waited too long to be started: 503
 	Internal                     // our fault, not the guest's: 500
 )
 
@@ -60,6 +61,7 @@ var kinds = [...]struct {
 	Start:        {"start", http.StatusInternalServerError, "could not be started", "", ""},
 	Busy:         {"busy", http.StatusServiceUnavailable, "has too many requests at once", "limits.concurrency", ""},
 	Capacity:     {"capacity", http.StatusServiceUnavailable, "found no room on this node", "", ""},
+	Shed:         {"shed", http.StatusServiceUnavailable, "waited too long to be started", "limits.queue_wait", ""},
 	Internal:     {"internal", http.StatusInternalServerError, "failed inside the platform", "", ""},
 }
 
@@ -95,6 +97,10 @@ func (k Kind) Status() int {
 	}
 	return kinds[k].status
 }
+
+// Shed reports whether k turns a request away before its function was started, for
+// want of room: the same request may be answered later.
+func (k Kind) Shed() bool { return k == Busy || k == Capacity || k == Shed }
 
 // Knob is the manifest key that changes the limit behind k; empty if there is none.
 func (k Kind) Knob() string {

@@ -25,6 +25,19 @@ type Version struct {
 	Bindings Bindings
 }
 
+// Snapshot says whether a function's start-up is run once, at deploy.
+type Snapshot string
+
+const (
+	// SnapshotAuto runs it ahead where that changes nothing, and where the module
+	// is made for it: where it exports selvage_start.
+	SnapshotAuto Snapshot = ""
+	// SnapshotRequired runs it ahead whatever it asks for; a start-up that cannot be is an error.
+	SnapshotRequired Snapshot = "required"
+	// SnapshotOff runs it with every request.
+	SnapshotOff Snapshot = "off"
+)
+
 // Digest is "sha256:" and 64 lower-case hex digits; see ParseDigest.
 type Digest string
 
@@ -42,6 +55,9 @@ type Limits struct {
 	HostCalls      int           `json:"host_calls,omitempty"`      // calls that the node answers outside the engine; default 1,000,000
 	KVOperations   int           `json:"kv_operations"`             // default 1,000
 	Concurrency    int           `json:"concurrency"`               // invocations of the function at once on a node; default 1,000
+	Queue          int           `json:"queue,omitempty"`           // requests that wait to be started, on a node; default 100
+	QueueWait      time.Duration `json:"queue_wait,omitempty"`      // how long one waits, from its arrival; default 1 s
+	Weight         int           `json:"weight,omitempty"`          // share against the project's other functions; default 10
 }
 
 // Bindings are a function's capabilities: what is not here it cannot reach.

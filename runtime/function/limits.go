@@ -16,6 +16,9 @@ var Default = Limits{
 	HostCalls:      1_000_000,
 	KVOperations:   1000,
 	Concurrency:    1000,
+	Queue:          100,
+	QueueWait:      time.Second,
+	Weight:         10,
 }
 
 // Ceiling are the platform's: a manifest asking for more is refused.
@@ -32,6 +35,9 @@ var Ceiling = Limits{
 	HostCalls:      100_000_000,
 	KVOperations:   100_000,
 	Concurrency:    10_000,
+	Queue:          10_000,
+	QueueWait:      30 * time.Second,
+	Weight:         100,
 }
 
 // DefaultTimeouts are those of a backend that names none; CeilingTimeouts are the
@@ -64,6 +70,9 @@ func (l Limits) WithDefaults() Limits {
 	or(&l.HostCalls, Default.HostCalls)
 	or(&l.KVOperations, Default.KVOperations)
 	or(&l.Concurrency, Default.Concurrency)
+	or(&l.Queue, Default.Queue)
+	or(&l.QueueWait, Default.QueueWait)
+	or(&l.Weight, Default.Weight)
 	return l
 }
 

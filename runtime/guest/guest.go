@@ -28,6 +28,8 @@ type Ports struct {
 type Exchange interface {
 	// RequestID names the exchange in the function's log.
 	RequestID() string
+	// StartBy is when it has waited too long for its guest to be started; zero: never.
+	StartBy() time.Time
 	// AppendHead appends the request head in sdk/abi's layout.
 	AppendHead([]byte) []byte
 	// HasBody reports whether ReadBody may give bytes.
@@ -56,6 +58,7 @@ type Exchange interface {
 
 // Usage is what one invocation took.
 type Usage struct {
+	Queued       time.Duration // for its first turn
 	CPU          time.Duration // processor time inside the guest and its calls in C
 	MemoryBytes  int64         // linear memory at its largest
 	HostCalls    uint64        // calls the guest made

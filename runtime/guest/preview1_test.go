@@ -111,8 +111,8 @@ func FuzzPreview1(f *testing.F) {
 // guest over the real import table. Numbers are of typenames.witx.
 func TestPreview1(t *testing.T) {
 	const (
-		success, badf, fault_, inval, notdir, notsock, notsup, spipe = 0, 8, 21, 28, 54, 57, 58, 70
-		free, outside                                                = 16384, 131072
+		success, badf, fault_, inval, notdir, notsock, notsup, spipe, notcapable = 0, 8, 21, 28, 54, 57, 58, 70, 76
+		free, outside                                                            = 16384, 131072
 	)
 	op := map[string]int{}
 	for i, im := range wasip1.Imports() {
@@ -142,8 +142,12 @@ func TestPreview1(t *testing.T) {
 		{"fd_close", []uint64{1}, success}, {"fd_close", []uint64{3}, badf},
 		{"fd_prestat_get", []uint64{1, free}, badf}, {"fd_prestat_get", []uint64{3, free}, badf},
 		{"fd_prestat_dir_name", []uint64{3, free, 8}, badf},
-		{"fd_fdstat_set_rights", []uint64{3, 0, 0}, badf}, {"fd_renumber", []uint64{3, 1}, badf},
-		{"fd_filestat_set_times", []uint64{3, 0, 0, 0}, badf}, {"path_symlink", []uint64{free, 1, 3, free, 1}, badf},
+		{"fd_fdstat_set_flags", []uint64{1, 31}, success}, {"fd_fdstat_set_flags", []uint64{1, 32}, inval},
+		{"fd_fdstat_set_rights", []uint64{3, 0, 0}, badf}, {"fd_fdstat_set_rights", []uint64{1, 1 << 6, 0}, success},
+		{"fd_fdstat_set_rights", []uint64{1, 1 << 1, 0}, notcapable}, {"fd_fdstat_set_rights", []uint64{1, 0, 1}, notcapable},
+		{"fd_renumber", []uint64{3, 1}, badf}, {"fd_renumber", []uint64{1, 3}, badf}, {"fd_renumber", []uint64{1, 2}, success}, {"fd_renumber", []uint64{2, 2}, success},
+		{"fd_filestat_set_times", []uint64{3, 0, 0, 0}, badf}, {"fd_filestat_set_times", []uint64{1, 0, 0, 0}, notcapable},
+		{"path_symlink", []uint64{free, 1, 3, free, 1}, badf}, {"path_symlink", []uint64{free, 1, 0, free, 1}, notdir},
 	}
 	for errno, names := range map[uint32]string{
 		success: "fd_fdstat_get fd_filestat_get fd_fdstat_set_flags",

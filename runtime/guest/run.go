@@ -18,12 +18,6 @@ import (
 	"github.com/selvage-edge/selvage/sdk/abi"
 )
 
-// Runner runs invocations, so many of them computing at once and no more.
-type Runner struct{ turns *sched.Scheduler }
-
-// NewRunner returns a runner that lets n guests compute at once.
-func NewRunner(n int) *Runner { return &Runner{turns: sched.New(n)} }
-
 // Imports are the imports a guest may have: link them once per process.
 func Imports() []engine.Import { return append(native.Imports(), wasip1.Imports()...) }
 
@@ -41,12 +35,15 @@ func (r *Runner) Run(ctx context.Context, prog *engine.Program, v *function.Vers
 	i.session = native.Session{Config: native.Config{
 		Instance: &i.instance, Version: v, Limits: limits, Exchange: x, KV: ports.KV, Fetch: ports.Fetch,
 	}}
-	r.turns.Begin(&i.job, v.ID)
-	defer i.job.End()
+	i.begin(v.ID, limits.Weight)
+	defer i.end()
 	defer i.bound.close()
 	ev, err := i.start(prog, x)
+	if i.turns.job.Waited() {
+		i.queued = time.Since(now)
+	}
 	if err != nil {
-		return Usage{}, err
+		return Usage{Queued: i.queued}, err
 	}
 	return i.run(&i.bound, ev)
 }
@@ -56,7 +53,11 @@ var heads = sync.Pool{New: func() any { return new([]byte) }}
 
 // start begins the guest in its turn, and polls it for the first time.
 func (i *invocation) start(prog *engine.Program, x Exchange) (engine.Event, error) {
-	if i.runner.turns.Take(&i.bound, &i.job) != nil {
+	switch i.first(&i.bound, x.StartBy()) {
+	case nil:
+	case sched.ErrLate:
+		return engine.Event{}, &fault.Error{Kind: fault.Shed, Limit: i.limits.QueueWait.String(), Knob: fault.Shed.Knob()}
+	default:
 		return engine.Event{}, i.ended(&i.bound)
 	}
 	defer i.give()
@@ -87,8 +88,8 @@ func startFault(err error, limits function.Limits) *fault.Error {
 // allocation.
 type invocation struct {
 	runner   *Runner
-	job      sched.Job
-	charged  time.Duration // processor time that the scheduler knows of
+	turns    turns
+	queued   time.Duration
 	bound    bound
 	instance engine.Instance
 	session  native.Session
@@ -115,27 +116,10 @@ func (i *invocation) run(ctx context.Context, ev engine.Event) (Usage, error) {
 	return usage, failure
 }
 
-// give gives the turn back and says what it was used for.
-func (i *invocation) give() {
-	used := i.instance.Usage().CPU
-	i.runner.turns.Give(&i.job, used-i.charged)
-	i.charged = used
-}
-
-// close ends the guest in a turn, as all that is long in C: a thread is held by no
-// more of them than there are turns.
-func (i *invocation) close() {
-	if !i.instance.Ended() {
-		_ = i.runner.turns.Take(context.Background(), &i.job) // it does not end
-		defer i.give()
-	}
-	i.instance.Close()
-}
-
 func (i *invocation) usage() Usage {
 	u := i.instance.Usage()
 	return Usage{
-		CPU: u.CPU, MemoryBytes: u.MemoryBytes, HostCalls: u.HostCalls, Crossings: u.Crossings,
+		Queued: i.queued, CPU: u.CPU, MemoryBytes: u.MemoryBytes, HostCalls: u.HostCalls, Crossings: u.Crossings,
 		KVOperations: i.session.KVOperations(), Subrequests: i.session.Subrequests(),
 		LogDropped: i.log.dropped, Refused: i.session.Refused(i.log.dropped), Started: true,
 	}
@@ -157,15 +141,15 @@ func (i *invocation) poll(ctx context.Context, ev engine.Event) *fault.Error {
 			i.log.take(&i.instance)
 		}
 		if ev.Kind == engine.Call {
+			i.turns.credit.earn()
 			if err := i.answer(ctx, &ev); err != nil {
 				return err
 			}
 		}
-		if err := i.runner.turns.Take(ctx, &i.job); err != nil {
+		if i.take(ctx) != nil {
 			return i.ended(ctx)
 		}
-		ev = i.instance.Poll()
-		i.give()
+		ev = i.turn()
 	}
 }
 

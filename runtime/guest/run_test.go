@@ -120,10 +120,26 @@ func TestEveryWayToFail(t *testing.T) {
 	}
 }
 
+// Whatever a guest loops over, it is stopped within 20 ms of processor time over its budget.
 func TestCPUIsChargedCloseToTheBudget(t *testing.T) {
-	_, u, f := run(t, handle(`(loop $l (br $l))`), limits(function.Limits{CPU: 30 * time.Millisecond}))
-	if f == nil || f.Kind != fault.CPU || u.CPU < 30*time.Millisecond || u.CPU > 60*time.Millisecond {
-		t.Errorf("got %v after %v", f, u.CPU)
+	const budget, more = 30 * time.Millisecond, 20 * time.Millisecond
+	for name, body := range map[string]string{
+		"nothing": `(loop $l (br $l))`,
+		"filling memory": `(drop (memory.grow (i32.const 128)))
+			(loop $l (memory.fill (i32.const 0) (i32.const 1) (i32.const 8388608)) (br $l))`,
+		"growing": `(local $at i32) (loop $l
+			(if (i32.lt_s (memory.grow (i32.const 1)) (i32.const 0)) (then (loop $for_ever (br $for_ever))))
+			(local.set $at (i32.shl (i32.sub (memory.size) (i32.const 1)) (i32.const 16)))
+			(memory.fill (local.get $at) (i32.const 1) (i32.const 65536)) (br $l))`,
+		"random numbers": `(loop $l (drop (call $random (i32.const 0) (i32.const 60000))) (br $l))`,
+		"its own calls":  `(loop $l (drop (call $kv_open (i32.const 0) (i32.const 2))) (br $l))`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, u, f := run(t, handle(body), limits(function.Limits{CPU: budget, Wall: 10 * time.Minute, HostCalls: 100_000_000}))
+			if f == nil || f.Kind != fault.CPU || u.CPU < budget || u.CPU > budget+more {
+				t.Errorf("got %v after %v", f, u.CPU)
+			}
+		})
 	}
 }
 
@@ -565,19 +581,32 @@ func threads(t *testing.T) int {
 	return len(tasks)
 }
 
-func TestSpinnersShareTurns(t *testing.T) {
+// However many compute long, a short invocation has its turn while they do.
+func TestSpinnersLeaveTurns(t *testing.T) {
 	spin := guesttest.Program(t, guesttest.Guest(t, handle(`(loop $l (br $l))`)))
 	quick := guesttest.Program(t, guesttest.Guest(t, handle(status200)))
 	one := guest.NewRunner(1)
+	defer one.Close()
 	v := version()
-	v.Limits.CPU = time.Second
+	v.Limits.CPU, v.Limits.Wall = 10*time.Minute, time.Hour
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup
-	all.Go(func() { _, _ = one.Run(ctx, spin, v, guest.Ports{}, &exchange{}) })
+	var ended atomic.Int32
+	for range 3 {
+		all.Go(func() {
+			_, err := one.Run(ctx, spin, v, guest.Ports{}, &exchange{})
+			if ended.Add(1); fault.Of(err) == nil || fault.Of(err).Kind != fault.Canceled {
+				t.Errorf("it ended with %v", err)
+			}
+		})
+	}
 	for range 20 {
 		if _, err := one.Run(t.Context(), quick, version(), guest.Ports{}, &exchange{}); err != nil {
 			t.Error(err)
 		}
+	}
+	if ended.Load() != 0 {
+		t.Error("the short ones were behind the long ones")
 	}
 	cancel()
 	all.Wait()

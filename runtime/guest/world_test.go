@@ -31,6 +31,7 @@ type exchange struct {
 	flushes   int
 	trailers  []byte
 	finished  bool
+	startBy   time.Time
 	interrupt func()
 	hold      func() // nil, or called before the body is written
 }
@@ -38,6 +39,8 @@ type exchange struct {
 var _ guest.Exchange = (*exchange)(nil)
 
 func (x *exchange) RequestID() string { return "r1" }
+
+func (x *exchange) StartBy() time.Time { return x.startBy }
 
 func (x *exchange) AppendHead(b []byte) []byte {
 	h := native.Head{Method: "GET", Scheme: "https", Authority: "a.test", Target: x.target, Protocol: "HTTP/2.0", Body: x.body != nil}

@@ -55,6 +55,8 @@ type Entry struct {
 	// Stale bounds how long ago the answer was the newest there is; 0: it was when
 	// the read began. Negative: not known.
 	Stale time.Duration
+	// At is the store's clock when the truth itself answered; zero: not known.
+	At time.Time
 }
 
 // ReadOptions say how fresh an answer has to be. The zero value takes what the node has.

@@ -12,7 +12,7 @@ func CheckSnapshot(code []byte) error {
 		return fmt.Errorf("snapshot: %w", err)
 	}
 	if err := m.exact(); err != nil {
-		return fmt.Errorf("snapshot: %w; deploy without one, or change the guest's start-up", err)
+		return fmt.Errorf("snapshot: %w", err)
 	}
 	return nil
 }
@@ -117,6 +117,8 @@ func (r *reader) bulkInstruction() string {
 	op := r.u32()
 	if r.err == nil && int(op) >= len(immediates) {
 		r.fail(fmt.Errorf("instruction 0xfc %d is not supported", op))
+	}
+	if r.err != nil { // op is no number then
 		return ""
 	}
 	for range immediates[op] {

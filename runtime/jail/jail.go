@@ -22,7 +22,7 @@ var (
 	ErrTime   = errors.New("jail: the work took too long")
 	ErrMemory = errors.New("jail: the work needed too much memory")
 	ErrCrash  = errors.New("jail: the helper crashed")
-	// ErrKilled says nothing of the work: try again. A keeper tells its server ErrCrash instead.
+	// ErrKilled says nothing of the work: try again. A server of an older version hears ErrCrash of its keeper.
 	ErrKilled = errors.New("jail: the helper was killed")
 )
 

@@ -279,7 +279,7 @@ func TestOutcomes(t *testing.T) {
 		{"eat", ErrMemory, "limit is 512 MiB"},
 		{"enomem", ErrMemory, ""},
 		{"abort", ErrMemory, ""},
-		{"panic", ErrCrash, "lost its way[31m"},
+		{"panic", ErrCrash, "lost its way\ufffd[31m"},
 		{"kill", ErrCrash, ""},
 		{"exit", ErrCrash, "can still change"},
 		{"fail", ErrCrash, "nobody's fault"},

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/selvage-edge/selvage/runtime/plain"
 	"github.com/selvage-edge/selvage/runtime/sealed"
 )
 
@@ -93,12 +94,5 @@ func (o *Outcome) text() string {
 	if err != nil {
 		return ""
 	}
-	return strings.TrimSpace(strings.Map(printable, strings.ToValidUTF8(string(b), "?")))
-}
-
-func printable(r rune) rune {
-	if r == '\n' || r == '\t' || (r >= ' ' && r != 0x7f && (r < 0x80 || r > 0x9f)) {
-		return r
-	}
-	return -1
+	return strings.TrimSpace(plain.Text(string(b), maxText))
 }

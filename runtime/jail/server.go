@@ -33,7 +33,7 @@ type ServerConfig struct {
 // before the first byte of somebody else is read. What this machine does not
 // give is in the list; an error means that a lock could be had and did not close.
 func Server(c ServerConfig) ([]Missing, error) {
-	missing := lacking(seccompCapability(), landlockCapability(), procCapability())
+	missing := ServerLacks()
 	runtime.LockOSThread() // no_new_privs is this thread's until the filter gives it to all
 	defer runtime.UnlockOSThread()
 	for _, s := range []struct {
@@ -52,6 +52,11 @@ func Server(c ServerConfig) ([]Missing, error) {
 		}
 	}
 	return missing, nil
+}
+
+// ServerLacks lists what this machine does not give to Server.
+func ServerLacks() []Missing {
+	return lacking(seccompCapability(), landlockCapability(), procCapability())
 }
 
 func noCore() error { return lower(unix.RLIMIT_CORE, 0, 0) }

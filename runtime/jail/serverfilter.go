@@ -18,7 +18,7 @@ func serverRules() []rule {
 		// First what requests make: it is looked up each time, as it depends on arguments.
 		{nr: unix.SYS_IOCTL, then: allow, when: is(1, pagemapScan, unix.TCGETS)},
 		{nr: unix.SYS_TGKILL, then: allow, when: is(0, pid)},
-		// The calling thread's own: the engine asks for a longer slice. Another's or more than a fair share takes capabilities.
+		// The calling thread's own: the engine has some weigh less, with longer slices. Another's or more than a fair share takes capabilities.
 		{nr: unix.SYS_SCHED_SETATTR, then: allow, when: is(0, 0)},
 		{nr: unix.SYS_CLONE, then: allow, when: threadsOnly},
 		{nr: unix.SYS_CLONE3, then: absent}, // its flags are in memory, where a filter cannot look

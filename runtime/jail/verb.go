@@ -33,7 +33,7 @@ var table = map[Verb]limits{
 	Compile: {name: "compile", wall: 5 * time.Minute, cpu: 90 * time.Second,
 		data: 2 << 30, space: 64 << 30, file: 512 << 20, input: 64 << 20, output: 512 << 20},
 	Prepare: {name: "prepare", wall: 5 * time.Minute, cpu: 120 * time.Second,
-		data: 3 << 30, space: 64 << 30, file: 1 << 30, input: 64 << 20, output: 512 << 20},
+		data: 3 << 30, space: 64 << 30, file: 1 << 30, input: 64<<20 + 256, output: 512 << 20},
 	probe: {name: "probe", wall: 10 * time.Second, cpu: 5 * time.Second,
 		data: 1 << 30, space: 64 << 30, file: 1 << 20, input: 0, output: 0},
 }

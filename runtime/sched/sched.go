@@ -2,21 +2,20 @@
 // and no more, one slice of the engine's tick at a time.
 //
 // A turn that is free is taken and given back without a lock. Where more want to
-// run than may, turns go by weighted fair queueing (Demers, Keshav and Shenker,
-// 1989, in the start-time form of Goyal, Vin and Cheng, 1996), in three steps: to
-// the project that has had least processor time for its weight, in it to the
-// function that has, and in that to the invocation that has had least itself.
-// Whoever comes back after having wanted nothing begins where the others are: idle
-// time is not saved up, and what was used while nobody waited is remembered a little only. So a short invocation of a quiet function waits for the end of
-// one slice, however many others compute.
+// run than may, turns go (runtime/fair) to the project that has had least processor
+// time, in it to the function that has had least for its weight, and in that to the
+// invocation that has had least itself. So a short invocation of a quiet function
+// waits for the end of one slice, however many others compute.
 package sched
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/selvage-edge/selvage/runtime/fair"
 	"github.com/selvage-edge/selvage/runtime/function"
 )
 
@@ -26,10 +25,9 @@ type Scheduler struct {
 	waiting atomic.Int64 // jobs in the queue; changed under the lock
 	mu      struct {
 		sync.Mutex
-		root     group // of projects
-		projects map[string]*group
-		known    int    // functions
-		order    uint64 // of the last job that came
+		queue fair.Queue[*Account]
+		known int    // functions
+		order uint64 // of the last job that came
 	}
 	accounts sync.Map // function.ID to *Account
 }
@@ -38,7 +36,7 @@ type Scheduler struct {
 func New(n int) *Scheduler {
 	s := &Scheduler{}
 	s.free.Store(int64(n))
-	s.mu.projects = map[string]*group{}
+	s.mu.queue.Memory = memory
 	return s
 }
 
@@ -48,10 +46,11 @@ const maxIdle = 20_000
 
 // Account is what one function has used. It belongs to the scheduler.
 type Account struct {
-	s     *Scheduler
-	group              // of its jobs
-	spent atomic.Int64 // ns not yet in the queue's books
-	alive atomic.Int64 // jobs
+	fair.Member[*Account]
+	jobs   jobHeap      // those that wait
+	weight atomic.Int64 // of the version that came last
+	spent  atomic.Int64 // ns not yet in the queue's books
+	alive  atomic.Int64 // jobs
 }
 
 // Job is one invocation. Its zero value is ready; it must not be copied.
@@ -63,13 +62,17 @@ type Job struct {
 	granted chan struct{}
 }
 
-// Begin enters a job of a function. End it.
-func (s *Scheduler) Begin(j *Job, id function.ID) {
+// Begin enters a job of a function, whose weight among its project's functions is
+// that (0: the default). End it.
+func (s *Scheduler) Begin(j *Job, id function.ID, weight int) {
 	v, ok := s.accounts.Load(id)
 	if !ok {
 		v = s.open(id)
 	}
 	j.account, j.place = v.(*Account), -1
+	if w := int64(weight); j.account.weight.Load() != w {
+		j.account.weight.Store(w)
+	}
 	j.account.alive.Add(1)
 }
 
@@ -86,12 +89,8 @@ func (s *Scheduler) open(id function.ID) *Account {
 	if s.mu.known >= maxIdle {
 		s.sweep()
 	}
-	p := s.mu.projects[id.Project]
-	if p == nil {
-		p = &group{parent: &s.mu.root, weight: 1, at: -1}
-		s.mu.projects[id.Project] = p
-	}
-	a := &Account{s: s, group: group{parent: p, weight: 1, at: -1}}
+	a := &Account{}
+	s.mu.queue.Join(&a.Member, id.Project, a)
 	s.accounts.Store(id, a)
 	s.mu.known++
 	return a
@@ -99,41 +98,53 @@ func (s *Scheduler) open(id function.ID) *Account {
 
 // sweep drops the accounts of functions that have no job. The lock is held.
 func (s *Scheduler) sweep() {
-	used := map[*group]bool{}
 	s.accounts.Range(func(id, v any) bool {
-		a := v.(*Account)
-		if a.alive.Load() == 0 && a.at < 0 {
+		if a := v.(*Account); a.alive.Load() == 0 && !a.Waiting() {
 			s.accounts.Delete(id)
+			a.Quit()
 			s.mu.known--
-		} else {
-			used[a.parent] = true
 		}
 		return true
 	})
-	for name, p := range s.mu.projects {
-		if !used[p] {
-			delete(s.mu.projects, name)
-		}
-	}
 }
 
+// ErrLate says that a job did not have a turn by when it wanted it.
+var ErrLate = errors.New("no turn in time")
+
 // Take waits for a turn, or until ctx ends and returns its error. Give it back.
-func (s *Scheduler) Take(ctx context.Context, j *Job) error {
+func (s *Scheduler) Take(ctx context.Context, j *Job) error { return s.TakeBy(ctx, j, time.Time{}) }
+
+// TakeBy is Take that waits no longer than until then, and fails with ErrLate; the
+// zero time is no such bound. A turn that is free is had however late it is.
+func (s *Scheduler) TakeBy(ctx context.Context, j *Job, by time.Time) error {
 	if s.waiting.Load() == 0 && s.grab() {
 		return nil
 	}
 	s.enqueue(j)
+	var late <-chan time.Time
+	if !by.IsZero() {
+		timer := time.NewTimer(time.Until(by))
+		defer timer.Stop()
+		late = timer.C
+	}
+	var err error
 	select {
 	case <-j.granted:
 		return nil
 	case <-ctx.Done():
+		err = ctx.Err()
+	case <-late:
+		err = ErrLate
 	}
 	if s.withdraw(j) {
-		return ctx.Err()
+		return err
 	}
 	<-j.granted // it was given one at this moment
+	if err == ErrLate {
+		return nil
+	}
 	s.Give(j, 0)
-	return ctx.Err()
+	return err
 }
 
 // Give gives the job's turn back, after so much processor time.
@@ -147,6 +158,9 @@ func (s *Scheduler) Give(j *Job, used time.Duration) {
 		s.dispatch()
 	}
 }
+
+// Waited reports whether the job ever found no turn free.
+func (j *Job) Waited() bool { return j.order > 0 }
 
 // Waiting returns how many jobs wait for a turn.
 func (s *Scheduler) Waiting() int { return int(s.waiting.Load()) }
@@ -197,7 +211,8 @@ func (s *Scheduler) withdraw(j *Job) bool {
 // dispatch gives the turns that are free to those whose turn it is. The lock is held.
 func (s *Scheduler) dispatch() {
 	for s.waiting.Load() > 0 && s.grab() {
-		j := s.mu.root.next()
+		a, _ := s.mu.queue.Next() // somebody waits
+		j := a.pop()
 		s.waiting.Add(-1)
 		j.granted <- struct{}{} // there is room: it waits once
 	}

@@ -27,7 +27,7 @@ func TestTurns(t *testing.T) {
 			r := rand.New(rand.NewPCG(1, uint64(i)))
 			for range rounds {
 				var j Job
-				s.Begin(&j, id(fmt.Sprint("p", i%3), fmt.Sprint("f", i%5)))
+				s.Begin(&j, id(fmt.Sprint("p", i%3), fmt.Sprint("f", i%5)), 0)
 				ctx, cancel := context.WithCancel(t.Context())
 				if r.IntN(2) == 0 {
 					go cancel()
@@ -50,12 +50,12 @@ func TestTurns(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if free := s.free.Load(); free != n || s.Waiting() != 0 || len(s.mu.root.groups) != 0 {
-		t.Errorf("at the end %d turns are free, %d jobs wait, %d projects are queued", free, s.Waiting(), len(s.mu.root.groups))
+	if free := s.free.Load(); free != n || s.Waiting() != 0 || s.mu.queue.Projects() != 0 {
+		t.Errorf("at the end %d turns are free, %d jobs wait, %d projects are queued", free, s.Waiting(), s.mu.queue.Projects())
 	}
 	t.Logf("%d left before their turn", refused.Load())
 	var j Job
-	s.Begin(&j, id("p", "f"))
+	s.Begin(&j, id("p", "f"), 0)
 	for range n {
 		if err := s.Take(t.Context(), &j); err != nil {
 			t.Fatal(err)
@@ -89,12 +89,14 @@ func (l *load) end() {
 
 // compute has jobs of a function compute, in slices of a millisecond; it returns a
 // count of those.
-func (l *load) compute(f function.ID, jobs int) *atomic.Int64 {
+func (l *load) compute(f function.ID, jobs int) *atomic.Int64 { return l.weighed(f, jobs, 0) }
+
+func (l *load) weighed(f function.ID, jobs, weight int) *atomic.Int64 {
 	used := new(atomic.Int64)
 	for range jobs {
 		l.wait.Go(func() {
 			var j Job
-			l.s.Begin(&j, f)
+			l.s.Begin(&j, f, weight)
 			defer j.End()
 			for l.ctx.Err() == nil && l.s.Take(l.ctx, &j) == nil {
 				time.Sleep(time.Millisecond)
@@ -129,6 +131,45 @@ func TestShares(t *testing.T) {
 	})
 }
 
+// A function's weight counts against its project's others, not against other projects.
+func TestWeights(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLoad(t, 1)
+		light, heavy, other := l.compute(id("a", "light"), 5), l.weighed(id("a", "heavy"), 1, 30), l.weighed(id("b", "one"), 1, 100)
+		time.Sleep(800 * time.Millisecond)
+		for name, c := range map[string][2]int64{"light": {light.Load(), 100}, "heavy": {heavy.Load(), 300}, "the other project": {other.Load(), 400}} {
+			if c[0] < c[1]-10 || c[0] > c[1]+10 {
+				t.Errorf("%s had %d of 800 ms, want about %d", name, c[0], c[1])
+			}
+		}
+		l.end()
+	})
+}
+
+// Who has no turn by when it wanted one leaves, and is not in anybody's way.
+func TestLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := New(1)
+		var running, waits Job
+		s.Begin(&running, id("p", "f"), 0)
+		s.Begin(&waits, id("p", "f"), 0)
+		if err := s.TakeBy(t.Context(), &running, time.Now().Add(-time.Hour)); err != nil {
+			t.Fatalf("a turn that was free: %v", err)
+		}
+		begin := time.Now()
+		if err := s.TakeBy(t.Context(), &waits, begin.Add(time.Second)); err != ErrLate || time.Since(begin) != time.Second {
+			t.Errorf("%v after %v, want %v after a second", err, time.Since(begin), ErrLate)
+		}
+		if s.Waiting() != 0 {
+			t.Errorf("%d wait", s.Waiting())
+		}
+		s.Give(&running, 0)
+		if err := s.TakeBy(t.Context(), &waits, time.Now().Add(time.Second)); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // A short job of a quiet function waits for the end of one slice, behind however many others.
 func TestAQuietFunctionIsNext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -140,7 +181,7 @@ func TestAQuietFunctionIsNext(t *testing.T) {
 			time.Sleep(17*time.Millisecond + time.Duration(i)*time.Microsecond)
 			var j Job
 			begin := time.Now()
-			l.s.Begin(&j, id("quiet", "one"))
+			l.s.Begin(&j, id("quiet", "one"), 0)
 			if err := l.s.Take(t.Context(), &j); err != nil {
 				t.Fatal(err)
 			}
@@ -158,7 +199,7 @@ func TestAQuietFunctionIsNext(t *testing.T) {
 func TestShortBeforeLong(t *testing.T) {
 	s := New(1)
 	var running Job
-	s.Begin(&running, id("p", "f"))
+	s.Begin(&running, id("p", "f"), 0)
 	if err := s.Take(t.Context(), &running); err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +207,7 @@ func TestShortBeforeLong(t *testing.T) {
 	var all sync.WaitGroup
 	for i, name := range []string{"long", "longer", "new"} {
 		j := &Job{}
-		s.Begin(j, id("p", "f"))
+		s.Begin(j, id("p", "f"), 0)
 		j.used = []time.Duration{5, 9, 0}[i]
 		all.Go(func() {
 			if s.Take(t.Context(), j) == nil {
@@ -190,7 +231,7 @@ func TestAPastAloneIsForgiven(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLoad(t, 1)
 		var j Job
-		l.s.Begin(&j, id("old", "f"))
+		l.s.Begin(&j, id("old", "f"), 0)
 		for range 10_000 { // ten seconds
 			if err := l.s.Take(t.Context(), &j); err != nil {
 				t.Fatal(err)
@@ -211,14 +252,14 @@ func TestAPastAloneIsForgiven(t *testing.T) {
 func TestAccountsAreBounded(t *testing.T) {
 	s := New(1)
 	var stays Job
-	s.Begin(&stays, id("stays", "f"))
+	s.Begin(&stays, id("stays", "f"), 0)
 	for i := range 3 * maxIdle {
 		var j Job
-		s.Begin(&j, id(fmt.Sprint("p", i), "f"))
+		s.Begin(&j, id(fmt.Sprint("p", i), "f"), 0)
 		j.End()
 	}
-	if s.mu.known > maxIdle || len(s.mu.projects) > maxIdle {
-		t.Errorf("%d functions, %d projects", s.mu.known, len(s.mu.projects))
+	if s.mu.known > maxIdle || s.mu.queue.Known() > maxIdle {
+		t.Errorf("%d functions, %d projects", s.mu.known, s.mu.queue.Known())
 	}
 	if v, ok := s.accounts.Load(id("stays", "f")); !ok || v != stays.account {
 		t.Error("the account of a job was dropped")
@@ -230,7 +271,7 @@ func BenchmarkFreeTurn(b *testing.B) {
 	b.RunParallel(func(p *testing.PB) {
 		for p.Next() {
 			var j Job
-			s.Begin(&j, id("p", "f"))
+			s.Begin(&j, id("p", "f"), 0)
 			if s.Take(b.Context(), &j) != nil {
 				b.Error("no turn")
 			}

@@ -49,6 +49,7 @@ type Result struct {
 	Image   *image.Image // nil if no snapshot was taken
 	CPU     time.Duration
 	Wall    time.Duration
+	Asked   engine.Asked
 	Printed string // on stdout and stderr, and by the log call; bounded
 }
 
@@ -67,6 +68,9 @@ func Take(s Source, l Limits) (Result, error) {
 	}
 	return r, s.verify(r.Image, l)
 }
+
+// Args are a guest's arguments, at start-up as in a request: they would be frozen otherwise.
+var Args = []string{"function"}
 
 // Entries are the exports of code that make up start-up, in order.
 func Entries(code *engine.Code) []string {
@@ -87,7 +91,7 @@ func (s Source) run(img *image.Image, entries []string, l Limits) (Result, error
 	}
 	defer prepared.Close()
 	p, err := s.Engine.Program(engine.ProgramConfig{
-		Code: s.Code, Image: prepared, Linker: s.Linker, Entries: entries, Args: []string{"function"},
+		Code: s.Code, Image: prepared, Linker: s.Linker, Entries: entries, Args: Args,
 	})
 	if err != nil {
 		return Result{}, err
@@ -104,7 +108,7 @@ func (s Source) run(img *image.Image, entries []string, l Limits) (Result, error
 func finish(in *engine.Instance, l Limits) (Result, error) {
 	began := time.Now()
 	err := poll(in, l, began)
-	r := Result{CPU: in.Usage().CPU, Wall: time.Since(began), Printed: printed(in)}
+	r := Result{CPU: in.Usage().CPU, Wall: time.Since(began), Asked: in.Asked(), Printed: printed(in)}
 	if err != nil {
 		return r, err
 	}

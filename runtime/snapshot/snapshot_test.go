@@ -157,6 +157,7 @@ func TestRefuses(t *testing.T) {
 			ErrFailed, "status 3"},
 		"memory": {`(func (export "selvage_start") (if (i32.lt_s (memory.grow (i32.const 1000)) (i32.const 0)) (then unreachable)))`,
 			ErrMemory, "4 MiB"},
+		"close":         {`(func (export "selvage_start") (drop (call $wasi_fd_close (i32.const 1))))`, ErrInexact, "descriptor"},
 		"table.set":     {table + `(func (export "selvage_start") (table.set (i32.const 0) (ref.func $f)))`, ErrInexact, "table.set"},
 		"table.fill":    {table + `(func (export "selvage_start") (table.fill (i32.const 0) (ref.null func) (i32.const 1)))`, ErrInexact, "table.fill"},
 		"data.drop":     {`(data $d "x") (func (export "selvage_start") (data.drop $d))`, ErrInexact, "data.drop"},

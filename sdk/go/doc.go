@@ -33,11 +33,12 @@
 //   - What a request changes in memory is gone when it ends. Keep state in KV.
 //   - KV, outbound requests and variables belong to requests: at start-up there
 //     are none. [Var] panics there, so that the mistake shows at deploy.
-//   - math/rand, math/rand/v2's top-level functions, hash/maphash and the order
-//     of map iteration are seeded at start-up: the seed is part of the snapshot
-//     and each request draws the same sequence. Whatever must differ between
-//     requests comes from crypto/rand, which asks the host each time; for a fast
-//     generator, seed one from it in the handler: rand.New(rand.NewPCG(a, b)).
+//   - What start-up makes of a seed is part of the snapshot: a generator of
+//     rand.New there draws the same sequence in each request, a seed of
+//     maphash.MakeSeed is the same. What the runtime draws in a request is fresh:
+//     the SDK seeds it anew for the top-level functions of math/rand and
+//     math/rand/v2, maphash.MakeSeed and the order of maps. Keys and tokens come
+//     from crypto/rand, as everywhere.
 //   - The environment (os.Getenv) is the one start-up saw. Use [Var].
 //
 // # What waits

@@ -35,6 +35,10 @@ func hostResponseTrailers(p unsafe.Pointer, size uint32) int32
 //go:noescape
 func hostLog(level int32, p unsafe.Pointer, size uint32) int32
 
+//go:wasmimport selvage_v1 random
+//go:noescape
+func hostRandom(p unsafe.Pointer, size uint32) int32
+
 //go:wasmimport selvage_v1 environment
 //go:noescape
 func hostEnvironment(buf unsafe.Pointer, size uint32) int32

@@ -27,6 +27,7 @@ func handle() {
 // answer answers the request this instance was started for with h.
 func answer(h http.Handler) {
 	generation++
+	reseed()
 	idle, gathered = runtime.NumGoroutine(), 0
 	head, err := gather(hostRequestHead)
 	if err != nil {

@@ -49,6 +49,7 @@ func warmUp() {
 	defer explain()
 	runWarmUps()
 	rehearse()
+	theGenerator = findGenerator()
 }
 
 // explain ends a guest that panics, with the panic on stderr. The runtime would

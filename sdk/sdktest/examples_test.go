@@ -23,6 +23,15 @@ func example(t *testing.T, name string) (*host, string) {
 
 func exampleWith(t *testing.T, name string, b function.Bindings) (*host, string) {
 	t.Helper()
+	h := newHostOf(t, exampleModule(t, name), true, b)
+	s := httptest.NewServer(h)
+	t.Cleanup(s.Close)
+	return h, s.URL
+}
+
+// exampleModule builds an example as its manifest says.
+func exampleModule(t testing.TB, name string) string {
+	t.Helper()
 	dir := filepath.Join("../examples", name)
 	file := filepath.Join(dir, bundle.ManifestName)
 	source, err := os.ReadFile(file)
@@ -42,10 +51,7 @@ func exampleWith(t *testing.T, name string, b function.Bindings) (*host, string)
 	if info, err := os.Stat(wasm); err == nil {
 		t.Logf("%s: %.1f MB", wasm, float64(info.Size())/1e6)
 	}
-	h := newHostOf(t, wasm, true, b)
-	s := httptest.NewServer(h)
-	t.Cleanup(s.Close)
-	return h, s.URL
+	return wasm
 }
 
 func TestHello(t *testing.T) {
@@ -108,54 +114,56 @@ func chooseVariants(t *testing.T, h *host, url string) {
 	}
 }
 
+// binExchanges are requests that go-httpbin answers the same each time.
+var binExchanges = []exchange{
+	{target: "/get?a=1&b=2", header: http.Header{"X-Test": {"1"}}},
+	{target: "/headers"},
+	{target: "/post", method: "POST", body: "a=1&b=2", header: http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}},
+	{target: "/put", method: "PUT", body: `{"a":1}`, header: http.Header{"Content-Type": {"application/json"}}},
+	{target: "/delete", method: "DELETE"},
+	{target: "/anything/x/y", method: "PATCH", body: "raw"},
+	{target: "/status/418"},
+	{target: "/status/204"},
+	{target: "/gzip"},
+	{target: "/deflate"},
+	{target: "/stream/20"},
+	{target: "/bytes/1000?seed=7"},
+	{target: "/stream-bytes/5000?seed=7&chunk_size=1000"},
+	{target: "/range/1024", header: http.Header{"Range": {"bytes=10-99"}}},
+	{target: "/redirect/2"},
+	{target: "/relative-redirect/3"},
+	{target: "/redirect-to?url=/get"},
+	{target: "/cookies", header: http.Header{"Cookie": {"a=b"}}},
+	{target: "/cookies/set?k=v"},
+	{target: "/basic-auth/u/p"},
+	{target: "/basic-auth/u/p", header: http.Header{"Authorization": {"Basic dTpw"}}},
+	{target: "/bearer"},
+	{target: "/etag/v", header: http.Header{"If-None-Match": {"v"}}},
+	{target: "/cache"},
+	{target: "/response-headers?X-One=1"},
+	{target: "/base64/aGVsbG8="},
+	{target: "/encoding/utf8"},
+	{target: "/html"},
+	{target: "/xml"},
+	{target: "/json"},
+	{target: "/robots.txt"},
+	{target: "/forms/post"},
+	{target: "/image/png"},
+	{target: "/image", header: http.Header{"Accept": {"image/webp"}}},
+	{target: "/links/3/1"},
+	{target: "/drip?duration=0s&numbytes=5&delay=0s"},
+	{target: "/sse?count=3&duration=100ms", header: http.Header{"Accept": {"text/event-stream"}}},
+	{target: "/user-agent"},
+	{target: "/missing"},
+	{target: "/"},
+	{target: "/", method: "HEAD"},
+}
+
 // TestHTTPBin compares the guest with the same program on net/http's server.
 func TestHTTPBin(t *testing.T) {
 	h, url := example(t, "httpbin")
 	native := serveNatively(t, "../examples/httpbin")
-	form := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}
-	for _, x := range []exchange{
-		{target: "/get?a=1&b=2", header: http.Header{"X-Test": {"1"}}},
-		{target: "/headers"},
-		{target: "/post", method: "POST", body: "a=1&b=2", header: form},
-		{target: "/put", method: "PUT", body: `{"a":1}`, header: http.Header{"Content-Type": {"application/json"}}},
-		{target: "/delete", method: "DELETE"},
-		{target: "/anything/x/y", method: "PATCH", body: "raw"},
-		{target: "/status/418"},
-		{target: "/status/204"},
-		{target: "/gzip"},
-		{target: "/deflate"},
-		{target: "/stream/20"},
-		{target: "/bytes/1000?seed=7"},
-		{target: "/stream-bytes/5000?seed=7&chunk_size=1000"},
-		{target: "/range/1024", header: http.Header{"Range": {"bytes=10-99"}}},
-		{target: "/redirect/2"},
-		{target: "/relative-redirect/3"},
-		{target: "/redirect-to?url=/get"},
-		{target: "/cookies", header: http.Header{"Cookie": {"a=b"}}},
-		{target: "/cookies/set?k=v"},
-		{target: "/basic-auth/u/p"},
-		{target: "/basic-auth/u/p", header: http.Header{"Authorization": {"Basic dTpw"}}},
-		{target: "/bearer"},
-		{target: "/etag/v", header: http.Header{"If-None-Match": {"v"}}},
-		{target: "/cache"},
-		{target: "/response-headers?X-One=1"},
-		{target: "/base64/aGVsbG8="},
-		{target: "/encoding/utf8"},
-		{target: "/html"},
-		{target: "/xml"},
-		{target: "/json"},
-		{target: "/robots.txt"},
-		{target: "/forms/post"},
-		{target: "/image/png"},
-		{target: "/image", header: http.Header{"Accept": {"image/webp"}}},
-		{target: "/links/3/1"},
-		{target: "/drip?duration=0s&numbytes=5&delay=0s"},
-		{target: "/sse?count=3&duration=100ms", header: http.Header{"Accept": {"text/event-stream"}}},
-		{target: "/user-agent"},
-		{target: "/missing"},
-		{target: "/"},
-		{target: "/", method: "HEAD"},
-	} {
+	for _, x := range binExchanges {
 		t.Run(strings.TrimSpace(x.method+" "+x.target), func(t *testing.T) { compareBin(t, native, url, x) })
 	}
 	if resp, _ := do(t, "GET", url+"/delay/1", ""); resp.StatusCode != http.StatusOK {

@@ -17,6 +17,7 @@ import (
 	"github.com/selvage-edge/selvage/cmd/selvage/target"
 	"github.com/selvage-edge/selvage/control/api"
 	"github.com/selvage-edge/selvage/control/identity"
+	"github.com/selvage-edge/selvage/runtime/plain"
 )
 
 // maxAnswer bounds an answer that is read into memory.
@@ -43,19 +44,25 @@ func New(t target.Target) (*Client, error) {
 // Close drops the connections.
 func (c *Client) Close() { c.transport.CloseIdleConnections() }
 
+// What is shown of a refusal: it comes from whoever answers at control's address.
+const (
+	maxWords  = 4 << 10 // bytes of each part
+	maxFaults = 100     // of a manifest
+)
+
 // Refusal is the fleet's no.
 type Refusal struct{ api.Problem }
 
 func (r *Refusal) Error() string {
-	s := r.Problem.Error()
-	for _, f := range r.Faults {
-		s += fmt.Sprintf("\n  line %d: %s: %s", f.Line, f.Key, f.Message)
+	s := plain.Text(r.Problem.Error(), maxWords)
+	for _, f := range r.Faults[:min(len(r.Faults), maxFaults)] {
+		s += "\n  " + plain.Line(fmt.Sprintf("line %d: %s: %s", f.Line, f.Key, f.Message), maxWords)
 	}
 	if r.Hint != "" {
-		s += "\n" + r.Hint
+		s += "\n" + plain.Text(r.Hint, maxWords)
 	}
 	if r.Status >= 500 && r.Instance != "" {
-		s += " (request " + r.Instance + ")"
+		s += " (request " + plain.Line(r.Instance, maxWords) + ")"
 	}
 	return s
 }

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -21,8 +20,9 @@ import (
 	"github.com/selvage-edge/selvage/control/identity"
 	"github.com/selvage-edge/selvage/control/peer"
 	"github.com/selvage-edge/selvage/control/store"
+	"github.com/selvage-edge/selvage/edge/keeper"
 	"github.com/selvage-edge/selvage/runtime/compile"
-	"github.com/selvage-edge/selvage/runtime/jail"
+	"github.com/selvage-edge/selvage/runtime/function"
 )
 
 // IdentityDir is where a control node's keys are, below its state folder.
@@ -38,7 +38,7 @@ type control struct {
 	log     *slog.Logger
 	id      *identity.Control
 	store   *store.Store
-	helpers *jail.Local
+	helpers *keeper.Attached
 	api     *api.API
 	gossip  *fleet.Fleet
 	public  *http.Server
@@ -49,11 +49,15 @@ type control struct {
 	failed  chan error
 }
 
-// Run serves until ctx ends. Build is the program's version.
-func Run(ctx context.Context, cfg config.Control, build string) (err error) {
-	c := &control{cfg: cfg, build: build, failed: make(chan error, 3)}
-	c.log = slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: config.Level(cfg.Log.Level)})).With("node", cfg.Control.Name)
+// Run serves until ctx ends. Build is the program's version; with the words of lend it
+// runs as the process that calls Lend.
+func Run(ctx context.Context, cfg config.Control, build string, lend ...string) (err error) {
+	c := &control{cfg: cfg, build: build, failed: make(chan error, 4)}
+	c.log = logger(cfg)
 	defer c.close()
+	if err := c.enterJail(lend); err != nil {
+		return err
+	}
 	if err := c.open(ctx); err != nil {
 		return err
 	}
@@ -66,6 +70,8 @@ func Run(ctx context.Context, cfg config.Control, build string) (err error) {
 	select {
 	case <-ctx.Done():
 	case err = <-c.failed:
+	case <-c.helpers.Lost():
+		err = errors.New("the process that runs helpers has ended: its last message in this log says why")
 	}
 	stop()
 	return errors.Join(err, c.drain())
@@ -74,17 +80,8 @@ func Run(ctx context.Context, cfg config.Control, build string) (err error) {
 // open builds the rooms from the ground up.
 func (c *control) open(ctx context.Context) (err error) {
 	state := c.cfg.Control.State
-	if c.id, err = identity.OpenControl(filepath.Join(state, IdentityDir), nil); err != nil {
-		return fmt.Errorf("%w; make it with 'selvage control init --config FILE'", err)
-	}
 	if c.store, err = store.Open(ctx, storeConfig(c.cfg, c.log)); err != nil {
 		return err
-	}
-	if c.helpers, err = jail.Open(jail.Config{}); err != nil {
-		return err
-	}
-	for _, m := range c.helpers.Missing() {
-		c.log.Warn("helpers run without a wall this machine does not give", "wall", m.What, "why", m.Why)
 	}
 	l := c.cfg.Listen
 	reach := func(addr string) []string { return []string{config.Reach(addr, l.Advertise)} }
@@ -121,14 +118,14 @@ func NewEpoch(ctx context.Context, cfg config.Control) (uint64, error) {
 }
 
 // prepare has a helper scan, split and snapshot a module.
-func (c *control) prepare(ctx context.Context, module []byte) (api.Prepared, error) {
-	p, err := compile.Prepare(ctx, c.helpers, module)
+func (c *control) prepare(ctx context.Context, module []byte, snapshot function.Snapshot) (api.Prepared, error) {
+	p, err := compile.Prepare(ctx, c.helpers, module, snapshot)
 	if err != nil {
 		return api.Prepared{}, err
 	}
 	notes := p.Report.Snapshot.Notes
 	if why := p.Report.Snapshot.Why; why != "" {
-		notes = append(notes, "start-up runs again for each request: "+why)
+		notes = append(notes, "start-up runs again with each request: "+why)
 	}
 	return api.Prepared{Code: p.Code, Image: p.Image, Started: p.Started, Notes: notes}, nil
 }
@@ -223,7 +220,10 @@ func (c *control) peerHandler() http.Handler {
 func (c *control) drain() error {
 	ctx, cancel := context.WithTimeout(context.Background(), drainLimit)
 	defer cancel()
-	err := errors.Join(c.public.Shutdown(ctx), c.peer.Close(ctx), c.admin.Shutdown(ctx), c.gossip.Leave(time.Second))
+	err := errors.Join(c.public.Shutdown(ctx), c.peer.Close(ctx), c.admin.Shutdown(ctx))
+	if gone := c.gossip.Leave(time.Second); gone != nil {
+		c.log.Info("nodes will notice by themselves that this one went", "err", gone)
+	}
 	c.serving.Wait()
 	return err
 }
@@ -234,7 +234,7 @@ func (c *control) close() {
 		_ = c.gossip.Close() // it has left, or never ran
 	}
 	if c.helpers != nil {
-		_ = c.helpers.Close() // helpers were killed
+		_ = c.helpers.Close() // its end is this process's anyway
 	}
 	if c.store != nil {
 		c.store.Close()

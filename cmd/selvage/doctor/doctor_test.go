@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/selvage-edge/selvage/cmd/selvage/config"
+	"github.com/selvage-edge/selvage/runtime/jail"
 )
 
 func find(t *testing.T, all []Finding, name string) Finding {
@@ -107,5 +108,23 @@ func TestEdgeThatCannotStart(t *testing.T) {
 	c.Node.State = filepath.Join(dir, "not", "there")
 	if f := find(t, edge(&c), "node.state"); f.Level != OK {
 		t.Errorf("it is made at the first start: %+v", f)
+	}
+}
+
+// What stands around control's own process is told, and what does not.
+func TestControlJail(t *testing.T) {
+	c := config.DefaultControl()
+	c.Control.State = t.TempDir()
+	c.Listen = config.ControlListen{API: "127.0.0.1:0", Peer: "127.0.0.1:0", Gossip: "127.0.0.1:0", Admin: "127.0.0.1:0"}
+	want := OK
+	if len(jail.ServerLacks()) > 0 {
+		want = Warn
+	}
+	if f := find(t, control(&c), "control's jail"); f.Level != want {
+		t.Errorf("%+v", f)
+	}
+	f := controlJail([]jail.Missing{{What: "landlock", Why: errors.New("it is off; add it to lsm=")}})
+	if f.Level != Warn || !strings.Contains(f.Found, "add it to lsm=") || f.Means == "" || f.Remedy == "" {
+		t.Errorf("%+v", f)
 	}
 }

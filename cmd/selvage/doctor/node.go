@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -8,11 +9,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/selvage-edge/selvage/cmd/selvage/config"
+	"github.com/selvage-edge/selvage/runtime/jail"
 )
 
 func edge(c *config.Edge) []Finding {
@@ -29,8 +32,18 @@ func edge(c *config.Edge) []Finding {
 
 func control(c *config.Control) []Finding {
 	all := state("control.state", c.Control.State, uint64(c.Store.ReserveBytes)+1<<30)
-	return append(all, bindable("listen.api", c.Listen.API, false), bindable("listen.admin", c.Listen.Admin, false),
+	return append(all, controlJail(jail.ServerLacks()), bindable("listen.api", c.Listen.API, false), bindable("listen.admin", c.Listen.Admin, false),
 		bindable("listen.peer", c.Listen.Peer, false), bindable("listen.gossip", c.Listen.Gossip, true))
+}
+
+// controlJail tells what stands around a control node's own process.
+func controlJail(lacks []jail.Missing) Finding {
+	var without []string
+	for _, m := range lacks {
+		without = append(without, m.String())
+	}
+	return judge(len(lacks) == 0, Warn, "control's jail", cmp.Or(strings.Join(without, "; "), "files of control.state alone, no programs, system calls filtered, no new privileges"),
+		"who takes over the control node's process meets no such wall", "see the lines that begin with jail:")
 }
 
 // bindable tries a listener's address, TCP, and UDP where it is used too.

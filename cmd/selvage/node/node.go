@@ -24,6 +24,7 @@ import (
 	"github.com/selvage-edge/selvage/edge/serve"
 	"github.com/selvage-edge/selvage/runtime/guest"
 	"github.com/selvage-edge/selvage/runtime/hostcall"
+	"github.com/selvage-edge/selvage/runtime/plain"
 	"github.com/selvage-edge/selvage/runtime/pool"
 )
 
@@ -70,7 +71,7 @@ type node struct {
 // that a keeper starts. Build is the program's version.
 func Run(ctx context.Context, cfg config.Edge, build string) error {
 	n := &node{cfg: cfg, build: build, routed: make(chan struct{})}
-	n.log = slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: config.Level(cfg.Log.Level)})).With("node", cfg.Node.Name)
+	n.log = slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: config.Level(cfg.Log.Level), ReplaceAttr: plain.Attr})).With("node", cfg.Node.Name)
 	var err error
 	if n.att, err = keeper.Attach(); err != nil {
 		return err

@@ -3,16 +3,18 @@
 package term
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 	"text/tabwriter"
-	"unicode"
 
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
+
+	"github.com/selvage-edge/selvage/runtime/plain"
 )
 
 // Out is where one command writes.
@@ -28,8 +30,10 @@ func New(json bool) *Out { return &Out{JSON: json, Stdout: os.Stdout, Stderr: os
 // Result prints v as JSON, or calls human where JSON was not asked for.
 func (o *Out) Result(v any, human func(w io.Writer)) error {
 	if !o.JSON {
-		human(o.Stdout)
-		return nil
+		var text bytes.Buffer
+		human(&text)
+		_, err := io.WriteString(o.Stdout, plain.Text(text.String(), text.Len()))
+		return err
 	}
 	enc := json.NewEncoder(o.Stdout)
 	enc.SetIndent("", "  ")
@@ -40,21 +44,19 @@ func (o *Out) Result(v any, human func(w io.Writer)) error {
 }
 
 // Say prints a remark for people; it never mixes with JSON.
-func (o *Out) Say(format string, args ...any) { fmt.Fprintf(o.Stderr, format+"\n", args...) }
+func (o *Out) Say(format string, args ...any) {
+	fmt.Fprintln(o.Stderr, plain.Text(fmt.Sprintf(format, args...), maxText))
+}
+
+// maxText is the most of one text from elsewhere that is shown, in bytes.
+const maxText = 64 << 10
 
 // Plain is text from elsewhere (a node's word, a key's name) as a terminal may
-// see it: what would move its cursor or speak to it is replaced.
-func Plain(text string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n' || r == '\t' || r == '\r':
-			return ' '
-		case !unicode.IsPrint(r):
-			return '\uFFFD'
-		}
-		return r
-	}, text)
-}
+// see it, on one line.
+func Plain(text string) string { return plain.Line(text, maxText) }
+
+// Error is an error as a terminal may see it: the fleet's words are in it.
+func Error(err error) string { return plain.Text(err.Error(), maxText) }
 
 // Table writes rows under headings, in columns, each cell Plain.
 func Table(w io.Writer, headings []string, rows [][]string) {

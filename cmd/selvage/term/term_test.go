@@ -2,6 +2,9 @@ package term
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
+	"io"
 	"strings"
 	"testing"
 )
@@ -13,5 +16,20 @@ func TestTableIsPlain(t *testing.T) {
 	got := b.String()
 	if strings.ContainsAny(got, "\x1b\x07\u202e") || strings.Count(got, "\n") != 3 || !strings.Contains(got, "日本") {
 		t.Errorf("%q", got)
+	}
+}
+
+// Whatever a command says for people goes this way.
+func TestWordsArePlain(t *testing.T) {
+	var out, remarks bytes.Buffer
+	o := &Out{Stdout: &out, Stderr: &remarks}
+	const bad = "\x1b]0;owned\x07\u009b"
+	if err := o.Result(nil, func(w io.Writer) { fmt.Fprintf(w, "fleet %s\nnode\tx\n", bad) }); err != nil {
+		t.Fatal(err)
+	}
+	o.Say("it says %s", bad)
+	all := out.String() + remarks.String() + Error(errors.New(bad+strings.Repeat("x", 1<<20)))
+	if strings.ContainsAny(all, "\x1b\x07\u009b") || len(all) > 2*maxText || !strings.Contains(all, "\nnode\tx\n") {
+		t.Errorf("%.300q", all)
 	}
 }

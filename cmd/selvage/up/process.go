@@ -16,6 +16,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/selvage-edge/selvage/runtime/plain"
 )
 
 // Process is one running node.
@@ -137,7 +139,7 @@ func (p *Process) Ready(ctx context.Context, path string) error {
 			if resp.StatusCode == http.StatusOK || strings.HasPrefix(string(text), "draining") { // it serves; somebody drained it
 				return nil
 			}
-			err = fmt.Errorf("%s answers %d: %s", url, resp.StatusCode, text)
+			err = fmt.Errorf("%s answers %d: %s", url, resp.StatusCode, plain.Line(string(text), len(text)))
 		}
 		last = err
 		select {

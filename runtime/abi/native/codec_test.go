@@ -178,7 +178,12 @@ func FuzzDecodePairs(f *testing.F) {
 
 func FuzzDecodeHead(f *testing.F) {
 	h := Head{Body: true, Method: "GET", Headers: []Pair{{"a", "b"}}}
-	f.Add(h.Append(nil))
+	whole := h.Append(nil)
+	f.Add(whole)
+	f.Add(whole[:len(whole)-1])                                                   // the last value is cut
+	f.Add(append(bytes.Clone(whole), 0))                                          // something behind it
+	f.Add(append(bytes.Clone(whole[:len(whole)-5]), 0xff, 0xff, 0xff, 0xff, 'b')) // a length that wraps
+	f.Add((&Head{Method: "POST", Headers: []Pair{{"cookie", "a=1"}, {"cookie", "b=2"}, {"empty", ""}}}).Append(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := DecodeHead(b)
 		if err != nil {
@@ -191,7 +196,9 @@ func FuzzDecodeHead(f *testing.F) {
 }
 
 func FuzzDecodeFetchRequest(f *testing.F) {
-	f.Add(AppendPairs(AppendString(AppendString(nil, "GET"), "https://a.test/"), nil))
+	for _, u := range []string{"https://a.test/", "https://a.test/?a HTTP/1.1", "http://user@a.test/", "https:opaque", "//a.test/", "https://a.test:0/\r\nX: y"} {
+		f.Add(AppendPairs(AppendString(AppendString(nil, "GET"), u), []Pair{{"content-length", "3"}, {"host", "b.test"}}))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		req, err := DecodeFetchRequest(b)
 		if err != nil {

@@ -111,14 +111,14 @@ static sv_verdict native_random(sv_inst *in, const uint64_t *a, uint64_t *result
 
 // By the numbers of engine.Builtin.
 static const sv_builtin table[] = {
-	[1] = {"ii:i", request_head, NULL, false},
-	[2] = {"ii:i", request_read, NULL, true},
-	[3] = {"iii:i", response_head, NULL, true},
-	[4] = {"ii:i", response_write, NULL, true},
-	[5] = {"iii:i", native_log, NULL, false},
-	[6] = {"i:I", clock_now, NULL, false},
-	[7] = {"ii:i", native_random, NULL, false},
-	[8] = {"ii:i", environment, NULL, false},
+	[1] = {"ii:i", request_head, NULL, false, 0},
+	[2] = {"ii:i", request_read, NULL, true, 0},
+	[3] = {"iii:i", response_head, NULL, true, 0},
+	[4] = {"ii:i", response_write, NULL, true, 0},
+	[5] = {"iii:i", native_log, NULL, false, 0},
+	[6] = {"i:I", clock_now, NULL, false, SV_ASKED_TIME},
+	[7] = {"ii:i", native_random, NULL, false, SV_ASKED_RANDOM},
+	[8] = {"ii:i", environment, NULL, false, SV_ASKED_ENVIRONMENT},
 };
 
 const sv_builtin *sv_builtin_native(uint32_t id) {

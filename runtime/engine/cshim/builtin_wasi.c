@@ -5,7 +5,7 @@
 
 #include <time.h>
 
-enum { SUCCESS = 0, EBADF_ = 8, EFAULT_ = 21, EINVAL_ = 28, EIO_ = 29, ENOTDIR_ = 54, ENOTSOCK_ = 57, ENOTSUP_ = 58, ESPIPE_ = 70 };
+enum { SUCCESS = 0, EBADF_ = 8, EFAULT_ = 21, EINVAL_ = 28, EIO_ = 29, ENOTDIR_ = 54, ENOTSOCK_ = 57, ENOTSUP_ = 58, ESPIPE_ = 70, ENOTCAPABLE_ = 76 };
 enum { CLOCKID_REALTIME, CLOCKID_MONOTONIC, CLOCKID_PROCESS_CPU, CLOCKID_THREAD_CPU };
 enum { MAX_IOVS = 1024, MAX_SUBSCRIPTIONS = 1024 };
 
@@ -95,8 +95,31 @@ static sv_verdict random_get(sv_inst *in, const uint64_t *a, uint64_t *r) {
 
 // ---- descriptors: 0 is at its end, 1 and 2 are the log, there are no others
 
+enum { STDIN, STDOUT, STDERR, NOT_OPEN };
+enum { FD_READ = 1 << 1, FD_FDSTAT_SET_FLAGS = 1 << 3, FD_WRITE = 1 << 6, FD_FILESTAT_GET = 1 << 21, POLL_FD_READWRITE = 1 << 27 };
+
+// The stream that a descriptor is.
+static int fd_stream(const sv_inst *in, uint64_t fd) {
+	if (fd > 2 || in->fds[fd].is == SV_CLOSED) return NOT_OPEN;
+	return in->fds[fd].is ? in->fds[fd].is - 1 : (int)fd;
+}
+
+static uint64_t fd_rights(const sv_inst *in, uint64_t fd) {
+	uint64_t rights = fd_stream(in, fd) == STDIN ? FD_READ : FD_WRITE;
+	return (rights | FD_FDSTAT_SET_FLAGS | FD_FILESTAT_GET | POLL_FD_READWRITE) & ~(uint64_t)in->fds[fd].gone;
+}
+
+// Whether a call that takes a right may be made on a descriptor. That a stream
+// goes the other way is told as POSIX does.
+static int fd_may(const sv_inst *in, uint64_t fd, uint64_t right) {
+	int stream = fd_stream(in, fd);
+	if (stream == NOT_OPEN || (right == FD_READ && stream != STDIN) || (right == FD_WRITE && stream == STDIN)) return EBADF_;
+	return fd_rights(in, fd) & right ? SUCCESS : ENOTCAPABLE_;
+}
+
 static sv_verdict fd_write(sv_inst *in, const uint64_t *a, uint64_t *r) {
-	if (a[0] != 1 && a[0] != 2) return code(r, EBADF_);
+	int no = fd_may(in, a[0], FD_WRITE);
+	if (no) return code(r, no);
 	if (a[2] > MAX_IOVS) return code(r, EINVAL_);
 	const uint8_t *iovs = sv_at(in, a[1], 8 * a[2]);
 	if (!iovs || !sv_at(in, a[3], 4)) return code(r, EFAULT_);
@@ -107,51 +130,77 @@ static sv_verdict fd_write(sv_inst *in, const uint64_t *a, uint64_t *r) {
 		total += len;
 	}
 	if (total > UINT32_MAX) return code(r, EINVAL_);
+	uint8_t stream = (uint8_t)fd_stream(in, a[0]);
 	for (uint64_t i = 0; i < a[2]; i++) {
 		uint32_t len = get32(iovs + 8 * i + 4);
-		if (len) sv_log(in, (uint8_t)a[0], 0, sv_at(in, get32(iovs + 8 * i), len), len);
+		if (len) sv_log(in, stream, 0, sv_at(in, get32(iovs + 8 * i), len), len);
 	}
 	put32(in, a[3], (uint32_t)total);
 	return code(r, SUCCESS);
 }
 
 static sv_verdict fd_read(sv_inst *in, const uint64_t *a, uint64_t *r) {
-	if (a[0] != 0) return code(r, EBADF_);
+	int no = fd_may(in, a[0], FD_READ);
+	if (no) return code(r, no);
 	return code(r, put32(in, a[3], 0) ? SUCCESS : EFAULT_);
 }
 
-enum { FD_READ = 1 << 1, FD_FDSTAT_SET_FLAGS = 1 << 3, FD_WRITE = 1 << 6, FD_FILESTAT_GET = 1 << 21, POLL_FD_READWRITE = 1 << 27 };
-
 static sv_verdict fd_fdstat_get(sv_inst *in, const uint64_t *a, uint64_t *r) {
-	if (a[0] > 2) return code(r, EBADF_);
+	int stream = fd_stream(in, a[0]);
+	if (stream == NOT_OPEN) return code(r, EBADF_);
 	uint8_t *p = sv_at(in, a[1], 24);
 	if (!p) return code(r, EFAULT_);
 	memset(p, 0, 24);
-	p[0] = 2;                     // filetype: character device
-	p[2] = a[0] ? 1 : 0;          // fdflags: append
-	uint64_t rights = a[0] ? FD_WRITE : FD_READ;
-	rights |= FD_FDSTAT_SET_FLAGS | FD_FILESTAT_GET | POLL_FD_READWRITE;
+	p[0] = 2;          // filetype: character device
+	p[2] = stream > 0; // fdflags: append
+	uint64_t rights = fd_rights(in, a[0]);
 	memcpy(p + 8, &rights, sizeof rights);
 	return code(r, SUCCESS);
 }
 
+// What the flags change, a stream that never waits does not have: they are taken and forgotten.
+static sv_verdict fd_fdstat_set_flags(sv_inst *in, const uint64_t *a, uint64_t *r) {
+	enum { ALL_FLAGS = 31 };
+	int no = fd_may(in, a[0], FD_FDSTAT_SET_FLAGS);
+	return code(r, no ? no : a[1] > ALL_FLAGS ? EINVAL_ : SUCCESS);
+}
+
+static sv_verdict fd_fdstat_set_rights(sv_inst *in, const uint64_t *a, uint64_t *r) {
+	if (fd_stream(in, a[0]) == NOT_OPEN) return code(r, EBADF_);
+	uint64_t has = fd_rights(in, a[0]);
+	if (a[1] & ~has || a[2]) return code(r, ENOTCAPABLE_); // rights can only be given up
+	in->fds[a[0]].gone |= (uint32_t)(has & ~a[1]);
+	in->v.fds_changed |= has != a[1];
+	return code(r, SUCCESS);
+}
+
+static sv_verdict fd_close(sv_inst *in, const uint64_t *a, uint64_t *r) {
+	if (fd_stream(in, a[0]) == NOT_OPEN) return code(r, EBADF_);
+	in->fds[a[0]].is = SV_CLOSED;
+	in->v.fds_changed = true;
+	return code(r, SUCCESS);
+}
+
+// Moves a descriptor to one of the three numbers there are.
+static sv_verdict fd_renumber(sv_inst *in, const uint64_t *a, uint64_t *r) {
+	int stream = fd_stream(in, a[0]);
+	if (stream == NOT_OPEN || a[1] > 2) return code(r, EBADF_);
+	if (a[0] == a[1]) return code(r, SUCCESS);
+	in->fds[a[1]].is = (uint8_t)(stream + 1);
+	in->fds[a[1]].gone = in->fds[a[0]].gone;
+	in->fds[a[0]].is = SV_CLOSED;
+	in->v.fds_changed = true;
+	return code(r, SUCCESS);
+}
+
 static sv_verdict fd_filestat_get(sv_inst *in, const uint64_t *a, uint64_t *r) {
-	if (a[0] > 2) return code(r, EBADF_);
+	int no = fd_may(in, a[0], FD_FILESTAT_GET);
+	if (no) return code(r, no);
 	uint8_t *p = sv_at(in, a[1], 64);
 	if (!p) return code(r, EFAULT_);
 	memset(p, 0, 64);
 	p[16] = 2; // filetype
 	return code(r, SUCCESS);
-}
-
-static sv_verdict fd_ok(sv_inst *in, const uint64_t *a, uint64_t *r) {
-	(void)in;
-	return code(r, a[0] <= 2 ? SUCCESS : EBADF_);
-}
-
-static sv_verdict fd_seek(sv_inst *in, const uint64_t *a, uint64_t *r) {
-	(void)in;
-	return code(r, a[0] <= 2 ? ESPIPE_ : EBADF_);
 }
 
 // ---- poll_oneoff
@@ -170,11 +219,16 @@ static due clock_due(const sv_inst *in, const uint8_t *s, bool waited) {
 	return (due){.now = timeout <= now, .wait = timeout <= now ? 0 : timeout - now};
 }
 
+static uint16_t fd_pollable(const sv_inst *in, uint32_t fd, uint64_t right) {
+	int no = fd_may(in, fd, right);
+	return (uint16_t)(no ? no : fd_may(in, fd, POLL_FD_READWRITE));
+}
+
 static due subscription_due(const sv_inst *in, const uint8_t *s, bool waited) {
 	switch (s[8]) {
 	case TAG_CLOCK: return clock_due(in, s, waited);
-	case TAG_FD_READ: return (due){.now = true, .error = get32(s + 16) == 0 ? SUCCESS : EBADF_};
-	case TAG_FD_WRITE: return (due){.now = true, .error = get32(s + 16) - 1 <= 1 ? SUCCESS : EBADF_};
+	case TAG_FD_READ: return (due){.now = true, .error = fd_pollable(in, get32(s + 16), FD_READ)};
+	case TAG_FD_WRITE: return (due){.now = true, .error = fd_pollable(in, get32(s + 16), FD_WRITE)};
 	default: return (due){.now = true, .error = EINVAL_};
 	}
 }
@@ -266,10 +320,15 @@ static sv_verdict bad_fd(sv_inst *in, const uint64_t *a, uint64_t *r) {
 }
 
 // A call that a stream of bytes has no use for: bad on it in one way, and EBADF elsewhere.
-static sv_verdict stream(const uint64_t *a, uint64_t *r, int error) { return code(r, a[0] <= 2 ? error : EBADF_); }
-static sv_verdict not_file(sv_inst *in, const uint64_t *a, uint64_t *r) { (void)in; return stream(a, r, EINVAL_); }
-static sv_verdict not_directory(sv_inst *in, const uint64_t *a, uint64_t *r) { (void)in; return stream(a, r, ENOTDIR_); }
-static sv_verdict not_socket(sv_inst *in, const uint64_t *a, uint64_t *r) { (void)in; return stream(a, r, ENOTSOCK_); }
+static sv_verdict stream(const sv_inst *in, uint64_t fd, uint64_t *r, int error) {
+	return code(r, fd_stream(in, fd) == NOT_OPEN ? EBADF_ : error);
+}
+static sv_verdict not_seekable(sv_inst *in, const uint64_t *a, uint64_t *r) { return stream(in, a[0], r, ESPIPE_); }
+static sv_verdict not_file(sv_inst *in, const uint64_t *a, uint64_t *r) { return stream(in, a[0], r, EINVAL_); }
+static sv_verdict not_directory(sv_inst *in, const uint64_t *a, uint64_t *r) { return stream(in, a[0], r, ENOTDIR_); }
+static sv_verdict not_socket(sv_inst *in, const uint64_t *a, uint64_t *r) { return stream(in, a[0], r, ENOTSOCK_); }
+static sv_verdict not_capable(sv_inst *in, const uint64_t *a, uint64_t *r) { return stream(in, a[0], r, ENOTCAPABLE_); }
+static sv_verdict symlink_(sv_inst *in, const uint64_t *a, uint64_t *r) { return stream(in, a[2], r, ENOTDIR_); } // (old, old_len, fd, new, new_len)
 
 static sv_verdict not_supported(sv_inst *in, const uint64_t *a, uint64_t *r) {
 	(void)in, (void)a;
@@ -278,28 +337,32 @@ static sv_verdict not_supported(sv_inst *in, const uint64_t *a, uint64_t *r) {
 
 // By the numbers of engine.Builtin.
 static const sv_builtin table[] = {
-	{"ii:i", args_get, NULL, false},
-	{"ii:i", args_sizes_get, NULL, false},
-	{"ii:i", environ_get, NULL, false},
-	{"ii:i", environ_sizes_get, NULL, false},
-	{"ii:i", clock_res_get, NULL, false},
-	{"iIi:i", clock_time_get, NULL, false},
-	{"ii:i", random_get, NULL, false},
-	{"iiii:i", fd_write, NULL, false},
-	{"iiii:i", fd_read, NULL, false},
-	{"ii:i", fd_fdstat_get, NULL, false},
-	{"ii:i", fd_ok, NULL, false}, // fd_fdstat_set_flags
-	{"ii:i", fd_filestat_get, NULL, false},
-	{"i:i", fd_ok, NULL, false}, // fd_close
-	{"*:i", fd_seek, NULL, false},
-	{"iiii:i", poll_oneoff, poll_oneoff_finish, true},
-	{":i", sched_yield_, NULL, false},
-	{"i:", proc_exit, NULL, false},
-	{"*:i", bad_fd, NULL, false},
-	{"*:i", not_supported, NULL, false},
-	{"*:i", not_file, NULL, false},
-	{"*:i", not_directory, NULL, false},
-	{"*:i", not_socket, NULL, false},
+	{"ii:i", args_get, NULL, false, 0},
+	{"ii:i", args_sizes_get, NULL, false, 0},
+	{"ii:i", environ_get, NULL, false, SV_ASKED_ENVIRONMENT},
+	{"ii:i", environ_sizes_get, NULL, false, SV_ASKED_ENVIRONMENT},
+	{"ii:i", clock_res_get, NULL, false, 0},
+	{"iIi:i", clock_time_get, NULL, false, SV_ASKED_TIME},
+	{"ii:i", random_get, NULL, false, SV_ASKED_RANDOM},
+	{"iiii:i", fd_write, NULL, false, 0},
+	{"iiii:i", fd_read, NULL, false, 0},
+	{"ii:i", fd_fdstat_get, NULL, false, 0},
+	{"ii:i", fd_fdstat_set_flags, NULL, false, 0},
+	{"ii:i", fd_filestat_get, NULL, false, 0},
+	{"i:i", fd_close, NULL, false, 0},
+	{"*:i", not_seekable, NULL, false, 0},
+	{"iiii:i", poll_oneoff, poll_oneoff_finish, true, 0},
+	{":i", sched_yield_, NULL, false, 0},
+	{"i:", proc_exit, NULL, false, 0},
+	{"*:i", bad_fd, NULL, false, 0},
+	{"*:i", not_supported, NULL, false, 0},
+	{"*:i", not_file, NULL, false, 0},
+	{"*:i", not_directory, NULL, false, 0},
+	{"*:i", not_socket, NULL, false, 0},
+	{"iII:i", fd_fdstat_set_rights, NULL, false, 0},
+	{"ii:i", fd_renumber, NULL, false, 0},
+	{"iIIi:i", not_capable, NULL, false, 0}, // fd_filestat_set_times
+	{"iiiii:i", symlink_, NULL, false, 0},
 };
 
 const sv_builtin *sv_builtin_wasip1(uint32_t id) {

@@ -1,9 +1,7 @@
 // Instances: one store, one fiber, one slot; polled from Go.
 #include "internal.h"
 
-#include <sys/syscall.h>
 #include <time.h>
-#include <unistd.h>
 
 #define DEADLINE_TICKS 1
 #define KEEP_BUFFER ((size_t)64 << 10) // an instance with a larger one is not kept
@@ -149,21 +147,26 @@ static int advance(sv_inst *in) {
 	}
 }
 
-// The most that a poll timed by the monotonic clock is charged: about the ticks
-// it can have run without yielding. What is more on that clock is time in which
-// the kernel ran something else on this processor.
+// What a poll timed by the monotonic clock is charged without question: about the
+// ticks it can have run without yielding. What is more on that clock may be time in
+// which the kernel ran something else on this processor, or one instruction that
+// took long, as memory.fill can. A mark, of both clocks, is made on every thread that
+// polls, at most this old: of what was used since, all that cannot have been before the poll was the poll's.
 #define SHORT_POLL 2000000
+#define MARK_AGE 1000000
+static _Thread_local struct { uint64_t cpu, at; } mark;
 
-// Asks the kernel for a time slice of this thread, in ns; 0 is its own (Linux 6.12,
-// sched_setattr(2)). A thread that computes long takes a long one: the others' are
-// shorter then, so that who wakes up to read a request or to run a short guest need
-// not wait for it to end. Its share stays the same. What an older kernel, or a sandbox, refuses costs latency only.
-#define LONG_SLICE 20000000
-static void slice(uint64_t ns) {
-	struct { uint32_t size, policy; uint64_t flags; int32_t nice; uint32_t priority; uint64_t runtime, deadline, period; } attr = {0};
-	if (syscall(SYS_sched_getattr, 0, &attr, sizeof attr, 0)) return;
-	attr.runtime = ns;
-	(void)syscall(SYS_sched_setattr, 0, &attr, 0);
+static void mark_thread(uint64_t now) {
+	if (now - mark.at <= MARK_AGE) return;
+	mark.at = now;
+	mark.cpu = sv_clock(CLOCK_THREAD_CPUTIME_ID);
+}
+
+// What is charged to a poll that began then and took so long, longer than SHORT_POLL.
+static uint64_t surely_spent(uint64_t from, uint64_t spent) {
+	uint64_t used = sv_clock(CLOCK_THREAD_CPUTIME_ID) - mark.cpu, before = from - mark.at;
+	uint64_t sure = used > before + SHORT_POLL ? used - before : SHORT_POLL;
+	return sure < spent ? sure : spent;
 }
 
 // A short poll is charged by the monotonic clock, which costs 20 ns where the
@@ -171,18 +174,17 @@ static void slice(uint64_t ns) {
 // was not short, that is worth its system call: so what is forgiven is once.
 int sv_poll(sv_inst *in) {
 	if (in->failed) return SV_FAILED;
-	bool long_one = in->timed;
-	if (long_one) slice(LONG_SLICE);
 	int clock = in->timed ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;
 	uint64_t from = sv_clock(clock);
+	if (!in->timed) mark_thread(from);
 	sv_current = in;
 	int event = advance(in);
 	sv_current = NULL;
+	if (event == SV_CALL) sv_trim(in);
 	uint64_t spent = sv_clock(clock) - from;
-	if (long_one) slice(0);
-	bool capped = !in->timed && spent > SHORT_POLL;
-	in->v.cpu_ns += capped ? SHORT_POLL : spent;
-	if (capped || event == SV_YIELD) in->timed = true;
+	bool long_one = !in->timed && spent > SHORT_POLL;
+	in->v.cpu_ns += long_one ? surely_spent(from, spent) : spent;
+	if (long_one || event == SV_YIELD) in->timed = true;
 	return event;
 }
 

@@ -36,6 +36,13 @@ const (
 	TrapOther    = C.SV_TRAP_OTHER
 )
 
+// Bits of Asked.
+const (
+	AskedRandom      = C.SV_ASKED_RANDOM
+	AskedTime        = C.SV_ASKED_TIME
+	AskedEnvironment = C.SV_ASKED_ENVIRONMENT
+)
+
 // Why Start may refuse.
 var (
 	ErrNoRoom   = errors.New("too many memory maps")
@@ -192,6 +199,12 @@ func (in Inst) Usage() (cpuNanoseconds, memoryBytes, hostCalls, crossings uint64
 	v := in.v
 	return uint64(v.cpu_ns), uint64(v.memory_size), uint64(v.host_calls), uint64(v.crossings)
 }
+
+// Asked returns what the guest asked for, as bits.
+func (in Inst) Asked() uint32 { return uint32(in.v.asked) }
+
+// FDsChanged reports whether the guest closed or renumbered a descriptor, or gave up rights on one.
+func (in Inst) FDsChanged() bool { return bool(in.v.fds_changed) }
 
 // Trap returns how the guest failed.
 func (in Inst) Trap() (code uint32, exit int, message, trace string, growRefused bool) {

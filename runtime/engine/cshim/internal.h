@@ -33,13 +33,13 @@ extern sv_config sv_cfg;
 extern _Thread_local sv_inst *sv_current;
 extern struct sv_counters {
 	_Atomic int64_t instances, free_slots, retired_slots, resident_pages, free_stacks, images, codes;
-	_Atomic uint64_t starts, resets, pages_copied, remaps;
+	_Atomic uint64_t starts, resets, pages_copied, pages_trimmed, remaps;
 } sv_count;
 char *sv_error_take(wasmtime_error_t *error); // frees the error
 char *sv_errno(const char *what);
 // Memory maps, estimated from above: a slot is its image, what was grown and the rest of the
 // reservation; a stack has its guard.
-enum { SV_MAPS_SLOT = 3, SV_MAPS_STACK = 2, SV_MAPS_INSTANCE = SV_MAPS_SLOT + SV_MAPS_STACK };
+enum { SV_MAPS_CODE = 3, SV_MAPS_SLOT = 3, SV_MAPS_STACK = 2, SV_MAPS_INSTANCE = SV_MAPS_SLOT + SV_MAPS_STACK };
 int64_t sv_maps(void);
 // The processor this thread runs on, in [0, SV_PROCESSORS): a hint, for what is kept near one.
 enum { SV_PROCESSORS = 64 };
@@ -73,8 +73,24 @@ void sv_slots_settle(void);
 // Unmaps up to n of the coldest free slots; returns how many.
 int sv_slots_evict(int n);
 bool sv_image_has_free(sv_image *image);
+// Gives back pages of a slot in use that hold what its image does. Its guest waits.
+void sv_slot_trim(sv_slot *s);
+
+// ---- trim.c
+
+bool sv_all_zero(const uint8_t *p, size_t n);
+void sv_trim_pages(uint8_t *from, uint8_t *to, bool (*same)(const void *env, const uint8_t *page), const void *env);
+// Once for each instance, when it first waits and many others are alive.
+void sv_trim(sv_inst *in);
 
 // ---- image.c
+
+// Runs of pages that an instance of an image wrote to.
+enum { SV_WARM_RUNS = 32, SV_WARM_PAGES = 128 };
+typedef struct sv_warm {
+	uint32_t runs, pages; // runs above SV_WARM_RUNS: too many
+	struct { uint32_t page, count; } run[SV_WARM_RUNS];
+} sv_warm;
 
 struct sv_image {
 	_Atomic int refs;
@@ -83,6 +99,8 @@ struct sv_image {
 	const uint8_t *bytes;    // the whole image, read only
 	uint64_t *nonzero;       // one bit a page: has any byte set
 	sv_slot *free, *free_last; // under the slots' lock
+	sv_warm warm;              // of the first instance that wrote no more than that; set once
+	atomic_int warm_is;        // 0 unknown, 1 being set, 2 set
 	bool sealed;
 };
 
@@ -107,6 +125,7 @@ typedef struct sv_builtin {
 	// After the wait: turns Go's answer into the guest's. May be NULL.
 	int64_t (*finish)(sv_inst *in, const uint64_t *args, int64_t answer);
 	bool suspends;
+	uint32_t asks; // SV_ASKED_..., noted with every call
 } sv_builtin;
 const sv_builtin *sv_builtin_get(uint32_t id);
 const sv_builtin *sv_builtin_native(uint32_t id);
@@ -149,6 +168,10 @@ void sv_prog_unref(sv_prog *prog);
 
 // ---- inst.c
 
+enum { SV_CLOSED = 255 };
+typedef struct sv_zeroed { void *at; size_t size; } sv_zeroed;
+enum { SV_ZEROED = 4 }; // as many as there may be tables
+
 struct sv_inst {
 	sv_view v;
 	sv_prog *prog;
@@ -162,16 +185,23 @@ struct sv_inst {
 	wasmtime_error_t *error;
 	size_t step; // 0: instantiate; then one for each entry
 	bool has_body, no_calls, failed;
+	bool trimmed;
 	bool timed; // polls are charged by the thread's own clock
 	uint32_t own_code; // set by sv_die
 	uint64_t memory_limit;
 	uint32_t head_limit, log_limit, log_used, log_cap;
+
+	sv_zeroed zeroed[SV_ZEROED]; // what was calloc'ed as it was made: its tables, if they are large
+	uint32_t nzeroed;
 
 	const sv_import *waiting;
 	wasmtime_val_t *wait_result;
 	wasm_trap_t **wait_trap;
 
 	uint64_t poll_args[4], poll_wait; // of a poll_oneoff that waits
+	// Descriptors 0 to 2 of preview 1, as the guest has changed them: which stream each is now
+	// (0: its own, n: stream n-1, SV_CLOSED), and the rights it gave up.
+	struct { uint8_t is; uint32_t gone; } fds[3];
 
 	uint8_t *request;
 	size_t request_len, request_cap;

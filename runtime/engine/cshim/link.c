@@ -43,6 +43,7 @@ static wasm_trap_t *call_now(void *env, wasmtime_caller_t *caller, wasmtime_val_
 	uint64_t args[SV_MAX_ARGS], result = 0;
 	for (int i = 0; i < im->nparams; i++) args[i] = raw_get(im->params[i], &v[i]);
 	in->v.host_calls++;
+	in->v.asked |= im->builtin->asks;
 	if (im->builtin->call(in, args, &result) != SV_OK) return make_trap(in);
 	if (im->nresults) v[0].i64 = (int64_t)result;
 	return NULL;

@@ -17,6 +17,9 @@ enum { SV_DONE = 1, SV_FAILED, SV_YIELD, SV_CALL };
 // Trap codes of our own making come after wasmtime's.
 enum { SV_TRAP_POINTER = 64, SV_TRAP_EXIT, SV_TRAP_HOSTCALL, SV_TRAP_START, SV_TRAP_HOST, SV_TRAP_CAPACITY, SV_TRAP_OTHER };
 
+// What a guest asked for that differs from run to run: bits of sv_view.asked.
+enum { SV_ASKED_RANDOM = 1, SV_ASKED_TIME = 2, SV_ASKED_ENVIRONMENT = 4 };
+
 // Flags of sv_start.
 enum { SV_HAS_BODY = 1, SV_NO_CALLS = 2, SV_POLL = 4 };
 
@@ -54,9 +57,11 @@ void sv_cpu_features(uint32_t out[6]);
 
 typedef struct sv_stats {
 	int64_t instances, free_slots, retired_slots, resident_bytes, maps, max_maps;
-	uint64_t starts, resets, pages_copied, remaps;
+	uint64_t starts, resets, pages_copied, pages_trimmed, remaps;
 } sv_stats;
 void sv_read_stats(sv_stats *out);
+// Whether so many more maps may be made, after giving back cold slots if need be.
+bool sv_room(int64_t more);
 
 char *sv_load(const uint8_t *artifact, size_t n, sv_code **out);
 char *sv_load_file(const char *path, sv_code **out);
@@ -112,6 +117,8 @@ typedef struct sv_view {
 	uint32_t log_open; // 1 + the offset of the record that may still grow; 0 for none
 
 	uint64_t cpu_ns, host_calls, crossings;
+	uint32_t asked;
+	bool fds_changed; // of preview 1: what no image holds
 
 	uint32_t trap_code; // of SV_FAILED
 	int32_t exit_status;
@@ -139,5 +146,15 @@ bool sv_inst_global(sv_inst *in, const char *name, size_t n, uint8_t *type, uint
 // is kept for another start or dropped.
 void sv_inst_end(sv_inst *in);
 void sv_inst_drop(sv_inst *in);
+
+// A thread for guests that compute long. *done is an eventfd, the caller's: it counts up when
+// what was asked for last is over, and nothing else may be asked for before that.
+typedef struct sv_thread sv_thread;
+char *sv_thread_new(sv_thread **out, int *done);
+// Polls until the guest does not just yield, or has used so much processor time in all.
+void sv_thread_poll(sv_thread *t, sv_inst *in, uint64_t cpu_ns);
+int sv_thread_event(sv_thread *t); // what that poll came to
+void sv_thread_end(sv_thread *t, sv_inst *in); // as sv_inst_end
+void sv_thread_free(sv_thread *t); // it has nothing to do
 
 #endif

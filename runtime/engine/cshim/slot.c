@@ -117,6 +117,22 @@ static bool map_image(sv_slot *s) {
 	return mmap(s->base, im->size, PROT_READ | PROT_WRITE, flags, im->fd, 0) != MAP_FAILED;
 }
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 // Linux 5.14
+#endif
+
+// Gives a new slot, in a few calls, its own copies of the pages that instances
+// of the image write to: a page fault for each would cost more. What fails here
+// is left to the page faults.
+static void prefault(sv_slot *s) {
+	const sv_warm *warm = &s->image->warm;
+	if (atomic_load_explicit(&s->image->warm_is, memory_order_acquire) != 2) return;
+	for (uint32_t i = 0; i < warm->runs; i++) {
+		uint8_t *from = s->base + (size_t)warm->run[i].page * SV_PAGE;
+		if (madvise(from, (size_t)warm->run[i].count * SV_PAGE, MADV_POPULATE_WRITE)) return;
+	}
+}
+
 static void unmap(sv_slot *s) {
 	munmap(s->mapping, MAPPING);
 	free(s);
@@ -134,7 +150,10 @@ static sv_slot *slot_make(sv_image *image) {
 	s->mapping = p;
 	s->base = s->mapping + SV_GUARD;
 	s->size = s->high = image->size;
-	if (map_image(s)) return s;
+	if (map_image(s)) {
+		prefault(s);
+		return s;
+	}
 	unmap(s);
 	return NULL;
 }
@@ -160,19 +179,43 @@ static void copy_page(const sv_image *im, uint8_t *page, size_t offset) {
 	else memcpy(page, im->bytes + offset, SV_PAGE);
 }
 
-enum scanned { SCAN_FAILED, SCAN_COPIED, SCAN_TOO_MUCH };
+static void warm_add(sv_warm *w, size_t page, size_t count) {
+	if (w->runs < SV_WARM_RUNS) {
+		w->run[w->runs].page = (uint32_t)page;
+		w->run[w->runs].count = (uint32_t)count;
+	}
+	w->runs++;
+	w->pages += (uint32_t)count;
+}
 
-// Finds the pages that are the instance's own (in memory or swapped out, and
-// not the image's) and copies the image's bytes over them, to the end.
-static enum scanned scan_and_copy(sv_slot *s) {
-	struct scan_region regions[REGIONS];
-	struct scan_arg a = {
-		.size = sizeof a, .start = (__u64)(uintptr_t)s->base, .end = (__u64)(uintptr_t)s->base + s->image->size,
+// Keeps what an instance wrote to, if nothing is known yet and it is not too much.
+static void warm_keep(sv_image *im, const sv_warm *seen) {
+	int unknown = 0;
+	if (!seen->runs || seen->runs > SV_WARM_RUNS || seen->pages > SV_WARM_PAGES) return;
+	if (!atomic_compare_exchange_strong(&im->warm_is, &unknown, 1)) return;
+	im->warm = *seen;
+	atomic_store_explicit(&im->warm_is, 2, memory_order_release);
+}
+
+// Asks for the pages that are the instance's own: in memory or swapped out, and not the image's.
+static struct scan_arg scan_of(const sv_slot *s, struct scan_region regions[REGIONS]) {
+	return (struct scan_arg){
+		.size = sizeof(struct scan_arg), .start = (__u64)(uintptr_t)s->base, .end = (__u64)(uintptr_t)s->base + s->image->size,
 		.vec = (__u64)(uintptr_t)regions, .vec_len = REGIONS,
 		.category_inverted = IS_FILE, .category_mask = IS_FILE, // not file-backed, and
 		.category_anyof_mask = IS_PRESENT | IS_SWAPPED, .return_mask = IS_PRESENT | IS_SWAPPED,
 	};
+}
+
+enum scanned { SCAN_FAILED, SCAN_COPIED, SCAN_TOO_MUCH };
+
+// Finds the pages that are the instance's own and copies the image's bytes over them, to the end.
+static enum scanned scan_and_copy(sv_slot *s) {
+	struct scan_region regions[REGIONS];
+	struct scan_arg a = scan_of(s, regions);
 	int64_t pages = 0, seen = 0;
+	sv_warm wrote;
+	wrote.runs = wrote.pages = 0;
 	while (a.start < a.end) {
 		int n = ioctl(pagemap, SCAN, &a);
 		if (n < 0 || a.walk_end <= a.start || a.walk_end > a.end) return SCAN_FAILED;
@@ -182,13 +225,32 @@ static enum scanned scan_and_copy(sv_slot *s) {
 			if (from < a.start || to > a.end || from >= to) return SCAN_FAILED;
 			pages += (int64_t)((to - from) / SV_PAGE);
 			if (pages > MAX_COPY_PAGES || seen > MAX_REGIONS || regions[i].categories & IS_SWAPPED) return SCAN_TOO_MUCH;
+			warm_add(&wrote, (from - (uintptr_t)s->base) / SV_PAGE, (to - from) / SV_PAGE);
 			for (; from < to; from += SV_PAGE) copy_page(s->image, (uint8_t *)(uintptr_t)from, from - (uintptr_t)s->base);
 		}
 		a.start = a.walk_end;
 	}
 	s->resident = pages;
+	if (!atomic_load_explicit(&s->image->warm_is, memory_order_relaxed)) warm_keep(s->image, &wrote);
 	atomic_fetch_add_explicit(&sv_count.pages_copied, (uint64_t)pages, memory_order_relaxed);
 	return SCAN_COPIED;
+}
+
+static bool image_page(const void *env, const uint8_t *page) {
+	const sv_slot *s = env;
+	size_t offset = (size_t)(page - s->base);
+	if (sv_image_page_is_zero(s->image, offset / SV_PAGE)) return sv_all_zero(page, SV_PAGE);
+	return !memcmp(page, s->image->bytes + offset, SV_PAGE);
+}
+
+void sv_slot_trim(sv_slot *s) {
+	struct scan_region regions[REGIONS];
+	struct scan_arg a = scan_of(s, regions);
+	int n = atomic_load_explicit(&scanning, memory_order_relaxed) && s->image->size ? ioctl(pagemap, SCAN, &a) : 0;
+	for (int i = 0; i < n; i++) {
+		if (regions[i].start < a.start || regions[i].end > a.end || regions[i].categories & IS_SWAPPED) continue;
+		sv_trim_pages((uint8_t *)(uintptr_t)regions[i].start, (uint8_t *)(uintptr_t)regions[i].end, image_page, s);
+	}
 }
 
 // What was grown is replaced whole, by memory that nothing can reach.

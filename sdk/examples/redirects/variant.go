@@ -72,8 +72,8 @@ func (v variant) of(r *http.Request, name string) (target, bool) {
 	return target{}, false
 }
 
-// draw picks a target by weight. It asks crypto/rand: math/rand would give every
-// request the same number, because each starts from the same snapshot.
+// draw picks a target by weight. It asks crypto/rand: a generator made before edge.Serve would give
+// every request the same number, because each starts from the same snapshot.
 func (v variant) draw() (target, bool) {
 	var total uint64
 	for _, t := range v.Targets {

@@ -8,7 +8,6 @@ import (
 	"io"
 	"log"
 	"log/slog"
-	"math/rand/v2"
 	"net/http"
 	"os"
 	"strings"
@@ -44,7 +43,7 @@ var offers = map[string]http.HandlerFunc{
 		_, _, err := http.NewResponseController(w).Hijack()
 		fmt.Fprint(w, errors.Is(err, http.ErrNotSupported))
 	},
-	"/random": func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, rand.Uint64()) },
+	"/random": draws,
 
 	"GET /kv/{key}":    kvGet,
 	"PUT /kv/{key}":    kvPut,
