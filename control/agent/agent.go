@@ -48,6 +48,8 @@ type Namespaces interface {
 	Apply(ns hostcall.Namespace, c kv.Changes)
 	Reset(ns hostcall.Namespace)
 	Forget(ns hostcall.Namespace)
+	Limit(ns hostcall.Namespace, stale time.Duration)
+	Own(ctx context.Context, ns hostcall.Namespace, key string, q kv.Question) (hostcall.Entry, error)
 }
 
 var _ Namespaces = (*kv.Store)(nil)
@@ -146,6 +148,7 @@ type Agent[F Function] struct {
 	pop       *pop
 	relay     *changes.Relay
 	serving   atomic.Int64 // blobs being sent
+	answering atomic.Int64 // neighbours' questions about keys
 	sink      *catalogSink
 	follower  *changes.Follower // of the catalog
 	spaces    *spaces

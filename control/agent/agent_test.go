@@ -85,7 +85,8 @@ func (n *node) run(change ...func(*Config[*version])) *node {
 	n.t.Helper()
 	n.table.Store(nil)
 	var err error
-	if n.kv, err = kv.New(kv.Config{Origin: NewOrigin(n.link), Timeout: 2 * time.Second}); err != nil {
+	if n.kv, err = kv.New(kv.Config{Origin: NewOrigin(n.link), Timeout: 2 * time.Second,
+		Owner: func(ns hostcall.Namespace, key string) kv.Owner { return n.agent.Owner(ns, key) }}); err != nil {
 		n.t.Fatal(err)
 	}
 	cfg := Config[*version]{
@@ -594,7 +595,7 @@ func TestOriginSpeaksAsTheStoreDoes(t *testing.T) {
 		t.Fatal(err)
 	}
 	e, err := o.Get(ctx, links, wild)
-	if err != nil || string(e.Value) != "v" || e.Revision != rev || time.Until(e.Expires) < 50*time.Minute {
+	if left := e.Expires.Sub(e.At); err != nil || string(e.Value) != "v" || e.Revision != rev || left < 50*time.Minute || left > time.Hour {
 		t.Errorf("%+v, %v", e, err)
 	}
 	if _, err := o.Put(ctx, links, wild, nil, hostcall.PutOptions{IfRevision: hostcall.AbsentRevision}); !errors.Is(err, hostcall.ErrConflict) {
@@ -613,8 +614,37 @@ func TestOriginSpeaksAsTheStoreDoes(t *testing.T) {
 	if e, err := o.Get(ctx, links, "big"); err != nil || !bytes.Equal(e.Value, big) {
 		t.Errorf("big: %d bytes, %v", len(e.Value), err)
 	}
+	about := []byte("about\x00\xff")
+	if _, err := o.Put(ctx, links, "big", big, hostcall.PutOptions{Metadata: about, IfRevision: hostcall.AnyRevision}); err != nil {
+		t.Fatal(err)
+	}
+	if e, err := o.Get(ctx, links, "big"); err != nil || !bytes.Equal(e.Metadata, about) || e.AsOf < e.Revision {
+		t.Errorf("metadata: %q as of %d, %v", e.Metadata, e.AsOf, err)
+	}
+	got, err := o.Read(ctx, links, []string{"big", "none", wild}, hostcall.ReadOptions{Strong: true, AtLeast: rev})
+	if err != nil || !bytes.Equal(got[0].Value, big) || !bytes.Equal(got[0].Metadata, about) || !errors.Is(got[1].Err, hostcall.ErrNotFound) ||
+		got[1].AsOf < rev || string(got[2].Value) != "v" || got[2].Revision != rev || got[1].At.Before(e.At) || !got[2].Expires.Equal(e.Expires) {
+		t.Errorf("read: %v", err)
+	}
+	if _, err := o.Read(ctx, links, []string{"big"}, hostcall.ReadOptions{AtLeast: rev + 1000}); !errors.Is(err, hostcall.ErrInvalid) {
+		t.Errorf("a future: %v", err)
+	}
+	for want := int64(-3); want >= -6; want -= 3 {
+		if n, r, err := o.Increment(ctx, links, "zz", -3); n != want || r <= rev || err != nil {
+			t.Errorf("increment: %d at %d, %v", n, r, err)
+		}
+	}
+	if _, _, err := o.Increment(ctx, links, wild, 1); !errors.Is(err, hostcall.ErrInvalid) {
+		t.Errorf("increment of no number: %v", err)
+	}
+	if e, err := o.Get(ctx, links, "none"); !errors.Is(err, hostcall.ErrNotFound) || e.AsOf < rev {
+		t.Errorf("not found as of %d, %v", e.AsOf, err)
+	}
+	if _, err := o.Delete(ctx, links, "zz", hostcall.AnyRevision); err != nil {
+		t.Fatal(err)
+	}
 	keys, next, err := o.List(ctx, links, "", "", 2)
-	if err != nil || len(keys) != 2 || keys[0].Key != wild || keys[0].Expires.IsZero() || keys[1].Key != "big" || next == "" {
+	if err != nil || len(keys) != 2 || keys[0].Key != wild || keys[0].Expires.IsZero() || keys[1].Key != "big" || !bytes.Equal(keys[1].Metadata, about) || next == "" {
 		t.Errorf("first page: %+v, %q, %v", keys, next, err)
 	}
 	keys, next, err = o.List(ctx, links, "", next, 2)
@@ -638,6 +668,9 @@ func TestOriginSpeaksAsTheStoreDoes(t *testing.T) {
 		if _, err := o.Put(ctx, ns, "k", nil, hostcall.PutOptions{IfRevision: -1}); !errors.Is(err, hostcall.ErrDenied) {
 			t.Errorf("%s: %v", name, err)
 		}
+		if _, _, err := o.Increment(ctx, ns, "k", 1); !errors.Is(err, hostcall.ErrDenied) {
+			t.Errorf("increment, %s: %v", name, err)
+		}
 	}
 	for _, ns := range []hostcall.Namespace{{Project: "../..", Name: "x"}, {Project: "default", Name: ""}, {}} {
 		if _, err := o.Get(ctx, ns, "k"); err == nil {
@@ -646,24 +679,44 @@ func TestOriginSpeaksAsTheStoreDoes(t *testing.T) {
 	}
 }
 
-// A value with a life lives as long on a node whose clock is an hour off control's, either way.
+// A value with a life lives as long on a node whose clock is an hour off control's, either
+// way, and also when control's is set while the node runs.
 func TestKVLifeWithClocksApart(t *testing.T) {
 	c := newControl(t)
+	n := newNode(t, c).run()
 	c.deploy("f", routeOf("f.example")+"[[kv]]\nname = \"links\"\naccess = \"write\"\n", "code")
-	o := NewOrigin(c.peerClient(c.join("n1", "lon")))
+	n.serves("f.example", "code")
+	n.until("the namespace is followed", func() bool { return len(n.kv.Kept()) == 1 })
 	ctx, links := context.Background(), hostcall.Namespace{Project: "default", Name: "links"}
-	for _, off := range []time.Duration{0, time.Hour, -time.Hour} {
-		c.ahead.Store(int64(off))
-		before := time.Now()
-		if _, err := o.Put(ctx, links, "k", []byte("v"), hostcall.PutOptions{IfRevision: hostcall.AnyRevision, TTL: 10 * time.Minute}); err != nil {
+	ask := func() { // control, and so for its time
+		if _, err := n.kv.Read(ctx, links, []string{"none"}, hostcall.ReadOptions{Strong: true}); err != nil {
 			t.Fatal(err)
 		}
-		e, err := o.Get(ctx, links, "k")
-		if err != nil {
-			t.Fatalf("control's clock is %v off: %v", off, err)
-		}
-		if life := e.Expires.Sub(before); life < 9*time.Minute || life > 10*time.Minute+time.Since(before) {
-			t.Errorf("control's clock is %v off: the node would keep it for %v", off, life)
-		}
+	}
+	for _, off := range []time.Duration{0, time.Hour, -time.Hour} {
+		c.ahead.Store(int64(off))
+		n.until(fmt.Sprintf("at %v the node knows when its own write ends", off), func() bool {
+			ask()
+			before := c.now()
+			if _, err := n.kv.Put(ctx, links, "own", []byte("v"), hostcall.PutOptions{IfRevision: hostcall.AnyRevision, TTL: 10 * time.Minute}); err != nil {
+				t.Fatal(err)
+			}
+			e, err := n.kv.Get(ctx, links, "own")
+			life := e.Expires.Sub(before)
+			return err == nil && life > 9*time.Minute && life <= 10*time.Minute+c.now().Sub(before)
+		})
+		c.call("PUT", "/v1/projects/default/kv/links/keys/theirs?ttl=10m", []byte("v"), 200, nil)
+		n.until(fmt.Sprintf("at %v a value is served from memory", off), func() bool {
+			ask()
+			misses := n.kv.Stats().Misses
+			e, err := n.kv.Get(ctx, links, "theirs")
+			return err == nil && string(e.Value) == "v" && n.kv.Stats().Misses == misses
+		})
+		c.ahead.Store(int64(off + 11*time.Minute))
+		n.until(fmt.Sprintf("at %v it ends with control's clock", off), func() bool {
+			ask()
+			_, err := n.kv.Get(ctx, links, "theirs")
+			return errors.Is(err, hostcall.ErrNotFound)
+		})
 	}
 }

@@ -31,11 +31,12 @@ const (
 )
 
 // PeerHandler is what this node serves to the other nodes of its PoP: change
-// streams, and the blobs that its catalog names. To be served by control/peer.
+// streams, the keys it looks after, and the blobs that its catalog names. To be served by control/peer.
 func (a *Agent[F]) PeerHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("POST "+changes.Path, peer.Stream(a.relay))
 	mux.HandleFunc("GET "+blobsPath+"/{digest}", a.sendBlob)
+	mux.HandleFunc("GET "+kvPath+"/{project}/{namespace}/{key}", a.answerKey)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := a.neighbour(r.Context()); err != nil {
 			http.Error(w, err.Error(), http.StatusForbidden)

@@ -20,6 +20,7 @@ import (
 	"github.com/selvage-edge/selvage/control/identity"
 	"github.com/selvage-edge/selvage/control/peer"
 	"github.com/selvage-edge/selvage/runtime/function"
+	"github.com/selvage-edge/selvage/runtime/hostcall"
 )
 
 // street is the nodes of one PoP, each with its peer server, who know of one another.
@@ -35,20 +36,24 @@ type house struct {
 	name  string
 	addr  string
 	asked atomic.Int64    // blobs, of control
+	keys  atomic.Int64    // KV keys, of control
 	wrap  func(Doer) Doer // of the way to a neighbour; street.mu guards it
 	open  func()
 	close func()
 }
 
-// askCount counts the blobs asked of control.
+// askCount counts the blobs and keys asked of control.
 type askCount struct {
 	Doer
-	n *atomic.Int64
+	n, keys *atomic.Int64
 }
 
 func (a askCount) Do(r *http.Request) (*http.Response, error) {
 	if strings.HasPrefix(r.URL.Path, blobsPath) {
 		a.n.Add(1)
+	}
+	if r.Method == http.MethodGet && strings.HasPrefix(r.URL.Path, kvPath) {
+		a.keys.Add(1)
 	}
 	return a.Doer.Do(r)
 }
@@ -67,7 +72,7 @@ func newStreet(t *testing.T, nodes int) *street {
 func (s *street) build(name string) *house {
 	n := nodeOf(s.t, s.control, s.join(name, "lon"))
 	h := &house{node: n, name: name, wrap: func(d Doer) Doer { return d }}
-	h.link = askCount{n.link, &h.asked}
+	h.link = askCount{n.link, &h.asked, &h.keys}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		s.t.Fatal(err)
@@ -160,6 +165,54 @@ func TestAPoPAsksControlOnceForEachBlob(t *testing.T) {
 	// On a machine that stands still for seconds an ask may give up and make a detour.
 	if want := int64(2 * functions); asked > want+detours || control != asked || control+neighbours != 3*want {
 		t.Errorf("%d blobs on 3 nodes: control was asked %d times, sent %d; neighbours sent %d; %d detours", want, asked, control, neighbours, detours)
+	}
+}
+
+// Who misses a key asks the node of the PoP that looks after it, which asks control once for all.
+func TestAPoPAsksControlOnceForAKey(t *testing.T) {
+	s := newStreet(t, 3)
+	s.deploy("f", routeOf("f.example")+"[[kv]]\nname = \"links\"\naccess = \"write\"\n", "code")
+	for _, h := range s.houses {
+		h.serves("f.example", "code")
+		h.until("the namespace is followed", func() bool { return len(h.kv.Kept()) == 1 })
+	}
+	links := hostcall.Namespace{Project: "default", Name: "links"}
+	s.call("PUT", "/v1/projects/default/kv/links/keys/k", []byte("v"), 200, nil)
+	for _, h := range s.houses {
+		h.until("the write is told", func() bool {
+			_, err := h.kv.Read(context.Background(), links, []string{"k"}, hostcall.ReadOptions{})
+			return err == nil
+		})
+	}
+	for _, key := range []string{"none", "there", "\x00\xff/.. "} {
+		if key == "there" {
+			s.call("PUT", "/v1/projects/default/kv/links/keys/there", []byte("w"), 200, nil)
+		}
+		before := s.houses[0].keys.Load() + s.houses[1].keys.Load() + s.houses[2].keys.Load()
+		var all sync.WaitGroup
+		for i := range 300 {
+			all.Go(func() {
+				e, err := s.houses[i%3].kv.Get(context.Background(), links, key)
+				if key == "there" && string(e.Value) != "w" || key != "there" && !errors.Is(err, hostcall.ErrNotFound) {
+					t.Errorf("%q: %q, %v", key, e.Value, err)
+				}
+			})
+		}
+		all.Wait()
+		asked := s.houses[0].keys.Load() + s.houses[1].keys.Load() + s.houses[2].keys.Load() - before
+		// A node whose stream is behind another's asks control itself, at most once each.
+		if asked < 1 || asked > 3 {
+			t.Errorf("%q: control was asked %d times", key, asked)
+		}
+	}
+	var owner uint64
+	for _, h := range s.houses {
+		for _, u := range h.kv.Usage() {
+			owner += u.Owner
+		}
+	}
+	if owner == 0 {
+		t.Error("no node asked another")
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -20,7 +19,9 @@ import (
 // kvPath is where control serves KV to nodes:
 //
 //	GET, PUT, DELETE  kvPath/PROJECT/NAMESPACE/KEY   PUT: ttl_ms, if_revision; DELETE: if_revision
+//	POST              kvPath/PROJECT/NAMESPACE/KEY   by: increments
 //	GET               kvPath/PROJECT/NAMESPACE       prefix, cursor, limit
+//	POST              kvPath/PROJECT/NAMESPACE       reads the keys in the body, at_least
 //
 // Keys, prefixes and cursors are base64url without padding; a value is the body.
 const kvPath = "/peer/v1/kv"
@@ -28,8 +29,11 @@ const kvPath = "/peer/v1/kv"
 // Headers of a value.
 const (
 	headerRevision = "Selvage-Revision"
-	headerExpires  = "Selvage-Expires"    // Unix milliseconds by control's clock; absent: never
-	headerLeft     = "Selvage-Expires-In" // the same, in milliseconds from control's answer
+	headerExpires  = "Selvage-Expires"  // Unix milliseconds on the store's clock; absent: never
+	headerTime     = "Selvage-Time"     // that clock at control's answer, in the same unit
+	headerMetadata = "Selvage-Metadata" // base64; absent: none
+	headerAsOf     = "Selvage-As-Of"    // what the answer reflects, also "not found"
+	headerStale    = "Selvage-Stale"    // milliseconds; of a neighbour's answer
 )
 
 // Origin is KV as control has it, over mTLS: what edge/kv keeps copies of.
@@ -42,33 +46,117 @@ func NewOrigin(control Doer) *Origin { return &Origin{control} }
 
 // Get implements hostcall.KV.
 func (o *Origin) Get(ctx context.Context, ns hostcall.Namespace, key string) (hostcall.Entry, error) {
-	asked := time.Now()
-	resp, err := o.do(ctx, http.MethodGet, keyPath(ns, key), nil, nil)
+	e, err := o.entry(ctx, keyPath(ns, key), nil)
 	if err != nil {
-		return hostcall.Entry{}, fmt.Errorf("origin get: %w", err)
-	}
-	defer resp.Body.Close()
-	e, err := entryOf(resp, asked)
-	if err != nil {
-		return hostcall.Entry{}, fmt.Errorf("origin get: %w: %w", hostcall.ErrUnavailable, err)
+		return e, fmt.Errorf("origin get: %w", err)
 	}
 	return e, nil
 }
 
-// entryOf reads an answer to what was asked then. How long a value still lives is
-// counted from there, on this node's clock, which may be off control's and may be set
-// meanwhile: so it is not served for longer than the store does.
-func entryOf(resp *http.Response, asked time.Time) (e hostcall.Entry, err error) {
+// entry asks for one key; a "not found" says what it reflects, too.
+func (o *Origin) entry(ctx context.Context, path string, q url.Values) (hostcall.Entry, error) {
+	resp, err := o.send(ctx, http.MethodGet, path, q, nil)
+	if err != nil {
+		return hostcall.Entry{}, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusNotFound {
+		e, err := about(resp)
+		return e, errors.Join(hostcall.ErrNotFound, err)
+	}
+	if err := check(resp); err != nil {
+		return hostcall.Entry{}, err
+	}
+	e, err := entryOf(resp)
+	if err != nil {
+		return hostcall.Entry{}, fmt.Errorf("%w: %w", hostcall.ErrUnavailable, err)
+	}
+	return e, nil
+}
+
+// Read implements hostcall.KV.
+func (o *Origin) Read(ctx context.Context, ns hostcall.Namespace, keys []string, opt hostcall.ReadOptions) ([]hostcall.Result, error) {
+	ask := readRequest{Keys: make([][]byte, len(keys)), AtLeast: opt.AtLeast}
+	for i, key := range keys {
+		ask.Keys[i] = []byte(key)
+	}
+	body, err := json.Marshal(ask)
+	if err != nil {
+		return nil, fmt.Errorf("origin read: %w", err)
+	}
+	resp, err := o.do(ctx, http.MethodPost, spacePath(ns), nil, body)
+	if err != nil {
+		return nil, fmt.Errorf("origin read: %w", err)
+	}
+	defer resp.Body.Close()
+	var got readAnswer
+	if err := decodeJSON(resp, &got, maxReadBytes); err != nil {
+		return nil, fmt.Errorf("origin read: %w", err)
+	}
+	if len(got.Entries) != len(keys) {
+		return nil, fmt.Errorf("origin read: %w: %d answers for %d keys", hostcall.ErrUnavailable, len(got.Entries), len(keys))
+	}
+	out := make([]hostcall.Result, len(keys))
+	for i, e := range got.Entries {
+		out[i].AsOf, out[i].At = got.AsOf, got.Time
+		if !e.Found {
+			out[i].Err = hostcall.ErrNotFound
+			continue
+		}
+		out[i].Value, out[i].Metadata, out[i].Revision, out[i].Expires = e.Value, e.Metadata, e.Revision, e.Expires
+	}
+	return out, nil
+}
+
+// readRequest and readAnswer are control's.
+type readRequest struct {
+	Keys    [][]byte `json:"keys"`
+	AtLeast uint64   `json:"at_least,omitempty"`
+}
+
+type readAnswer struct {
+	Entries []struct {
+		Found    bool      `json:"found"`
+		Value    []byte    `json:"value"`
+		Metadata []byte    `json:"metadata"`
+		Revision uint64    `json:"revision"`
+		Expires  time.Time `json:"expires"`
+	} `json:"entries"`
+	AsOf uint64    `json:"as_of"`
+	Time time.Time `json:"time"` // absent from an older control node
+}
+
+// maxReadBytes bounds an answer: values in base64, and what is said of each key.
+const maxReadBytes = 2*hostcall.MaxReadBytes + hostcall.MaxReadKeys*2*(hostcall.MaxKeyBytes+256)
+
+// Increment implements hostcall.KV.
+func (o *Origin) Increment(ctx context.Context, ns hostcall.Namespace, key string, delta int64) (int64, uint64, error) {
+	resp, err := o.do(ctx, http.MethodPost, keyPath(ns, key), url.Values{"by": {strconv.FormatInt(delta, 10)}}, nil)
+	if err != nil {
+		return 0, 0, fmt.Errorf("origin increment: %w", err)
+	}
+	defer resp.Body.Close()
+	var done struct {
+		Value    int64  `json:"value"`
+		Revision uint64 `json:"revision"`
+	}
+	if err := decodeJSON(resp, &done, maxListBytes); err != nil {
+		return 0, 0, fmt.Errorf("origin increment: %w", err)
+	}
+	return done.Value, done.Revision, nil
+}
+
+func entryOf(resp *http.Response) (e hostcall.Entry, err error) {
+	if e, err = about(resp); err != nil {
+		return e, err
+	}
+	if e.Metadata, err = metadataOf(resp.Header); err != nil {
+		return e, err
+	}
 	if e.Revision, err = strconv.ParseUint(resp.Header.Get(headerRevision), 10, 64); err != nil {
 		return e, fmt.Errorf("header %s: %w", headerRevision, err)
 	}
-	if s := resp.Header.Get(headerLeft); s != "" {
-		ms, err := strconv.ParseInt(s, 10, 64)
-		if err != nil || ms < 0 || ms > math.MaxInt64/int64(time.Millisecond) {
-			return e, fmt.Errorf("header %s: %.40q: want milliseconds", headerLeft, s)
-		}
-		e.Expires = asked.Add(time.Duration(ms) * time.Millisecond)
-	} else if s := resp.Header.Get(headerExpires); s != "" { // of an older control node
+	if s := resp.Header.Get(headerExpires); s != "" {
 		ms, err := strconv.ParseInt(s, 10, 64)
 		if err != nil {
 			return e, fmt.Errorf("header %s: %w", headerExpires, err)
@@ -77,6 +165,19 @@ func entryOf(resp *http.Response, asked time.Time) (e hostcall.Entry, err error)
 	}
 	e.Value, err = readBody(resp, hostcall.MaxValueBytes)
 	return e, err
+}
+
+// metadataOf is nil for none.
+func metadataOf(h http.Header) ([]byte, error) {
+	s := h.Get(headerMetadata)
+	if s == "" {
+		return nil, nil
+	}
+	b, err := base64.StdEncoding.DecodeString(s)
+	if err != nil || len(b) > hostcall.MaxMetadataBytes {
+		return nil, fmt.Errorf("header %s: want at most %d bytes in base64", headerMetadata, hostcall.MaxMetadataBytes)
+	}
+	return b, nil
 }
 
 // readBody takes a body of at most limit bytes, in one piece when its length is known.
@@ -102,6 +203,9 @@ func (o *Origin) Put(ctx context.Context, ns hostcall.Namespace, key string, val
 	if opt.TTL > 0 {
 		// Rounded up: a value must not end before its time.
 		q.Set("ttl_ms", strconv.FormatInt(int64((opt.TTL+time.Millisecond-1)/time.Millisecond), 10))
+	}
+	if len(opt.Metadata) > 0 {
+		q.Set("metadata", base64.RawURLEncoding.EncodeToString(opt.Metadata))
 	}
 	rev, err := o.write(ctx, http.MethodPut, keyPath(ns, key), q, value)
 	if err != nil {
@@ -129,7 +233,7 @@ func (o *Origin) write(ctx context.Context, method, path string, q url.Values, b
 	var done struct {
 		Revision uint64 `json:"revision"`
 	}
-	if err := decodeJSON(resp, &done); err != nil {
+	if err := decodeJSON(resp, &done, maxListBytes); err != nil {
 		return 0, err
 	}
 	return done.Revision, nil
@@ -141,6 +245,7 @@ type listing struct {
 		Key      []byte    `json:"key"`
 		Revision uint64    `json:"revision"`
 		Expires  time.Time `json:"expires"` // absent: never
+		Metadata []byte    `json:"metadata"`
 	} `json:"keys"`
 	Next []byte `json:"next,omitempty"`
 }
@@ -154,21 +259,21 @@ func (o *Origin) List(ctx context.Context, ns hostcall.Namespace, prefix, cursor
 	}
 	defer resp.Body.Close()
 	var page listing
-	if err := decodeJSON(resp, &page); err != nil {
+	if err := decodeJSON(resp, &page, maxListBytes); err != nil {
 		return nil, "", fmt.Errorf("origin list: %w", err)
 	}
 	var keys []hostcall.KeyInfo
 	for _, k := range page.Keys {
-		keys = append(keys, hostcall.KeyInfo{Key: string(k.Key), Revision: k.Revision, Expires: k.Expires})
+		keys = append(keys, hostcall.KeyInfo{Key: string(k.Key), Revision: k.Revision, Expires: k.Expires, Metadata: k.Metadata})
 	}
 	return keys, string(page.Next), nil
 }
 
 // maxListBytes bounds a page: the most keys of the most bytes, and what is said of each.
-const maxListBytes = hostcall.MaxListKeys * 2 * (hostcall.MaxKeyBytes + 128)
+const maxListBytes = hostcall.MaxListKeys * 2 * (hostcall.MaxKeyBytes + hostcall.MaxMetadataBytes + 128)
 
-func decodeJSON(resp *http.Response, into any) error {
-	if err := json.NewDecoder(io.LimitReader(resp.Body, maxListBytes)).Decode(into); err != nil {
+func decodeJSON(resp *http.Response, into any, limit int64) error {
+	if err := json.NewDecoder(io.LimitReader(resp.Body, limit)).Decode(into); err != nil {
 		return fmt.Errorf("%w: control's answer: %w", hostcall.ErrUnavailable, err)
 	}
 	return nil
@@ -176,9 +281,30 @@ func decodeJSON(resp *http.Response, into any) error {
 
 // do sends one request and returns a good answer only.
 func (o *Origin) do(ctx context.Context, method, path string, q url.Values, body []byte) (*http.Response, error) {
+	resp, err := o.send(ctx, method, path, q, body)
+	if err != nil {
+		return nil, err
+	}
+	if err := check(resp); err != nil {
+		resp.Body.Close()
+		return nil, err
+	}
+	return resp, nil
+}
+
+// check refuses what is no good answer.
+func check(resp *http.Response) error {
+	if resp.StatusCode/100 == 2 {
+		return nil
+	}
+	err := refusal(resp)
+	return fmt.Errorf("%w: %w", meaning(err), err)
+}
+
+func (o *Origin) send(ctx context.Context, method, path string, q url.Values, body []byte) (*http.Response, error) {
 	u := url.URL{Path: path, RawQuery: q.Encode()}
 	var reader io.Reader
-	if method == http.MethodPut {
+	if method == http.MethodPut || body != nil {
 		reader = bytes.NewReader(body)
 	}
 	r, err := http.NewRequestWithContext(ctx, method, u.String(), reader)
@@ -189,12 +315,7 @@ func (o *Origin) do(ctx context.Context, method, path string, q url.Values, body
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", hostcall.ErrUnavailable, err)
 	}
-	if resp.StatusCode/100 == 2 {
-		return resp, nil
-	}
-	defer resp.Body.Close()
-	err = refusal(resp)
-	return nil, fmt.Errorf("%w: %w", meaning(err), err)
+	return resp, nil
 }
 
 // meaning is what control's status means to a guest.

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/selvage-edge/selvage/control/catalog"
 	"github.com/selvage-edge/selvage/control/changes"
@@ -44,10 +45,10 @@ func logOf(ns hostcall.Namespace) string { return "kv/" + ns.Project + "/" + ns.
 // want follows exactly these namespaces. What is new begins at the head: the
 // node has nothing of it that could be stale.
 func (s *spaces) want(list []catalog.Namespace) {
-	wanted := map[string]hostcall.Namespace{}
+	wanted, limits := map[string]hostcall.Namespace{}, map[string]time.Duration{}
 	for _, n := range list {
 		ns := hostcall.Namespace{Project: n.Project, Name: n.Name}
-		wanted[logOf(ns)] = ns
+		wanted[logOf(ns)], limits[logOf(ns)] = ns, n.MaxStale()
 	}
 	s.mu.Lock()
 	var gone []string
@@ -64,6 +65,7 @@ func (s *spaces) want(list []catalog.Namespace) {
 			s.mu.byLog[log] = ns
 			more = append(more, changes.Want{Log: log, Tail: true})
 		}
+		s.kv.Limit(ns, limits[log])
 	}
 	s.mu.Unlock()
 	slices.SortFunc(more, func(a, b changes.Want) int { return strings.Compare(a.Log, b.Log) })
@@ -102,10 +104,10 @@ func (s *spaces) Apply(_ context.Context, b *changes.Batch) error {
 }
 
 func changesOf(b *changes.Batch) kv.Changes {
-	out := kv.Changes{Epoch: b.Epoch, From: b.From, To: b.To}
+	out := kv.Changes{Epoch: b.Epoch, From: b.From, To: b.To, At: b.At}
 	for i := range b.Changes {
 		c := &b.Changes[i]
-		k := kv.Change{Key: c.Key, Revision: c.Seq, Gone: c.Op != changes.Put, Expires: c.Expires}
+		k := kv.Change{Key: c.Key, Revision: c.Seq, Gone: c.Op != changes.Put, Metadata: append([]byte(nil), c.Metadata...), Expires: c.Expires}
 		if c.Inline() {
 			k.Value = append([]byte{}, c.Value...) // a copy: the batch's bytes are all one piece
 		}

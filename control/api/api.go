@@ -162,6 +162,9 @@ func (a *API) changesConfig() changes.ServerConfig {
 			a.cfg.Log.Error("api: a node is ahead of the store", "log", log, "epoch", p.Epoch, "seq", p.Seq, "error", err)
 		}
 	}
+	if c.Now == nil {
+		c.Now = a.cfg.Now // one clock, whatever says the time
+	}
 	if c.Seal == nil {
 		c.Seal = changes.SealWith(a.cfg.Identity.Changes)
 	}

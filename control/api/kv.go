@@ -33,20 +33,30 @@ func (a *API) getKey(ctx context.Context, c *call) (*reply, error) {
 
 // readKey answers a read, for developers and nodes alike. A missing key's answer says, as any, what it reflects.
 func (a *API) readKey(ctx context.Context, c *call, ns hostcall.Namespace, key string) (*reply, error) {
-	kv := a.cfg.Store.KV()
 	h := c.w.Header()
 	h.Set(HeaderEpoch, strconv.FormatUint(a.cfg.Store.Epoch(), 10))
-	h.Set(HeaderAsOf, strconv.FormatUint(kv.AsOf(), 10))
-	e, err := kv.Get(ctx, ns, key)
+	h.Set(HeaderTime, strconv.FormatInt(a.cfg.Now().UnixMilli(), 10))
+	atLeast, err := queryUint(c.r, "at_least", 0)
 	if err != nil {
 		return nil, err
 	}
+	got, err := a.cfg.Store.KV().Read(ctx, ns, []string{key}, hostcall.ReadOptions{Strong: true, AtLeast: atLeast})
+	if err != nil {
+		return nil, err
+	}
+	e := got[0]
+	h.Set(HeaderAsOf, strconv.FormatUint(e.AsOf, 10))
+	if e.Err != nil {
+		return nil, e.Err
+	}
 	head := http.Header{}
+	if len(e.Metadata) > 0 {
+		head.Set(HeaderMetadata, base64.StdEncoding.EncodeToString(e.Metadata))
+	}
 	head.Set(HeaderRevision, strconv.FormatUint(e.Revision, 10))
 	head.Set("ETag", `"`+strconv.FormatUint(e.Revision, 10)+`"`)
 	if !e.Expires.IsZero() {
 		head.Set(HeaderExpires, strconv.FormatInt(e.Expires.UnixMilli(), 10))
-		head.Set(HeaderExpiresIn, strconv.FormatInt(max(0, e.Expires.Sub(a.cfg.Now()).Milliseconds()), 10))
 	}
 	return &reply{raw: e.Value, head: head}, nil
 }
@@ -64,6 +74,9 @@ func (a *API) putKey(ctx context.Context, c *call) (*reply, error) {
 	}
 	if o.IfRevision, err = ifRevision(c.r); err != nil {
 		return nil, err
+	}
+	if o.Metadata, err = base64.StdEncoding.DecodeString(c.r.Header.Get(HeaderMetadata)); err != nil {
+		return nil, invalid("header %s: want up to %d bytes in base64: %v", HeaderMetadata, hostcall.MaxMetadataBytes, err)
 	}
 	return a.writeKey(ctx, c, ns, c.param("key"), o)
 }
@@ -157,6 +170,60 @@ func ifRevision(r *http.Request) (int64, error) {
 	return at, nil
 }
 
+func (a *API) getKeys(ctx context.Context, c *call) (*reply, error) {
+	ns, err := c.namespace()
+	if err != nil {
+		return nil, err
+	}
+	return a.readKeys(ctx, c, ns)
+}
+
+// readKeys answers for several keys, for developers and nodes alike.
+func (a *API) readKeys(ctx context.Context, c *call, ns hostcall.Namespace) (*reply, error) {
+	var req ReadRequest
+	if err := c.decode(&req); err != nil {
+		return nil, err
+	}
+	keys := make([]string, len(req.Keys))
+	for i, k := range req.Keys {
+		keys[i] = string(k)
+	}
+	got, err := a.cfg.Store.KV().Read(ctx, ns, keys, hostcall.ReadOptions{Strong: true, AtLeast: req.AtLeast})
+	if err != nil {
+		return nil, err
+	}
+	out := ReadAnswer{Entries: make([]ReadEntry, len(got)), AsOf: got[0].AsOf, Epoch: a.cfg.Store.Epoch(), Time: a.cfg.Now().UTC()}
+	for i, e := range got {
+		out.AsOf = min(out.AsOf, e.AsOf)
+		out.Entries[i] = ReadEntry{Key: req.Keys[i], Found: e.Err == nil, Value: e.Value, Metadata: e.Metadata, Revision: e.Revision, Expires: e.Expires}
+	}
+	return &reply{json: out}, nil
+}
+
+func (a *API) incrementKey(ctx context.Context, c *call) (*reply, error) {
+	ns, err := c.namespace()
+	if err != nil {
+		return nil, err
+	}
+	return a.increment(ctx, c, ns, c.param("key"))
+}
+
+func (a *API) increment(ctx context.Context, c *call, ns hostcall.Namespace, key string) (*reply, error) {
+	by := int64(1)
+	if s := c.r.URL.Query().Get("by"); s != "" {
+		var err error
+		if by, err = strconv.ParseInt(s, 10, 64); err != nil {
+			return nil, invalid("by=%.40q: want a number of 64 bits, such as 1 or -1", s)
+		}
+	}
+	value, rev, err := a.cfg.Store.KV().Increment(ctx, ns, key, by)
+	if err != nil {
+		return nil, err
+	}
+	c.note("revision", strconv.FormatUint(rev, 10))
+	return &reply{json: Incremented{Value: value, Revision: rev, Epoch: a.cfg.Store.Epoch()}}, nil
+}
+
 func (a *API) listKeys(ctx context.Context, c *call) (*reply, error) {
 	ns, err := c.namespace()
 	if err != nil {
@@ -184,7 +251,7 @@ func (a *API) pageOfKeys(ctx context.Context, c *call, ns hostcall.Namespace, pr
 	}
 	out := KeyList{Keys: make([]Key, len(keys)), Next: []byte(next)}
 	for i, k := range keys {
-		out.Keys[i] = Key{Key: []byte(k.Key), Revision: k.Revision, Expires: k.Expires.UTC()}
+		out.Keys[i] = Key{Key: []byte(k.Key), Revision: k.Revision, Expires: k.Expires.UTC(), Metadata: k.Metadata}
 		if k.Expires.IsZero() {
 			out.Keys[i].Expires = time.Time{}
 		}

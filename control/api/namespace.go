@@ -18,7 +18,9 @@ func (a *API) listNamespaces(_ context.Context, c *call) (*reply, error) {
 	return &reply{json: out}, nil
 }
 
-func namespaceOf(n catalog.Namespace) Namespace { return Namespace{n.Project, n.Name, n.Mode} }
+func namespaceOf(n catalog.Namespace) Namespace {
+	return Namespace{n.Project, n.Name, n.Mode, n.MaxStaleMS}
+}
 
 func (a *API) putNamespace(ctx context.Context, c *call) (*reply, error) {
 	req := NamespaceRequest{}
@@ -31,9 +33,19 @@ func (a *API) putNamespace(ctx context.Context, c *call) (*reply, error) {
 	if req.Mode != catalog.ModeCached {
 		return nil, invalid("mode %.40q: want %q", req.Mode, catalog.ModeCached)
 	}
+	if req.MaxStaleMS != nil && *req.MaxStaleMS != 0 && (*req.MaxStaleMS < catalog.MinMaxStale.Milliseconds() || *req.MaxStaleMS > catalog.MaxMaxStale.Milliseconds()) {
+		return nil, invalid("max_stale_ms %d: want 0 for any, or %d (%v) to %d", *req.MaxStaleMS, catalog.MinMaxStale.Milliseconds(), catalog.MinMaxStale, catalog.MaxMaxStale.Milliseconds())
+	}
 	want := catalog.Namespace{Project: c.project, Name: c.param("namespace"), Mode: req.Mode, CreatedAt: a.cfg.Now().UTC()}
 	err := a.change(ctx, func(snap *catalog.Snapshot) ([]*catalog.Record, error) {
-		if n, ok := snap.Namespace(want.Project, want.Name); ok && n.Mode == want.Mode {
+		n, ok := snap.Namespace(want.Project, want.Name)
+		if ok {
+			want.CreatedAt, want.MaxStaleMS = n.CreatedAt, n.MaxStaleMS
+		}
+		if req.MaxStaleMS != nil {
+			want.MaxStaleMS = *req.MaxStaleMS
+		}
+		if ok && n == want {
 			return nil, nil
 		}
 		return []*catalog.Record{{Namespace: &want}}, nil

@@ -23,7 +23,7 @@ import (
 // Paths for nodes, on the peer listener. Keys in them are base64url without padding.
 const (
 	PeerBlobs = "/peer/v1/blobs" // GET /{digest}
-	PeerKV    = "/peer/v1/kv"    // GET, PUT, DELETE /{project}/{namespace}/{key}; GET /{project}/{namespace}
+	PeerKV    = "/peer/v1/kv"    // GET, PUT, DELETE, POST (increment) /{project}/{namespace}/{key}; GET, POST (read) /{project}/{namespace}
 	PeerTrust = "/peer/v1/trust" // GET
 )
 
@@ -37,7 +37,9 @@ func (a *API) peerRoutes() []*route {
 		{name: "peerRenew", method: "POST", pattern: identity.RenewPath, summary: "A new certificate for the node that asks", who: aNode, mutates: true, limit: jsonLimit, status: 200, in: identity.RenewRequest{}, out: identity.RenewResponse{}, do: a.renew},
 		{name: "peerListKeys", method: "GET", pattern: ns, summary: "Keys of a namespace that some live release binds", who: aNode, status: 200, query: pageQuery, out: KeyList{}, do: a.peerListKeys},
 		{name: "peerGetKey", method: "GET", pattern: ns + "/{key}", summary: "A value", who: aNode, status: 200, rawOut: "the value", do: a.peerGetKey},
-		{name: "peerPutKey", method: "PUT", pattern: ns + "/{key}", summary: "Write a value", who: aNode, limit: hostcall.MaxValueBytes, status: 200, query: []param{{"ttl_ms", "time to live"}, ifQuery}, raw: "the value", out: Written{}, do: a.peerPutKey},
+		{name: "peerPutKey", method: "PUT", pattern: ns + "/{key}", summary: "Write a value", who: aNode, limit: hostcall.MaxValueBytes, status: 200, query: []param{{"ttl_ms", "time to live"}, {"metadata", "in base64url"}, ifQuery}, raw: "the value", out: Written{}, do: a.peerPutKey},
+		{name: "peerReadKeys", method: "POST", pattern: ns, summary: "Several values", who: aNode, limit: jsonLimit, status: 200, in: ReadRequest{}, out: ReadAnswer{}, do: a.peerReadKeys},
+		{name: "peerIncrement", method: "POST", pattern: ns + "/{key}", summary: "Add to a number", who: aNode, status: 200, query: []param{byQuery}, out: Incremented{}, do: a.peerIncrement},
 		{name: "peerDeleteKey", method: "DELETE", pattern: ns + "/{key}", summary: "Delete a value", who: aNode, status: 200, query: []param{ifQuery}, out: Written{}, do: a.peerDeleteKey},
 	}
 }
@@ -250,7 +252,26 @@ func (a *API) peerPutKey(ctx context.Context, c *call) (*reply, error) {
 	if o.IfRevision, err = ifRevision(c.r); err != nil {
 		return nil, err
 	}
+	if o.Metadata, err = base64.RawURLEncoding.DecodeString(c.r.URL.Query().Get("metadata")); err != nil {
+		return nil, invalid("the metadata is not base64url without padding")
+	}
 	return a.writeKey(ctx, c, ns, key, o)
+}
+
+func (a *API) peerReadKeys(ctx context.Context, c *call) (*reply, error) {
+	ns, _, err := a.peerKey(c, false)
+	if err != nil {
+		return nil, err
+	}
+	return a.readKeys(ctx, c, ns)
+}
+
+func (a *API) peerIncrement(ctx context.Context, c *call) (*reply, error) {
+	ns, key, err := a.peerKey(c, true)
+	if err != nil {
+		return nil, err
+	}
+	return a.increment(ctx, c, ns, key)
 }
 
 func (a *API) peerDeleteKey(ctx context.Context, c *call) (*reply, error) {

@@ -13,8 +13,9 @@ import (
 const (
 	HeaderRevision    = "Selvage-Revision"     // KV: the value's, or the write's
 	HeaderExpires     = "Selvage-Expires"      // KV: Unix ms on the store's clock; absent for never
-	HeaderExpiresIn   = "Selvage-Expires-In"   // KV: the same, in ms from now, for who has another clock
+	HeaderTime        = "Selvage-Time"         // KV: that clock at the answer, for who has another one
 	HeaderEpoch       = "Selvage-Epoch"        // KV: the store's
+	HeaderMetadata    = "Selvage-Metadata"     // KV: what was put beside the value, in base64; absent for none
 	HeaderAsOf        = "Selvage-As-Of"        // KV: the answer reflects the log at least up to this sequence
 	HeaderRequestID   = "Selvage-Request-Id"   // every answer
 	HeaderIdempotency = "Idempotency-Key"      // requests that change something; up to 128 characters
@@ -122,11 +123,14 @@ type Namespace struct {
 	Project string       `json:"project"`
 	Name    string       `json:"name"`
 	Mode    catalog.Mode `json:"mode"`
+	// MaxStaleMS is how old an answer from a node's memory may be, in milliseconds; 0: any.
+	MaxStaleMS int64 `json:"max_stale_ms"`
 }
 
 // NamespaceRequest makes a namespace.
 type NamespaceRequest struct {
-	Mode catalog.Mode `json:"mode,omitempty"` // default "cached"
+	Mode       catalog.Mode `json:"mode,omitempty"`         // default "cached"
+	MaxStaleMS *int64       `json:"max_stale_ms,omitempty"` // 0, or 30 s to 365 days; default: as it is, or 0
 }
 
 // NamespaceList answers a listing of namespaces.
@@ -141,12 +145,44 @@ type Key struct {
 	Text     string    `json:"text,omitempty"`
 	Revision uint64    `json:"revision"`
 	Expires  time.Time `json:"expires,omitzero"`
+	Metadata []byte    `json:"metadata,omitempty"`
 }
 
 // KeyList answers a listing of keys, in byte order.
 type KeyList struct {
 	Keys []Key  `json:"keys"`
 	Next []byte `json:"next,omitempty"` // the cursor of the next page; absent at the end
+}
+
+// ReadRequest asks for several keys.
+type ReadRequest struct {
+	Keys    [][]byte `json:"keys"`               // 1 to 100, in base64
+	AtLeast uint64   `json:"at_least,omitempty"` // a revision that the answer has to reflect
+}
+
+// ReadAnswer has an entry for each key, in their order, as of one moment or later.
+type ReadAnswer struct {
+	Entries []ReadEntry `json:"entries"`
+	AsOf    uint64      `json:"as_of"`
+	Epoch   uint64      `json:"epoch"`
+	Time    time.Time   `json:"time"` // the store's clock at the answer
+}
+
+// ReadEntry is one key's value, in base64.
+type ReadEntry struct {
+	Key      []byte    `json:"key"`
+	Found    bool      `json:"found"`
+	Value    []byte    `json:"value,omitempty"`
+	Metadata []byte    `json:"metadata,omitempty"`
+	Revision uint64    `json:"revision,omitempty"`
+	Expires  time.Time `json:"expires,omitzero"`
+}
+
+// Incremented answers an increment.
+type Incremented struct {
+	Value    int64  `json:"value"`
+	Revision uint64 `json:"revision"`
+	Epoch    uint64 `json:"epoch"`
 }
 
 // Written answers a write or deletion of a key.

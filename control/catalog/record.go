@@ -62,12 +62,23 @@ const ModeCached Mode = "cached"
 
 // Namespace is a KV namespace of a project.
 type Namespace struct {
-	Project   string    `json:"project"`
-	Name      string    `json:"name"`
-	Mode      Mode      `json:"mode"`
-	CreatedAt time.Time `json:"created_at"`
-	Removed   bool      `json:"removed,omitempty"`
+	Project string `json:"project"`
+	Name    string `json:"name"`
+	Mode    Mode   `json:"mode"`
+	// MaxStaleMS is how old an answer from a node's memory may be, in milliseconds; 0: any.
+	MaxStaleMS int64     `json:"max_stale_ms,omitempty"`
+	CreatedAt  time.Time `json:"created_at"`
+	Removed    bool      `json:"removed,omitempty"`
 }
+
+// MaxStale is how old an answer from a node's memory may be; 0: any.
+func (n *Namespace) MaxStale() time.Duration { return time.Duration(n.MaxStaleMS) * time.Millisecond }
+
+// Bounds of MaxStale: below, what streams say of quiet namespaces would come too seldom.
+const (
+	MinMaxStale = 30 * time.Second
+	MaxMaxStale = 365 * 24 * time.Hour
+)
 
 // Record is one entry of the catalog: exactly one of Release and Namespace is
 // set. The position is the one it has in the log.
@@ -116,6 +127,9 @@ func (n *Namespace) validate() error {
 	errs := []error{identity.CheckName("project", n.Project), identity.CheckName("namespace", n.Name), checkTime(n.CreatedAt)}
 	if n.Mode != ModeCached {
 		errs = append(errs, fmt.Errorf("mode %q: want %q", n.Mode, ModeCached))
+	}
+	if d := n.MaxStaleMS; d != 0 && (d < MinMaxStale.Milliseconds() || d > MaxMaxStale.Milliseconds()) {
+		errs = append(errs, fmt.Errorf("max_stale_ms %d: want 0 for any, or %d to %d (%v to %v)", d, MinMaxStale.Milliseconds(), MaxMaxStale.Milliseconds(), MinMaxStale, MaxMaxStale))
 	}
 	return errors.Join(errs...)
 }

@@ -51,6 +51,7 @@ const (
 	MaxInline       = 64 << 10 // values up to this size travel in the change
 	maxLogBytes     = 256
 	maxKeyBytes     = 1 << 10
+	maxMetadata     = 1 << 10
 )
 
 // Op says what a change did to its key.
@@ -65,13 +66,14 @@ const (
 
 // Change is one change of one key.
 type Change struct {
-	Seq     uint64    // the revision it made
-	Key     string    // any bytes
-	Op      Op        //
-	Expires time.Time // Put: when the value stops to count, on the store's clock; zero for never
-	Size    uint32    // Put: the value's length
-	Sum     [32]byte  // Put: the value's SHA-256
-	Value   []byte    // Put: the value, nil when Size is over MaxInline: fetch it by key and check Sum
+	Seq      uint64    // the revision it made
+	Key      string    // any bytes
+	Op       Op        //
+	Expires  time.Time // Put: when the value stops to count, on the store's clock; zero for never
+	Size     uint32    // Put: the value's length
+	Sum      [32]byte  // Put: the value's SHA-256
+	Metadata []byte    // Put: what was put beside the value
+	Value    []byte    // Put: the value, nil when Size is over MaxInline: fetch it by key and check Sum
 }
 
 // Inline reports whether the value came with the change.
@@ -96,20 +98,36 @@ type Position struct {
 // ErrBatch is in every error of DecodeBatch.
 var ErrBatch = errors.New("changes: not a batch")
 
-const batchVersion = 1
+// Versions of the encoding. A batch is of the lowest that can say what it holds, so
+// that nodes of before read on what has no metadata.
+const (
+	batchPlain    = 1
+	batchMetadata = 2 // some change has metadata
+)
+
+func (b *Batch) version() byte {
+	for i := range b.Changes {
+		if len(b.Changes[i].Metadata) > 0 {
+			return batchMetadata
+		}
+	}
+	return batchPlain
+}
 
 // Encode returns the batch's bytes, the ones that are signed:
 //
 //	u8 version, string log, uvarint epoch, from, to-from, i64 at (Unix ms), uvarint count,
 //	and for each change: uvarint seq-previous, u8 op, string key;
-//	for Put also: uvarint expiry (Unix ms, 0 never), uvarint size, 32 bytes sum, the value when size <= MaxInline
+//	for Put also: uvarint expiry (Unix ms, 0 never), uvarint size, 32 bytes sum, in version 2 string metadata,
+//	the value when size <= MaxInline
 //
 // where a string is its uvarint length and its bytes, and previous starts at from.
 func (b *Batch) Encode() ([]byte, error) {
 	if err := b.check(); err != nil {
 		return nil, err
 	}
-	out := []byte{batchVersion}
+	version := b.version()
+	out := []byte{version}
 	out = appendString(out, b.Log)
 	out = binary.AppendUvarint(out, b.Epoch)
 	out = binary.AppendUvarint(out, b.From)
@@ -118,7 +136,7 @@ func (b *Batch) Encode() ([]byte, error) {
 	out = binary.AppendUvarint(out, uint64(len(b.Changes)))
 	prev := b.From
 	for i := range b.Changes {
-		out = b.Changes[i].append(out, prev)
+		out = b.Changes[i].append(out, prev, version)
 		prev = b.Changes[i].Seq
 	}
 	if len(out) > MaxBatchBytes {
@@ -127,7 +145,7 @@ func (b *Batch) Encode() ([]byte, error) {
 	return out, nil
 }
 
-func (c *Change) append(out []byte, prev uint64) []byte {
+func (c *Change) append(out []byte, prev uint64, version byte) []byte {
 	out = binary.AppendUvarint(out, c.Seq-prev)
 	out = append(out, byte(c.Op))
 	out = appendString(out, c.Key)
@@ -141,6 +159,9 @@ func (c *Change) append(out []byte, prev uint64) []byte {
 	out = binary.AppendUvarint(out, expires)
 	out = binary.AppendUvarint(out, uint64(c.Size))
 	out = append(out, c.Sum[:]...)
+	if version >= batchMetadata {
+		out = appendString(out, string(c.Metadata))
+	}
 	if c.Inline() {
 		out = append(out, c.Value...)
 	}
@@ -177,6 +198,8 @@ func (c *Change) check() error {
 		return fmt.Errorf("a key of %d bytes", len(c.Key))
 	case c.Op < Put || c.Op > Expire:
 		return fmt.Errorf("op %d is unknown", c.Op)
+	case len(c.Metadata) > maxMetadata || c.Op != Put && len(c.Metadata) > 0:
+		return fmt.Errorf("metadata of %d bytes", len(c.Metadata))
 	case c.Inline() && len(c.Value) != int(c.Size):
 		return fmt.Errorf("a value of %d bytes said to have %d", len(c.Value), c.Size)
 	case !c.Inline() && len(c.Value) != 0:
@@ -194,8 +217,9 @@ func DecodeBatch(b []byte) (*Batch, error) {
 		return nil, fmt.Errorf("%w: %d bytes, over %d", ErrBatch, len(b), MaxBatchBytes)
 	}
 	d := decoder{b: b}
-	if v := d.byte(); d.err == nil && v != batchVersion {
-		return nil, fmt.Errorf("%w: version %d; this binary reads version %d: upgrade it", ErrBatch, v, batchVersion)
+	version := d.byte()
+	if d.err == nil && (version < batchPlain || version > batchMetadata) {
+		return nil, fmt.Errorf("%w: version %d; this binary reads versions %d and %d: upgrade it", ErrBatch, version, batchPlain, batchMetadata)
 	}
 	out := &Batch{Log: d.string(maxLogBytes), Epoch: d.uvarint(), From: d.uvarint()}
 	out.To = d.add(out.From, d.uvarint())
@@ -206,12 +230,15 @@ func DecodeBatch(b []byte) (*Batch, error) {
 	}
 	prev := out.From
 	for i := uint64(0); i < n && d.err == nil; i++ {
-		c := d.change(prev)
+		c := d.change(prev, version)
 		prev = c.Seq
 		out.Changes = append(out.Changes, c)
 	}
 	if d.err == nil && len(d.b) != 0 {
 		d.fail("%d bytes after its end", len(d.b))
+	}
+	if d.err == nil && out.version() != version {
+		d.fail("version %d for what version %d can say", version, out.version())
 	}
 	if d.err != nil {
 		return nil, d.err
@@ -222,7 +249,7 @@ func DecodeBatch(b []byte) (*Batch, error) {
 	return out, nil
 }
 
-func (d *decoder) change(prev uint64) Change {
+func (d *decoder) change(prev uint64, version byte) Change {
 	c := Change{Seq: d.add(prev, d.uvarint()), Op: Op(d.byte()), Key: d.string(maxKeyBytes)}
 	if c.Op != Put || d.err != nil {
 		return c
@@ -238,6 +265,11 @@ func (d *decoder) change(prev uint64) Change {
 	}
 	c.Size = uint32(size)
 	copy(c.Sum[:], d.take(len(c.Sum)))
+	if version >= batchMetadata {
+		if s := d.string(maxMetadata); s != "" {
+			c.Metadata = []byte(s)
+		}
+	}
 	if c.Inline() {
 		c.Value = d.take(int(c.Size))
 	}

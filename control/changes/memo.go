@@ -142,7 +142,7 @@ func (s *Server) fill(ctx context.Context, k memoKey, e *entry) error {
 	}
 	b.To = p.To
 	for _, c := range p.Changes {
-		b.Changes = append(b.Changes, Change{Seq: c.Seq, Key: c.Key, Op: Op(c.Op), Expires: c.Expires, Size: c.Size, Sum: c.Sum, Value: c.Value})
+		b.Changes = append(b.Changes, Change{Seq: c.Seq, Key: c.Key, Op: Op(c.Op), Expires: c.Expires, Size: c.Size, Sum: c.Sum, Metadata: c.Metadata, Value: c.Value})
 	}
 	payload, err := b.Encode()
 	if err != nil {

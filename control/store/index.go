@@ -19,12 +19,13 @@ const (
 
 // item is the newest change of one key. Immutable once it is in an index.
 type item struct {
-	key     string
-	seq     uint64
-	op      Op
-	expires int64 // Unix ms, 0 never
-	at      int64 // Unix ms, when it was stored
-	size    uint32
+	key      string
+	seq      uint64
+	op       Op
+	expires  int64 // Unix ms, 0 never
+	at       int64 // Unix ms, when it was stored
+	size     uint32
+	metadata []byte // OpPut
 }
 
 // live reports whether the key has a value at now.

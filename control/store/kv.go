@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -17,6 +18,8 @@ import (
 
 // MaxTTL bounds a value's time to live.
 const MaxTTL = 10 * 365 * 24 * time.Hour
+
+const minTTL = time.Millisecond
 
 // KV reads and writes namespaces, strongly: a read sees every write that was
 // acknowledged before it began.
@@ -64,6 +67,52 @@ func (k *KV) List(ctx context.Context, ns hostcall.Namespace, prefix, cursor str
 	return k.t.list(ctx, space(ns), prefix, cursor, limit)
 }
 
+// Read implements hostcall.KV. All of its reads are strong, so AtLeast asks for
+// nothing more; a revision that no write has had yet is an error.
+func (k *KV) Read(ctx context.Context, ns hostcall.Namespace, keys []string, o hostcall.ReadOptions) ([]hostcall.Result, error) {
+	if err := errors.Join(checkNamespace(ns), checkKeys(keys)); err != nil {
+		return nil, err
+	}
+	if err := k.reaches(ctx, o.AtLeast); err != nil {
+		return nil, err
+	}
+	out, asOf, size := make([]hostcall.Result, len(keys)), k.AsOf(), 0
+	for i, key := range keys {
+		e, err := k.t.get(ctx, space(ns), key)
+		if err != nil && !errors.Is(err, hostcall.ErrNotFound) {
+			return nil, err
+		}
+		e.AsOf = max(asOf, e.Revision)
+		out[i] = hostcall.Result{Entry: e, Err: err}
+		if size += len(e.Value) + len(e.Metadata); size > hostcall.MaxReadBytes {
+			return nil, fmt.Errorf("store: the first %d of %d keys have over %d bytes: ask for fewer at once: %w", i+1, len(keys), hostcall.MaxReadBytes, hostcall.ErrTooLarge)
+		}
+	}
+	return out, nil
+}
+
+func checkKeys(keys []string) error {
+	if len(keys) == 0 || len(keys) > hostcall.MaxReadKeys {
+		return fmt.Errorf("store: read of %d keys: want 1 to %d: %w", len(keys), hostcall.MaxReadKeys, hostcall.ErrInvalid)
+	}
+	return nil
+}
+
+// reaches refuses a revision that the stream has not come to.
+func (k *KV) reaches(ctx context.Context, rev uint64) error {
+	if rev <= k.AsOf() {
+		return nil
+	}
+	info, err := k.t.stream.Info(ctx)
+	if err != nil {
+		return readFailed("look for the newest revision", err)
+	}
+	if rev > info.State.LastSeq {
+		return fmt.Errorf("store: no write has had revision %d yet, the newest is %d: a revision of another store, or of before it was restored: %w", rev, info.State.LastSeq, hostcall.ErrInvalid)
+	}
+	return nil
+}
+
 func (t *table) get(ctx context.Context, space, key string) (hostcall.Entry, error) {
 	subj, err := subject(t.prefix, space, key)
 	if err != nil {
@@ -79,7 +128,7 @@ func (t *table) get(ctx context.Context, space, key string) (hostcall.Entry, err
 // entry checks a stored message and returns its value; ErrNotFound if it is a
 // deletion or its time is up.
 func (t *table) entry(msg *jetstream.RawStreamMsg) (hostcall.Entry, error) {
-	e := hostcall.Entry{Value: msg.Data, Revision: msg.Sequence}
+	e := hostcall.Entry{Value: msg.Data, Metadata: metadataOf(msg.Header.Get(hdrMetadata)), Revision: msg.Sequence}
 	if opOf(msg.Header.Get(hdrOp), msg.Header.Get(hdrMarker)) != OpPut {
 		return hostcall.Entry{}, hostcall.ErrNotFound
 	}
@@ -111,21 +160,38 @@ func (t *table) put(ctx context.Context, space, key string, value []byte, o host
 	if len(value) > hostcall.MaxValueBytes {
 		return 0, fmt.Errorf("store: a value of %d bytes, over %d: %w", len(value), hostcall.MaxValueBytes, hostcall.ErrTooLarge)
 	}
-	msg := &nats.Msg{Subject: subj, Data: value, Header: nats.Header{}}
-	sum := sha256.Sum256(value)
-	msg.Header.Set(hdrSum, hex.EncodeToString(sum[:]))
+	if len(o.Metadata) > hostcall.MaxMetadataBytes {
+		return 0, fmt.Errorf("store: metadata of %d bytes, over %d: %w", len(o.Metadata), hostcall.MaxMetadataBytes, hostcall.ErrTooLarge)
+	}
+	msg := message(subj, value)
+	setMetadata(msg, o.Metadata)
 	if err := t.setTTL(msg, o.TTL); err != nil {
 		return 0, err
 	}
 	return t.write(ctx, space, key, msg, o.IfRevision)
 }
 
+func setMetadata(msg *nats.Msg, metadata []byte) {
+	if len(metadata) > 0 {
+		msg.Header.Set(hdrMetadata, base64.StdEncoding.EncodeToString(metadata))
+	}
+}
+
+// metadataOf undoes setMetadata; only this room writes the header.
+func metadataOf(s string) []byte {
+	if s == "" {
+		return nil
+	}
+	b, _ := base64.StdEncoding.DecodeString(s)
+	return b
+}
+
 func (t *table) setTTL(msg *nats.Msg, ttl time.Duration) error {
 	switch {
 	case ttl == 0:
 		return nil
-	case ttl < time.Millisecond || ttl > MaxTTL:
-		return fmt.Errorf("store: a time to live of %v: want 1ms to %v: %w", ttl, MaxTTL, hostcall.ErrInvalid)
+	case ttl < minTTL || ttl > MaxTTL:
+		return fmt.Errorf("store: a time to live of %v: want %v to %v: %w", ttl, minTTL, MaxTTL, hostcall.ErrInvalid)
 	}
 	msg.Header.Set(hdrExpires, strconv.FormatInt(t.store.cfg.Now().Add(ttl).UnixMilli(), 10))
 	// The server counts whole seconds; never let it end a value early.
@@ -162,13 +228,8 @@ func (t *table) write(ctx context.Context, space, key string, msg *nats.Msg, ifR
 	if ifRevision < hostcall.AnyRevision {
 		return 0, fmt.Errorf("store: write at revision %d: want %d or more: %w", ifRevision, hostcall.AnyRevision, hostcall.ErrInvalid)
 	}
-	if err := t.store.disk.room(int64(len(msg.Data))); err != nil {
+	if err := t.mayWrite(len(msg.Data)); err != nil {
 		return 0, err
-	}
-	if t == t.store.kv {
-		if err := t.store.past.refusal(); err != nil {
-			return 0, err
-		}
 	}
 	if ifRevision == hostcall.AnyRevision {
 		return t.publish(ctx, msg)
@@ -187,6 +248,17 @@ func (t *table) write(ctx context.Context, space, key string, msg *nats.Msg, ifR
 		return 0, err
 	}
 	return t.publish(ctx, msg, jetstream.WithExpectLastSequencePerSubject(expected))
+}
+
+// mayWrite refuses what the disk has no room for, and KV's writes in an epoch that is over.
+func (t *table) mayWrite(size int) error {
+	if err := t.store.disk.room(int64(size)); err != nil {
+		return err
+	}
+	if t == t.store.kv {
+		return t.store.past.refusal()
+	}
+	return nil
 }
 
 func (t *table) publish(ctx context.Context, msg *nats.Msg, opts ...jetstream.PublishOpt) (uint64, error) {
@@ -246,7 +318,7 @@ func (t *table) list(ctx context.Context, space, prefix, cursor string, limit in
 	items, more := x.list(prefix, cursor, limit, t.store.cfg.Now())
 	keys := make([]hostcall.KeyInfo, len(items))
 	for i, it := range items {
-		keys[i] = hostcall.KeyInfo{Key: it.key, Revision: it.seq, Expires: unixMilli(it.expires)}
+		keys[i] = hostcall.KeyInfo{Key: it.key, Revision: it.seq, Expires: unixMilli(it.expires), Metadata: it.metadata}
 	}
 	if more {
 		return keys, items[len(items)-1].key, nil

@@ -15,13 +15,14 @@ import (
 
 // Change is the newest change of one key of a log.
 type Change struct {
-	Seq     uint64
-	Key     string
-	Op      Op
-	Expires time.Time // OpPut: zero for never
-	Size    uint32    // OpPut
-	Sum     [32]byte  // OpPut: SHA-256 of the value
-	Value   []byte    // OpPut: nil when Size is over the reader's bound
+	Seq      uint64
+	Key      string
+	Op       Op
+	Expires  time.Time // OpPut: zero for never
+	Size     uint32    // OpPut
+	Metadata []byte    // OpPut
+	Sum      [32]byte  // OpPut: SHA-256 of the value
+	Value    []byte    // OpPut: nil when Size is over the reader's bound
 }
 
 // Page is every change of a log in (From, To] that still matters.
@@ -68,7 +69,7 @@ func (s *Store) Read(ctx context.Context, log string, after uint64, o ReadOption
 	}
 	p := Page{From: after, To: to}
 	for _, it := range items {
-		c := Change{Seq: it.seq, Key: it.key, Op: it.op, Expires: unixMilli(it.expires), Size: it.size}
+		c := Change{Seq: it.seq, Key: it.key, Op: it.op, Expires: unixMilli(it.expires), Size: it.size, Metadata: it.metadata}
 		if it.op == OpPut {
 			err := t.fill(ctx, space, &c, o.Inline)
 			if errors.Is(err, hostcall.ErrNotFound) {

@@ -122,6 +122,7 @@ type Store struct {
 	epoch epoch
 	past  past
 	blobs jetstream.ObjectStore
+	turns turns
 
 	catalog *table
 	kv      *table

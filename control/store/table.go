@@ -15,8 +15,9 @@ import (
 
 // Headers of stored messages.
 const (
-	hdrExpires = "Selvage-Expires" // Unix ms; the exact time, Nats-TTL is in whole seconds
-	hdrSum     = "Selvage-Sum"     // SHA-256 of the value, hex
+	hdrExpires  = "Selvage-Expires"  // Unix ms; the exact time, Nats-TTL is in whole seconds
+	hdrSum      = "Selvage-Sum"      // SHA-256 of the value, hex
+	hdrMetadata = "Selvage-Metadata" // base64; absent for none
 	// A tombstone looks like the NATS KV's own: the server then leaves no marker when it ends.
 	hdrOp     = "KV-Operation"
 	opPurge   = "PURGE"
@@ -222,7 +223,7 @@ func (t *table) itemOf(msg jetstream.Msg, meta *jetstream.MsgMetadata) (string, 
 	if err != nil {
 		return "", nil, fmt.Errorf("store: message %d of %s has no size: %w", it.seq, msg.Subject(), err)
 	}
-	it.size = uint32(size)
+	it.size, it.metadata = uint32(size), metadataOf(h.Get(hdrMetadata))
 	return space, it, nil
 }
 

@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"github.com/dgraph-io/ristretto/v2"
-
-	"github.com/selvage-edge/selvage/runtime/hostcall"
 )
 
 // entry is what is known of one key, a value or that there is none. Immutable once stored.
@@ -17,26 +15,25 @@ type entry struct {
 	found    bool
 	partial  bool // there is a value, but it is not here
 	value    []byte
+	metadata []byte
 	revision uint64    // found: the value's
 	began    uint64    // what the namespace had seen when this was asked for: it is at least so new
-	expires  time.Time // found: when it stops to count
-	until    time.Time // not found: when that is asked again
+	at       time.Time // it was the newest then; zero: what the stream says
+	expires  time.Time // found: when it stops to count, on the store's clock
+	until    time.Time // when it is asked again; zero: never
 }
 
-func (e *entry) answer() (hostcall.Entry, error) {
-	if !e.found {
-		return hostcall.Entry{}, hostcall.ErrNotFound
-	}
-	return hostcall.Entry{Value: e.value, Revision: e.revision, Expires: e.expires}, nil
+// over reports whether e's time is up, by this node's clock or the store's.
+func (e *entry) over(now, store time.Time) bool {
+	return !e.until.IsZero() && !now.Before(e.until) || e.found && !e.expires.IsZero() && !store.Before(e.expires)
 }
 
-// over reports whether e's time is up.
-func (e *entry) over(now time.Time) bool {
-	end := e.expires
-	if !e.found {
-		end = e.until
+// asOf is a revision that e reflects, when the stream has come to at without a word of its key.
+func (e *entry) asOf(at uint64) uint64 {
+	if e.found {
+		at = max(at, e.revision)
 	}
-	return !end.IsZero() && !now.Before(end)
+	return max(at, e.began)
 }
 
 // entryBytes is what an entry costs besides its key and value.
@@ -89,21 +86,27 @@ func (c *entries) get(space uint64, key string) *entry {
 	return e
 }
 
-// put keeps e, if the cache cares to.
-func (c *entries) put(e *entry) {
+// put keeps e, if the cache cares to; now and store are the two clocks' times.
+func (c *entries) put(e *entry, now, store time.Time) {
 	c.closed.RLock()
 	defer c.closed.RUnlock()
-	end, n := e.expires, name(e.space, e.key)
-	if !e.found {
-		end = e.until
-	}
-	life := time.Duration(0)
-	if !end.IsZero() {
-		life = max(time.Until(end), time.Nanosecond)
+	n, life := name(e.space, e.key), time.Duration(0)
+	for _, end := range []time.Duration{left(e.until, now), left(e.expires, store)} {
+		if end > 0 && (life == 0 || end < life) {
+			life = end
+		}
 	}
 	if !c.closed.yes && c.fits(len(e.value)) {
-		c.cache.SetWithTTL(n, e, int64(len(n)+len(e.value)+entryBytes), life)
+		c.cache.SetWithTTL(n, e, int64(len(n)+len(e.value)+len(e.metadata)+entryBytes), life)
 	}
+}
+
+// left is the time from now to end, at least 1 ns; 0 if there is no end.
+func left(end, now time.Time) time.Duration {
+	if end.IsZero() {
+		return 0
+	}
+	return max(end.Sub(now), time.Nanosecond)
 }
 
 func (c *entries) drop(space uint64, key string) {

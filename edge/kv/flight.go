@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/selvage-edge/selvage/runtime/hostcall"
 )
@@ -20,15 +21,32 @@ type keyFlights struct {
 	all  []*flight
 }
 
-// flight is one question to the origin for all who wait for it.
+// ask says what a question's answer has to be.
+type ask struct {
+	direct  bool   // the origin's own, not an owner's: for an owner, and where an owner's was too old
+	owner   Owner  // who is asked; nil if direct
+	atLeast uint64 // it reflects every change up to this, which somebody knows of
+}
+
+// flight is one question for all who wait for it.
 type flight struct {
+	ask
 	done    chan struct{} // closed when e and err are set
 	e       *entry
 	err     error
 	cancel  context.CancelFunc
-	began   uint64 // what the namespace had seen
-	waiters int    // guarded by the space
-	voided  bool   // guarded by the space: its answer counts for nothing
+	began   uint64    // what the namespace had seen
+	at      time.Time // when that was
+	epoch   uint64
+	waiters int  // guarded by the space
+	voided  bool // guarded by the space: its answer counts for nothing
+	lent    bool // an owner answered it
+}
+
+// serves reports whether the answer is one to q too. What f was asked to reflect was
+// there before it began, so everybody who knows of no more may have it.
+func (f *flight) serves(q ask) bool {
+	return (f.direct || !q.direct) && q.atLeast <= max(f.began, f.atLeast)
 }
 
 // flights bounds the questions of all namespaces and waits for them at the end.
@@ -66,9 +84,12 @@ func (f *flights) close() {
 	f.mu.wg.Wait()
 }
 
-// fetch asks the origin, together with whoever asks for the same key now.
-func (s *Store) fetch(ctx context.Context, n *space, key string) (*entry, error) {
-	f, err := s.join(n, key)
+// fetch asks for key, together with whoever asks for it now.
+func (s *Store) fetch(ctx context.Context, n *space, key string, q ask) (*entry, error) {
+	if !q.direct && s.config.Owner != nil {
+		q.owner = s.config.Owner(n.name, key)
+	}
+	f, err := s.join(n, key, q)
 	if err != nil {
 		return nil, err
 	}
@@ -81,16 +102,18 @@ func (s *Store) fetch(ctx context.Context, n *space, key string) (*entry, error)
 	}
 }
 
-func (s *Store) join(n *space, key string) (*flight, error) {
+func (s *Store) join(n *space, key string, q ask) (*flight, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	k := n.mu.flights[key]
 	if k == nil {
 		k = &keyFlights{}
 	}
-	if k.join == nil {
+	q.direct = q.direct || q.owner == nil
+	if k.join == nil || !k.join.serves(q) {
 		ctx, cancel := context.WithTimeout(s.flights.ctx, s.config.Timeout)
-		f := &flight{done: make(chan struct{}), cancel: cancel, began: n.mu.seen}
+		q.atLeast = max(q.atLeast, n.mu.seen, n.mu.served)
+		f := &flight{ask: q, done: make(chan struct{}), cancel: cancel, began: n.mu.seen, at: time.Now(), epoch: n.mu.epoch}
 		if !s.flights.run(func() { s.fly(ctx, n, key, f) }) {
 			cancel()
 			return nil, fmt.Errorf("%w: closed", hostcall.ErrUnavailable)
@@ -98,8 +121,10 @@ func (s *Store) join(n *space, key string) (*flight, error) {
 		k.join, k.all = f, append(k.all, f)
 		n.mu.flights[key] = k
 		s.counts.misses.Add(1)
+		n.counts.misses.Add(1)
 	} else {
 		s.counts.joined.Add(1)
+		n.counts.joined.Add(1)
 	}
 	k.join.waiters++
 	return k.join, nil
@@ -120,18 +145,40 @@ func (n *space) leave(key string, f *flight) {
 
 func (s *Store) fly(ctx context.Context, n *space, key string, f *flight) {
 	defer f.cancel()
-	got, err := s.ask(ctx, n.name, key)
+	got, err := s.askOwner(ctx, n.name, key, f)
+	if f.lent {
+		n.counts.owner.Add(1)
+	} else {
+		got, err = s.askOrigin(ctx, n.name, key)
+		n.counts.origin.Add(1)
+	}
 	s.land(n, key, f, got, err)
 }
 
-func (s *Store) ask(ctx context.Context, ns hostcall.Namespace, key string) (hostcall.Entry, error) {
+// askOwner sets f.lent if there is an owner and it answered.
+func (s *Store) askOwner(ctx context.Context, ns hostcall.Namespace, key string, f *flight) (got hostcall.Entry, err error) {
+	// Without an epoch, the stream has not begun and there is nothing to compare by.
+	if f.direct || f.epoch == 0 {
+		return got, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.config.Timeout/2)
+	defer cancel()
+	got, err = f.owner.Ask(ctx, ns, key, Question{Epoch: f.epoch, AtLeast: f.atLeast})
+	f.lent = err == nil || errors.Is(err, hostcall.ErrNotFound)
+	return got, err
+}
+
+func (s *Store) askOrigin(ctx context.Context, ns hostcall.Namespace, key string) (hostcall.Entry, error) {
 	select {
 	case s.flights.room <- struct{}{}:
 		defer func() { <-s.flights.room }()
 	case <-ctx.Done():
 		return hostcall.Entry{}, context.Cause(ctx)
 	}
-	return s.config.Origin.Get(ctx, ns, key)
+	asked := time.Now()
+	got, err := s.config.Origin.Get(ctx, ns, key)
+	s.clock.answered(got.At, asked, time.Now())
+	return got, err
 }
 
 // land decides what an answer is worth, and tells those who wait.
@@ -145,25 +192,52 @@ func (s *Store) land(n *space, key string, f *flight, got hostcall.Entry, err er
 		f.err = err
 		return
 	}
-	e := &entry{key: key, found: err == nil, value: got.Value, revision: got.Revision, expires: got.Expires, began: f.began}
+	e := f.entry(key, got, err == nil)
 	if f.voided || !n.mu.fences.passes(e) {
 		s.counts.fenced.Add(1)
 		f.err = errFenced
 		return
 	}
+	if f.lent && !e.found && got.AsOf > n.mu.at {
+		// Nothing here tells a true revision that is ahead from a false one, and "not
+		// found" has to fence what came before it: the truth is asked.
+		f.err = errFenced
+		return
+	}
 	f.e = e
 	if others {
-		n.order(key, e)
+		n.order(key, e, f.lent)
+	}
+	if !e.found && !f.lent {
+		n.mu.fences.raise(key, got.AsOf)
+		f.began = max(f.began, got.AsOf)
+	}
+	n.mu.served = max(n.mu.served, got.AsOf, e.revision)
+	if f.lent && e.found && e.revision > n.mu.at {
+		// This node's stream has not come to the revision that a neighbour named, so a
+		// false one, which no change would ever pass, must not stay.
+		e.until = time.Now().Add(s.config.Negative)
 	}
 	if known := s.entries.get(n.mu.id, key); known == nil || !e.found || !known.newer(e.revision) {
 		s.keep(n, key, *e, f.began)
 	}
 }
 
+func (f *flight) entry(key string, got hostcall.Entry, found bool) *entry {
+	e := &entry{key: key, found: found, value: got.Value, metadata: got.Metadata, revision: got.Revision, expires: got.Expires, began: f.began, at: f.at}
+	if !found {
+		e.revision = 0
+	}
+	if f.lent {
+		e.at = f.at.Add(-max(got.Stale, 0))
+	}
+	return e
+}
+
 // order makes sure that answers still under way, which may have been read at
 // the origin before e was, are not served after it.
-func (n *space) order(key string, e *entry) {
-	if e.found {
+func (n *space) order(key string, e *entry, lent bool) {
+	if e.found && !lent {
 		n.mu.fences.raise(key, e.revision)
 		n.mu.seen = max(n.mu.seen, e.revision)
 		return

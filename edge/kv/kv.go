@@ -26,10 +26,13 @@ type Config struct {
 	// Origin is the truth. A read of it sees every write that it acknowledged
 	// before the read began. Required.
 	Origin hostcall.KV
+	// Owner returns the other node of the PoP that looks after a key now, which is asked
+	// before the origin; nil if that is this one. It is called at each miss. nil: there is only this node.
+	Owner func(ns hostcall.Namespace, key string) Owner
 
 	Bytes    int64         // memory for entries; default 256 MiB
 	Negative time.Duration // how long "not found" is kept; default 30 s
-	Timeout  time.Duration // of one question to the origin; default 10 s
+	Timeout  time.Duration // of one question to the origin; default 10 s, half of it to the owner
 	Flights  int           // questions to the origin at once; default 512
 	Fences   int           // changed keys remembered, of each namespace; default 32,768
 }
@@ -70,12 +73,27 @@ func (c Config) Validate() error {
 	return errors.Join(faults...)
 }
 
+// Owner is another node's Store.Own. After an error, but ErrNotFound, the origin is asked.
+type Owner interface {
+	Ask(ctx context.Context, ns hostcall.Namespace, key string, q Question) (hostcall.Entry, error)
+}
+
+// ErrNoOwner is Own's answer from a node that cannot be an owner now.
+var ErrNoOwner = errors.New("kv: this node does not follow the namespace in that epoch: ask the origin")
+
+// Question says what an owner's answer has to reflect.
+type Question struct {
+	Epoch   uint64 // revisions are of this one
+	AtLeast uint64 // every change up to it
+}
+
 // Store is a node's KV. Its methods may be called from many goroutines, but
 // Apply, Reset and Forget of one namespace by one at a time.
 type Store struct {
 	config  Config
 	entries *entries
 	flights *flights
+	clock   clock
 	counts  counts
 	mu      struct {
 		sync.RWMutex
@@ -95,7 +113,7 @@ func New(c Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open kv: %w", err)
 	}
-	s := &Store{config: c, entries: e, flights: newFlights(c.Flights)}
+	s := &Store{config: c, entries: e, flights: newFlights(c.Flights), clock: newClock()}
 	s.mu.spaces = map[hostcall.Namespace]*space{}
 	return s, nil
 }
@@ -107,25 +125,33 @@ func (s *Store) Close() {
 	s.entries.close()
 }
 
-// Get returns the entry: from memory if it is there, else from the origin,
-// asked once for all who want the key at the moment.
+// Get returns the entry: from memory if it is there, else from the key's owner in the
+// PoP or the origin, asked once for all who want the key at the moment.
 func (s *Store) Get(ctx context.Context, ns hostcall.Namespace, key string) (hostcall.Entry, error) {
 	if err := checkKey(key); err != nil {
 		return hostcall.Entry{}, fmt.Errorf("kv get: %w", err)
 	}
 	n := s.space(ns)
-	// What the origin answers may be fenced by a change that came meanwhile;
-	// what is asked for after the change is not.
-	for range 8 {
-		if e := s.cached(n, key); e != nil {
-			return e.answer()
-		}
-		e, err := s.fetch(ctx, n, key)
+	if out, err, ok := s.cached(n, key, 0); ok {
+		return out, err
+	}
+	return s.miss(ctx, n, key)
+}
+
+// miss asks for a key that memory does not have.
+func (s *Store) miss(ctx context.Context, n *space, key string) (hostcall.Entry, error) {
+	// What is answered may be fenced by a change that came meanwhile; what is asked
+	// of the origin after the change is not.
+	for try := range 8 {
+		e, err := s.fetch(ctx, n, key, ask{direct: try > 0})
 		if err == nil {
-			return e.answer()
+			return s.answer(n, e)
 		}
 		if !errors.Is(err, errFenced) {
-			return hostcall.Entry{}, fmt.Errorf("kv get: %w", unavailable(ctx, err))
+			return hostcall.Entry{}, fmt.Errorf("kv get: %w", s.explain(n, unavailable(ctx, err)))
+		}
+		if out, err, ok := s.cached(n, key, 0); ok {
+			return out, err
 		}
 	}
 	return hostcall.Entry{}, fmt.Errorf("kv get: %w: the key changes faster than the origin answers", hostcall.ErrUnavailable)
@@ -139,11 +165,13 @@ func (s *Store) Put(ctx context.Context, ns hostcall.Namespace, key string, valu
 	n := s.space(ns)
 	// A copy, since value is lent: an origin that is cancelled may go on reading it for a moment.
 	value = append([]byte{}, value...)
-	e := entry{space: n.generation(), found: true}
+	o.Metadata = append([]byte(nil), o.Metadata...)
+	now := time.Now()
+	e := entry{space: n.generation(), found: true, at: now, metadata: o.Metadata}
 	if o.TTL > 0 {
 		// The store counts from when it has the value, which is later: this
 		// node never serves the value for longer than the store does.
-		e.expires = time.Now().Add(o.TTL)
+		e.expires = s.clock.store(now).Add(o.TTL)
 	}
 	asking, cancel := context.WithTimeout(ctx, s.config.Timeout)
 	defer cancel()
@@ -152,6 +180,7 @@ func (s *Store) Put(ctx context.Context, ns hostcall.Namespace, key string, valu
 		s.doubt(n, key)
 		return 0, fmt.Errorf("kv put: %w", unavailable(ctx, err))
 	}
+	n.counts.wrote(len(value))
 	e.revision = rev
 	if s.entries.fits(len(value)) {
 		e.value = value
@@ -168,7 +197,7 @@ func (s *Store) Delete(ctx context.Context, ns hostcall.Namespace, key string, i
 		return 0, fmt.Errorf("kv delete: %w", err)
 	}
 	n := s.space(ns)
-	e := entry{space: n.generation()}
+	e := entry{space: n.generation(), at: time.Now()}
 	asking, cancel := context.WithTimeout(ctx, s.config.Timeout)
 	defer cancel()
 	rev, err := s.config.Origin.Delete(asking, ns, key, ifRevision)
@@ -176,9 +205,31 @@ func (s *Store) Delete(ctx context.Context, ns hostcall.Namespace, key string, i
 		s.doubt(n, key)
 		return 0, fmt.Errorf("kv delete: %w", unavailable(ctx, err))
 	}
+	n.counts.wrote(0)
 	e.revision = rev
 	s.told(n, key, e, true)
 	return rev, nil
+}
+
+// Increment writes through to the origin. Expiry and metadata of what was there
+// are the origin's to know, so the key is read there next.
+func (s *Store) Increment(ctx context.Context, ns hostcall.Namespace, key string, delta int64) (int64, uint64, error) {
+	if err := checkKey(key); err != nil {
+		return 0, 0, fmt.Errorf("kv increment: %w", err)
+	}
+	n := s.space(ns)
+	e := entry{space: n.generation(), found: true, partial: true}
+	asking, cancel := context.WithTimeout(ctx, s.config.Timeout)
+	defer cancel()
+	value, rev, err := s.config.Origin.Increment(asking, ns, key, delta)
+	if err != nil {
+		s.doubt(n, key)
+		return 0, 0, fmt.Errorf("kv increment: %w", unavailable(ctx, err))
+	}
+	n.counts.wrote(0)
+	e.revision = rev
+	s.told(n, key, e, true)
+	return value, rev, nil
 }
 
 // List asks the origin: listings are not kept.
@@ -205,6 +256,9 @@ func checkKey(key string) error {
 func checkPut(value []byte, o hostcall.PutOptions) error {
 	if len(value) > hostcall.MaxValueBytes {
 		return fmt.Errorf("%w: value of %d bytes, at most %d", hostcall.ErrTooLarge, len(value), hostcall.MaxValueBytes)
+	}
+	if len(o.Metadata) > hostcall.MaxMetadataBytes {
+		return fmt.Errorf("%w: metadata of %d bytes, at most %d", hostcall.ErrTooLarge, len(o.Metadata), hostcall.MaxMetadataBytes)
 	}
 	if o.TTL < 0 {
 		return fmt.Errorf("%w: ttl %v", hostcall.ErrInvalid, o.TTL)

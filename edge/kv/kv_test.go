@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -23,6 +24,18 @@ type truth struct {
 	asked int
 	delay time.Duration
 	away  error
+	tells bool          // what its time is, in answers
+	ahead time.Duration // its clock's
+}
+
+func (o *truth) now() time.Time { return time.Now().Add(o.ahead) }
+
+// time is what an answer says.
+func (o *truth) time() time.Time {
+	if !o.tells {
+		return time.Time{}
+	}
+	return o.now().Truncate(time.Millisecond)
 }
 
 func newTruth() *truth {
@@ -50,7 +63,43 @@ func (o *truth) Get(ctx context.Context, ns hostcall.Namespace, key string) (hos
 	if err == nil && !ok {
 		err = hostcall.ErrNotFound
 	}
+	e.AsOf, e.At = o.seq, o.time()
 	return e, err
+}
+
+func (o *truth) Read(ctx context.Context, ns hostcall.Namespace, keys []string, _ hostcall.ReadOptions) ([]hostcall.Result, error) {
+	err := o.enter(ctx)
+	defer o.mu.Unlock()
+	out := make([]hostcall.Result, len(keys))
+	for i, key := range keys {
+		e, ok := o.data[ns][key]
+		e.AsOf, e.At = o.seq, o.time()
+		if !ok {
+			out[i].Err = hostcall.ErrNotFound
+		}
+		out[i].Entry = e
+	}
+	return out, err
+}
+
+func (o *truth) Increment(ctx context.Context, ns hostcall.Namespace, key string, delta int64) (int64, uint64, error) {
+	err := o.enter(ctx)
+	defer o.mu.Unlock()
+	if err != nil {
+		return 0, 0, err
+	}
+	n, _ := strconv.ParseInt(string(o.data[ns][key].Value), 10, 64)
+	o.seq++
+	o.set(ns, key, hostcall.Entry{Value: strconv.AppendInt(nil, n+delta, 10), Revision: o.seq})
+	return n + delta, o.seq, nil
+}
+
+// set is for who holds the lock.
+func (o *truth) set(ns hostcall.Namespace, key string, e hostcall.Entry) {
+	if o.data[ns] == nil {
+		o.data[ns] = map[string]hostcall.Entry{}
+	}
+	o.data[ns][key] = e
 }
 
 func (o *truth) Put(ctx context.Context, ns hostcall.Namespace, key string, value []byte, p hostcall.PutOptions) (uint64, error) {
@@ -59,15 +108,12 @@ func (o *truth) Put(ctx context.Context, ns hostcall.Namespace, key string, valu
 	if err != nil {
 		return 0, err
 	}
-	if o.data[ns] == nil {
-		o.data[ns] = map[string]hostcall.Entry{}
-	}
 	o.seq++
-	e := hostcall.Entry{Value: bytes.Clone(value), Revision: o.seq}
+	e := hostcall.Entry{Value: bytes.Clone(value), Metadata: bytes.Clone(p.Metadata), Revision: o.seq}
 	if p.TTL > 0 {
-		e.Expires = time.Now().Add(p.TTL)
+		e.Expires = o.now().Add(p.TTL)
 	}
-	o.data[ns][key] = e
+	o.set(ns, key, e)
 	return o.seq, nil
 }
 

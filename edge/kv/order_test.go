@@ -15,7 +15,8 @@ import (
 )
 
 // TestNeverOlder drives a store through interleavings of reads, writes and
-// changes, with the origin answering whenever it likes, and checks that nobody
+// changes, with the origin answering whenever it likes and another node, which
+// follows at its own pace, as the owner of every key; it checks that nobody
 // is served a key older than what this node had been told or had served of it.
 func TestNeverOlder(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
@@ -39,6 +40,8 @@ func TestNeverOlder(t *testing.T) {
 func (m *model) steps() map[string]func(*rapid.T) {
 	return map[string]func(*rapid.T){
 		"get":          m.get,
+		"strong":       m.strong,
+		"increment":    m.increment,
 		"put":          m.put,
 		"delete":       m.del,
 		"write-beyond": m.writeBeyond,
@@ -54,19 +57,25 @@ func (m *model) steps() map[string]func(*rapid.T) {
 
 var modelSpace = hostcall.Namespace{Project: "p", Name: "n"}
 
+// stream is how far a store was told.
+type stream struct {
+	store   *Store
+	told    int // of log
+	applied uint64
+}
+
 // model is a linearizable origin whose reads and answers are steps of the test.
 type model struct {
 	t       *rapid.T
 	store   *Store
+	streams [2]*stream // the store's and the owner's
 	mu      sync.Mutex // goroutines that one step wakes run together; steps themselves run alone
 	seq     uint64
 	history map[string][]version // of each key, in order
 	log     []Change
-	told    int // of log
 	calls   []*call
 	known   map[string]uint64 // the newest revision this node has shown or been told
 	fault   error
-	applied uint64
 }
 
 type version struct {
@@ -83,24 +92,42 @@ type call struct {
 
 func newModel(t *rapid.T, fences int) *model {
 	m := &model{t: t, history: map[string][]version{}, known: map[string]uint64{}}
-	s, err := New(Config{
-		Origin: m, Bytes: 1 << 20, Negative: time.Minute, Timeout: time.Hour,
-		Fences: fences,
-	})
-	if err != nil {
-		t.Fatal(err)
+	for i := range m.streams {
+		c := Config{Origin: m, Bytes: 1 << 20, Negative: time.Minute, Timeout: time.Hour, Fences: fences}
+		if i == 0 {
+			c.Owner = func(hostcall.Namespace, string) Owner { return m }
+		}
+		s, err := New(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.streams[i] = &stream{store: s}
 	}
-	m.store = s
+	m.store = m.streams[0].store
 	return m
 }
 
-func (m *model) close() {
-	for _, c := range m.calls {
-		c.back <- errors.New("the test is over")
+// Ask implements Owner: the answer is on its way for as long as the test likes.
+func (m *model) Ask(ctx context.Context, ns hostcall.Namespace, key string, q Question) (hostcall.Entry, error) {
+	e, err := m.streams[1].store.Own(ctx, ns, key, q)
+	if lost := m.ask(ctx, func() {}); lost != nil {
+		return hostcall.Entry{}, lost
 	}
-	m.calls = nil
-	synctest.Wait()
-	m.store.Close()
+	return e, err
+}
+
+func (m *model) close() {
+	// Again and again: an owner that got no answer makes the store ask the origin.
+	for synctest.Wait(); len(m.calls) > 0; synctest.Wait() {
+		calls := m.calls
+		m.calls = nil
+		for _, c := range calls {
+			c.back <- errors.New("the test is over")
+		}
+	}
+	for _, s := range m.streams {
+		s.store.Close()
+	}
 	synctest.Wait()
 }
 
@@ -142,14 +169,31 @@ func (m *model) last(key string) version {
 }
 
 func (m *model) Get(ctx context.Context, _ hostcall.Namespace, key string) (hostcall.Entry, error) {
-	var v version
-	if err := m.ask(ctx, func() { v = m.last(key) }); err != nil {
+	got, err := m.Read(ctx, modelSpace, []string{key}, hostcall.ReadOptions{})
+	if err != nil {
 		return hostcall.Entry{}, err
 	}
-	if !v.there {
-		return hostcall.Entry{}, hostcall.ErrNotFound
-	}
-	return hostcall.Entry{Value: fmt.Append(nil, v.rev), Revision: v.rev}, nil
+	return got[0].Entry, got[0].Err
+}
+
+func (m *model) Read(ctx context.Context, _ hostcall.Namespace, keys []string, _ hostcall.ReadOptions) ([]hostcall.Result, error) {
+	out := make([]hostcall.Result, len(keys))
+	err := m.ask(ctx, func() {
+		for i, key := range keys {
+			v := m.last(key)
+			if out[i].AsOf = m.seq; v.there {
+				out[i].Value, out[i].Revision = fmt.Append(nil, v.rev), v.rev
+			} else {
+				out[i].Err = hostcall.ErrNotFound
+			}
+		}
+	})
+	return out, err
+}
+
+func (m *model) Increment(ctx context.Context, _ hostcall.Namespace, key string, _ int64) (n int64, rev uint64, err error) {
+	err = m.ask(ctx, func() { rev = m.write(key, true) })
+	return 0, rev, err
 }
 
 func (m *model) Put(ctx context.Context, _ hostcall.Namespace, key string, _ []byte, _ hostcall.PutOptions) (rev uint64, err error) {
@@ -176,6 +220,38 @@ func (m *model) get(t *rapid.T) {
 	}()
 }
 
+func (m *model) strong(t *rapid.T) {
+	key := m.key(t)
+	began := m.known[key] // an answer of the truth may be overtaken, but is not older than its question
+	go func() {
+		got, err := m.store.Read(context.Background(), modelSpace, []string{key}, hostcall.ReadOptions{Strong: true})
+		if err != nil {
+			return
+		}
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		rev := got[0].Revision
+		if got[0].Err != nil {
+			rev = got[0].AsOf
+		}
+		if rev < began {
+			m.fault = fmt.Errorf("key %s: a strong read of %d, begun after %d was known", key, rev, began)
+		}
+		if got[0].Err == nil {
+			m.known[key] = max(m.known[key], rev)
+		}
+	}()
+}
+
+func (m *model) increment(t *rapid.T) {
+	key := m.key(t)
+	go func() {
+		if _, rev, err := m.store.Increment(context.Background(), modelSpace, key, 1); err == nil {
+			m.wrote(key, rev)
+		}
+	}()
+}
+
 func (m *model) put(t *rapid.T) {
 	key := m.key(t)
 	go func() {
@@ -199,14 +275,18 @@ func (m *model) writeBeyond(t *rapid.T) {
 }
 
 func (m *model) deliver(t *rapid.T) {
-	n := rapid.IntRange(0, min(3, len(m.log)-m.told)).Draw(t, "changes")
-	c := Changes{Epoch: 1, From: m.applied, To: m.applied, List: m.log[m.told : m.told+n]}
+	s := m.streams[rapid.IntRange(0, 1).Draw(t, "to")]
+	n := rapid.IntRange(0, min(3, len(m.log)-s.told)).Draw(t, "changes")
+	c := Changes{Epoch: 1, From: s.applied, To: s.applied, List: m.log[s.told : s.told+n]}
 	for _, ch := range c.List {
 		c.To = ch.Revision
 	}
-	m.told += n
-	m.applied = c.To
-	m.store.Apply(modelSpace, c)
+	s.told += n
+	s.applied = c.To
+	s.store.Apply(modelSpace, c)
+	if s.store != m.store {
+		return
+	}
 	for _, ch := range c.List {
 		m.known[ch.Key] = max(m.known[ch.Key], ch.Revision)
 	}
@@ -240,9 +320,10 @@ func (m *model) finish(i int, err error) {
 }
 
 // reset is the stream starting anew at the head, as after a long time away.
-func (m *model) reset(*rapid.T) {
-	m.store.Reset(modelSpace)
-	m.told, m.applied = len(m.log), m.seq
+func (m *model) reset(t *rapid.T) {
+	s := m.streams[rapid.IntRange(0, 1).Draw(t, "of")]
+	s.store.Reset(modelSpace)
+	s.told, s.applied = len(m.log), m.seq
 }
 
 func (m *model) wait(t *rapid.T) {

@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -14,16 +15,22 @@ var ids atomic.Uint64
 
 // space is one namespace on this node.
 type space struct {
-	name hostcall.Namespace
-	mu   struct {
+	name   hostcall.Namespace
+	counts spaceCounts
+	mu     struct {
 		sync.RWMutex
-		id      uint64 // of the entries; another one leaves all of them behind
-		kept    bool   // a change stream keeps entries fresh, so there may be some
-		epoch   uint64
-		seen    uint64 // the newest revision this node knows of, from anyone
-		fences  fences
-		strays  strays
-		flights map[string]*keyFlights
+		id       uint64 // of the entries; another one leaves all of them behind
+		kept     bool   // a change stream keeps entries fresh, so there may be some
+		epoch    uint64
+		seen     uint64        // the newest revision this node knows of, from the truth, its stream or its own writes
+		served   uint64        // the newest revision of any answer, neighbours' too: who is asked next must not be behind it
+		servedIn uint64        // the epoch of served
+		at       uint64        // how far the stream has told
+		fresh    time.Time     // when that was everything, on this node's clock
+		limit    time.Duration // how stale an answer may be; 0: as it comes
+		fences   fences
+		strays   strays
+		flights  map[string]*keyFlights
 	}
 }
 
@@ -47,19 +54,74 @@ func (s *Store) space(ns hostcall.Namespace) *space {
 	return n
 }
 
-// cached returns what memory has of the key and may be served.
-func (s *Store) cached(n *space, key string) *entry {
+// cached answers from memory, if it has what may be served and reflects atLeast.
+func (s *Store) cached(n *space, key string, atLeast uint64) (_ hostcall.Entry, err error, ok bool) {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	if !n.mu.kept || n.mu.strays.has(key) {
-		return nil
+		return hostcall.Entry{}, nil, false
 	}
 	e := s.entries.get(n.mu.id, key)
-	if e == nil || e.over(time.Now()) || !n.mu.fences.passes(e) {
-		return nil
+	if e == nil || !n.mu.fences.passes(e) {
+		return hostcall.Entry{}, nil, false
+	}
+	now := time.Now()
+	stale := n.stale(e, now)
+	if e.over(now, s.clock.store(now)) || n.mu.limit > 0 && (stale < 0 || stale > n.mu.limit) || e.asOf(n.mu.at) < atLeast {
+		return hostcall.Entry{}, nil, false
 	}
 	s.counts.hit(e)
-	return e
+	n.counts.hit(e, stale)
+	out, err := e.answer(n.mu.at, stale)
+	return out, err, true
+}
+
+// answer is e as the caller gets it.
+func (e *entry) answer(at uint64, stale time.Duration) (hostcall.Entry, error) {
+	out := hostcall.Entry{AsOf: e.asOf(at), Stale: stale}
+	if !e.found {
+		return out, hostcall.ErrNotFound
+	}
+	out.Value, out.Metadata, out.Revision, out.Expires = e.value, e.metadata, e.revision, e.expires
+	return out, nil
+}
+
+// answer is what was just asked for, as the caller gets it.
+func (s *Store) answer(n *space, e *entry) (hostcall.Entry, error) {
+	stale := max(time.Since(e.at), 0)
+	n.counts.served(e, stale)
+	return e.answer(0, stale)
+}
+
+// stale is how long ago e was the newest, at most. n.mu is held.
+func (n *space) stale(e *entry, now time.Time) time.Duration {
+	at := n.mu.fresh
+	if e.at.After(at) {
+		at = e.at
+	}
+	if at.IsZero() {
+		return -1
+	}
+	return max(now.Sub(at), 0)
+}
+
+// explain says why a question that failed was asked although there may be an older answer.
+func (s *Store) explain(n *space, err error) error {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if n.mu.limit == 0 || !n.mu.kept || time.Since(n.mu.fresh) <= n.mu.limit {
+		return err
+	}
+	n.counts.refused.Add(1)
+	return fmt.Errorf("%w (the node's own answer would be up to %v old, over the max-stale of %v of namespace %s)", err, time.Since(n.mu.fresh).Round(time.Second), n.mu.limit, n.name.Name)
+}
+
+// Limit sets how stale an answer from memory may be; 0, as it is without: any.
+func (s *Store) Limit(ns hostcall.Namespace, stale time.Duration) {
+	n := s.space(ns)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.mu.limit = stale
 }
 
 // generation is what e.space of a write has to be when it is told.
@@ -88,7 +150,9 @@ func (s *Store) told(n *space, key string, e entry, ours bool) {
 		n.mu.fences.raise(key, rev)
 		return // the echo of what is here already
 	}
-	wanted := ours || n.mu.flights[key] != nil || s.entries.get(n.mu.id, key) != nil
+	// Not for those who are asking: what they were answered before may be newer than a
+	// stream that is behind.
+	wanted := ours || s.entries.get(n.mu.id, key) != nil
 	if !n.mu.fences.raise(key, rev) {
 		return
 	}
@@ -113,10 +177,11 @@ func (s *Store) keep(n *space, key string, e entry, began uint64) {
 		return
 	}
 	e.space, e.key, e.began = n.mu.id, key, began
+	now := time.Now()
 	if !e.found {
-		e.until = time.Now().Add(s.config.Negative)
+		e.until = now.Add(s.config.Negative)
 	}
-	s.entries.put(&e)
+	s.entries.put(&e, now, s.clock.store(now))
 }
 
 // doubt forgets the key after a write that may or may not have happened.
@@ -132,6 +197,7 @@ type Change struct {
 	Key      string
 	Revision uint64
 	Gone     bool      // deleted or expired
+	Metadata []byte    // the store keeps it
 	Value    []byte    // nil when it did not come along, and when Gone
 	Expires  time.Time // zero: never
 }
@@ -141,7 +207,8 @@ type Changes struct {
 	Epoch uint64
 	From  uint64
 	To    uint64
-	List  []Change // in order of Revision; the store keeps the values
+	At    time.Time // on the store's clock: they were all there were then; zero: not known
+	List  []Change  // in order of Revision; the store keeps the values
 }
 
 // Apply takes the next changes of a namespace's stream. The first ones begin
@@ -149,16 +216,23 @@ type Changes struct {
 func (s *Store) Apply(ns hostcall.Namespace, c Changes) {
 	n := s.space(ns)
 	s.begin(n, c)
+	now := time.Now()
+	if !c.At.IsZero() {
+		s.clock.observe(c.At, now)
+	}
 	for _, ch := range c.List {
 		s.counts.changes.Add(1)
 		s.told(n, ch.Key, entry{
 			found: !ch.Gone, partial: !ch.Gone && ch.Value == nil,
-			value: ch.Value, revision: ch.Revision, expires: ch.Expires,
+			value: ch.Value, metadata: ch.Metadata, revision: ch.Revision, expires: ch.Expires,
 		}, false)
 	}
 	n.mu.Lock()
-	n.mu.seen = max(n.mu.seen, c.To)
+	n.mu.seen, n.mu.at = max(n.mu.seen, c.To), max(n.mu.at, c.To)
 	n.mu.strays.passed(c.To)
+	if at := s.clock.local(c.At, now); !c.At.IsZero() && at.After(n.mu.fresh) {
+		n.mu.fresh = at
+	}
 	n.mu.Unlock()
 }
 
@@ -171,10 +245,13 @@ func (s *Store) begin(n *space, c Changes) {
 	if n.mu.kept {
 		return
 	}
+	if n.mu.servedIn != c.Epoch {
+		n.mu.served, n.mu.servedIn = 0, c.Epoch
+	}
 	n.mu.kept, n.mu.epoch = true, c.Epoch
 	// What was asked for before the stream began may lack a change before From,
 	// of which the stream does not tell.
-	n.mu.seen = max(n.mu.seen, c.From)
+	n.mu.seen, n.mu.at = max(n.mu.seen, c.From), max(n.mu.at, c.From)
 	n.mu.fences.floor = max(n.mu.fences.floor, c.From)
 }
 
@@ -190,6 +267,7 @@ func (s *Store) Reset(ns hostcall.Namespace) {
 // restart begins another generation of n. n.mu is held.
 func (s *Store) restart(n *space) {
 	n.mu.id, n.mu.kept, n.mu.epoch, n.mu.seen = ids.Add(1), false, 0, 0
+	n.mu.at, n.mu.fresh = 0, time.Time{}
 	n.mu.fences = newFences(s.config.Fences)
 	for key := range n.mu.flights {
 		n.supersede(key)

@@ -1,11 +1,6 @@
 package kv
 
-import (
-	"cmp"
-	"sync/atomic"
-
-	"github.com/selvage-edge/selvage/runtime/hostcall"
-)
+import "sync/atomic"
 
 // Stats are counts since New.
 type Stats struct {
@@ -42,8 +37,4 @@ func (s *Store) Stats() Stats {
 		Changes: s.counts.changes.Load(), Evicted: m.KeysEvicted(),
 		Bytes: int64(m.CostAdded()) - int64(m.CostEvicted()), Kept: len(s.Kept()),
 	}
-}
-
-func compareNamespaces(a, b hostcall.Namespace) int {
-	return cmp.Or(cmp.Compare(a.Project, b.Project), cmp.Compare(a.Name, b.Name))
 }

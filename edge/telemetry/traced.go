@@ -69,6 +69,20 @@ func (k tracedKV) Delete(ctx context.Context, ns hostcall.Namespace, key string,
 	return n, err
 }
 
+func (k tracedKV) Read(ctx context.Context, ns hostcall.Namespace, keys []string, o hostcall.ReadOptions) ([]hostcall.Result, error) {
+	ctx, span := k.start(ctx, "read", ns)
+	list, err := k.kv.Read(ctx, ns, keys, o)
+	endSpan(span, err)
+	return list, err
+}
+
+func (k tracedKV) Increment(ctx context.Context, ns hostcall.Namespace, key string, delta int64) (int64, uint64, error) {
+	ctx, span := k.start(ctx, "increment", ns)
+	value, rev, err := k.kv.Increment(ctx, ns, key, delta)
+	endSpan(span, err)
+	return value, rev, err
+}
+
 func (k tracedKV) List(ctx context.Context, ns hostcall.Namespace, prefix, cursor string, limit int) ([]hostcall.KeyInfo, string, error) {
 	ctx, span := k.start(ctx, "list", ns)
 	keys, next, err := k.kv.List(ctx, ns, prefix, cursor, limit)

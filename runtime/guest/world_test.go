@@ -127,7 +127,8 @@ func (l *lines) text() string {
 
 // store is a KV in memory: the port's contract without a network.
 type store struct {
-	mu struct {
+	hostcall.KV // nil: what the guests here do not call
+	mu          struct {
 		sync.Mutex
 		revision uint64
 		entries  map[string]hostcall.Entry

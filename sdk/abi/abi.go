@@ -44,7 +44,12 @@
 //	u32 reserved, zero
 //
 // KV page (kv_list): u32 count; for each key: string key, u64 revision, i64 expiry;
-// then string cursor, empty when the listing is complete.
+// then string cursor, empty when the listing is complete. That of kv_keys has also
+// string metadata for each key, after the expiry.
+//
+// KV keys (kv_read): u32 count, 1 to MaxReadKeys, and as many strings. Its answer: u32 count; for
+// each key in their order: i32 status, StatusOK or StatusNotFound, u64 revision, i64 expiry,
+// i64 staleness (the answer was the newest at most so many milliseconds ago; -1 not known), string metadata, string value.
 package abi
 
 // Module is the import module of the native calls, version 1.
@@ -116,6 +121,18 @@ const (
 	// kv_list(ns, prefix, prefix_len, cursor, cursor_len, limit, buf, cap i32) -> i32: writes one page and returns
 	// its length; StatusTooSmall when not even one key fits. Fewer keys than limit are returned when the buffer fills.
 	CallKVList = "kv_list"
+	// kv_keys(ns, prefix, prefix_len, cursor, cursor_len, limit, buf, cap i32) -> i32: kv_list with the keys' metadata.
+	CallKVKeys = "kv_keys"
+	// kv_read(ns, keys, keys_len i32, at_least i64, buf, cap i32) -> i32: answers for several keys and returns the answer's length. When
+	// cap is too small nothing is written, the needed length is returned, and the same call right after is answered from what was read. at_least is
+	// ReadAny, ReadStrong, or a revision that the answer must reflect. Each key is a KV operation. StatusTooLarge when the answer is over 32 MiB.
+	CallKVRead = "kv_read"
+	// kv_write(ns, key, key_len, value, value_len, metadata, metadata_len i32, ttl_ms i64, if_revision i64) -> i64: kv_put with metadata, at
+	// most 1,024 bytes of it.
+	CallKVWrite = "kv_write"
+	// kv_increment(ns, key, key_len i32, delta i64, sum i32) -> i64: adds delta to a decimal number of 64 bits, 0 if the key is not
+	// there, in one step; writes the sum (i64) at sum and returns the revision. StatusInvalid if the value is no such number or the sum is over 64 bits.
+	CallKVIncrement = "kv_increment"
 
 	// fetch_start(req i32, req_len i32) -> i32: starts a subrequest to a bound backend; returns a handle at once.
 	CallFetchStart = "fetch_start"
@@ -192,6 +209,13 @@ const (
 	MaxWaits  = 256
 	WaitSize  = 8        // bytes of an entry
 	WaitBytes = 32 << 10 // the largest write that goes on behind the guest
+)
+
+// Freshness that kv_read asks for.
+const (
+	ReadAny     = 0
+	ReadStrong  = -1 // as the truth has it now
+	MaxReadKeys = 100
 )
 
 // KVEntrySize is the size of the entry header kv_get writes, in bytes.

@@ -59,17 +59,25 @@ func hostKVAsk(ns int32, key unsafe.Pointer, keySize uint32) int32
 //go:noescape
 func hostKVTake(handle int32, buf unsafe.Pointer, size uint32, entry unsafe.Pointer) int32
 
-//go:wasmimport selvage_v1 kv_put
+//go:wasmimport selvage_v1 kv_read
 //go:noescape
-func hostKVPut(ns int32, key unsafe.Pointer, keySize uint32, value unsafe.Pointer, size uint32, ttlMS, ifRevision int64) int64
+func hostKVRead(ns int32, keys unsafe.Pointer, keysSize uint32, atLeast int64, buf unsafe.Pointer, size uint32) int32
+
+//go:wasmimport selvage_v1 kv_write
+//go:noescape
+func hostKVWrite(ns int32, key unsafe.Pointer, keySize uint32, value unsafe.Pointer, size uint32, metadata unsafe.Pointer, metadataSize uint32, ttlMS, ifRevision int64) int64
+
+//go:wasmimport selvage_v1 kv_increment
+//go:noescape
+func hostKVIncrement(ns int32, key unsafe.Pointer, keySize uint32, delta int64, sum unsafe.Pointer) int64
 
 //go:wasmimport selvage_v1 kv_delete
 //go:noescape
 func hostKVDelete(ns int32, key unsafe.Pointer, keySize uint32, ifRevision int64) int64
 
-//go:wasmimport selvage_v1 kv_list
+//go:wasmimport selvage_v1 kv_keys
 //go:noescape
-func hostKVList(ns int32, prefix unsafe.Pointer, prefixSize uint32, cursor unsafe.Pointer, cursorSize uint32, limit uint32, buf unsafe.Pointer, size uint32) int32
+func hostKVKeys(ns int32, prefix unsafe.Pointer, prefixSize uint32, cursor unsafe.Pointer, cursorSize uint32, limit uint32, buf unsafe.Pointer, size uint32) int32
 
 //go:wasmimport selvage_v1 fetch_start
 //go:noescape

@@ -5,8 +5,11 @@ package edge
 import (
 	"bytes"
 	"context"
+	"errors"
 	"maps"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -18,6 +21,7 @@ import (
 const (
 	maxKeyBytes   = 512
 	maxValueBytes = 25 << 20
+	maxMetadata   = 1 << 10
 )
 
 // opened is nothing here.
@@ -49,28 +53,71 @@ func (n *Namespace) get(_ context.Context, key string) (Entry, error) {
 	if e.Revision == 0 {
 		return Entry{}, ErrNotFound
 	}
-	e.Value = bytes.Clone(e.Value)
+	e.Value, e.Metadata = bytes.Clone(e.Value), bytes.Clone(e.Metadata)
 	return e, nil
 }
 
-func (n *Namespace) put(key string, value []byte, ttl, ifRevision int64) (uint64, error) {
+// many takes no heed of how fresh the answer has to be: a map is the truth.
+func (n *Namespace) many(keys []string, _ int64) ([]*Entry, error) {
+	out := make([]*Entry, len(keys))
+	for i, key := range keys {
+		e, err := n.get(context.Background(), key)
+		switch {
+		case err == nil:
+			out[i] = &e
+		case !errors.Is(err, ErrNotFound):
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+func (n *Namespace) increment(key string, delta int64) (int64, error) {
+	local.Lock()
+	defer local.Unlock()
+	if err := checkKey(key); err != nil {
+		return 0, err
+	}
+	e, sum := n.current(key), int64(0)
+	if e.Revision != 0 {
+		var err error
+		if sum, err = strconv.ParseInt(string(e.Value), 10, 64); err != nil {
+			return 0, ErrInvalid
+		}
+	}
+	if delta > 0 && sum > math.MaxInt64-delta || delta < 0 && sum < math.MinInt64-delta {
+		return 0, ErrInvalid
+	}
+	sum += delta
+	local.revision++
+	e.Value, e.Revision = strconv.AppendInt(nil, sum, 10), local.revision
+	n.keep(key, e)
+	return sum, nil
+}
+
+// keep stores e. The lock is held.
+func (n *Namespace) keep(key string, e Entry) {
+	if local.values[n.name] == nil {
+		local.values[n.name] = map[string]Entry{}
+	}
+	local.values[n.name][key] = e
+}
+
+func (n *Namespace) put(key string, value, metadata []byte, ttl, ifRevision int64) (uint64, error) {
 	local.Lock()
 	defer local.Unlock()
 	if err := n.mayWrite(key, ifRevision); err != nil {
 		return 0, err
 	}
-	if len(value) > maxValueBytes {
+	if len(value) > maxValueBytes || len(metadata) > maxMetadata {
 		return 0, ErrTooLarge
 	}
 	local.revision++
-	e := Entry{Value: append([]byte{}, value...), Revision: local.revision}
+	e := Entry{Value: append([]byte{}, value...), Metadata: append([]byte(nil), metadata...), Revision: local.revision}
 	if ttl > 0 {
 		e.Expires = time.Now().Add(time.Duration(ttl) * time.Millisecond)
 	}
-	if local.values[n.name] == nil {
-		local.values[n.name] = map[string]Entry{}
-	}
-	local.values[n.name][key] = e
+	n.keep(key, e)
 	return e.Revision, nil
 }
 
@@ -109,7 +156,7 @@ func (n *Namespace) list(prefix, cursor string, limit int) (Page, error) {
 			page.Cursor = page.Keys[limit-1].Key
 			break
 		}
-		page.Keys = append(page.Keys, KeyInfo{Key: key, Revision: e.Revision, Expires: e.Expires})
+		page.Keys = append(page.Keys, KeyInfo{Key: key, Revision: e.Revision, Expires: e.Expires, Metadata: bytes.Clone(e.Metadata)})
 	}
 	return page, nil
 }

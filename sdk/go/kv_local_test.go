@@ -9,6 +9,34 @@ import (
 	"time"
 )
 
+func TestLocalKVBeyondTheBasics(t *testing.T) {
+	ctx, ns := t.Context(), KV(t.Name())
+	for want := int64(5); want <= 10; want += 5 {
+		if n, err := ns.Increment(ctx, "n", 5); n != want || err != nil {
+			t.Errorf("increment: %d, %v; want %d", n, err, want)
+		}
+	}
+	if _, err := ns.Increment(ctx, "n", math.MaxInt64); !errors.Is(err, ErrInvalid) {
+		t.Errorf("over 64 bits: %v", err)
+	}
+	if _, err := ns.Put(ctx, "m", []byte("v"), WithMetadata([]byte("about")), TTL(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ns.Increment(ctx, "m", 1); !errors.Is(err, ErrInvalid) {
+		t.Errorf("no number: %v", err)
+	}
+	got, err := ns.GetMany(ctx, []string{"m", "none", "n"}, Strong())
+	if err != nil || len(got) != 2 || string(got["m"].Metadata) != "about" || string(got["n"].Value) != "10" {
+		t.Errorf("many: %v, %v", got, err)
+	}
+	if page, err := ns.ListPage(ctx, "m", "", 10); err != nil || len(page.Keys) != 1 || string(page.Keys[0].Metadata) != "about" {
+		t.Errorf("list: %v, %v", page, err)
+	}
+	if _, err := ns.Put(ctx, "m", nil, WithMetadata(make([]byte, 1025))); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("long metadata: %v", err)
+	}
+}
+
 func TestLocalKV(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, ns := t.Context(), KV(t.Name())

@@ -92,8 +92,47 @@ func newEntry(head, buf []byte, n uint32) Entry {
 	}
 }
 
-func (n *Namespace) put(key string, value []byte, ttl, ifRevision int64) (uint64, error) {
-	if int64(len(value)) > math.MaxInt32 {
+func (n *Namespace) many(keys []string, atLeast int64) ([]*Entry, error) {
+	ns, err := n.handle()
+	if err != nil {
+		return nil, err
+	}
+	list := appendU32(nil, uint32(len(keys)))
+	for _, key := range keys {
+		list = appendString(list, key)
+	}
+	l, listSize := of(list)
+	// What was too long for the buffer is kept by the host for the next call.
+	for room := scratch; ; {
+		buf, size := of(room)
+		got := hostKVRead(ns, l, listSize, atLeast, buf, size)
+		if err := failure(got); err != nil {
+			return nil, err
+		}
+		if uint32(got) <= size {
+			return decodeRead(string(room[:got]))
+		}
+		room = make([]byte, got)
+	}
+}
+
+func (n *Namespace) increment(key string, delta int64) (int64, error) {
+	ns, err := n.handle()
+	if err != nil {
+		return 0, err
+	}
+	k, keySize := ofString(key)
+	if err := failure(hostKVIncrement(ns, k, keySize, delta, unsafe.Pointer(&sumOut))); err != nil {
+		return 0, err
+	}
+	return int64(binary.LittleEndian.Uint64(sumOut[:])), nil
+}
+
+// sumOut is where the host puts an increment's sum.
+var sumOut [8]byte
+
+func (n *Namespace) put(key string, value, metadata []byte, ttl, ifRevision int64) (uint64, error) {
+	if int64(len(value)) > math.MaxInt32 || len(metadata) > math.MaxInt32 {
 		return 0, ErrTooLarge
 	}
 	ns, err := n.handle()
@@ -102,7 +141,8 @@ func (n *Namespace) put(key string, value []byte, ttl, ifRevision int64) (uint64
 	}
 	k, keySize := ofString(key)
 	v, size := of(value)
-	revision := hostKVPut(ns, k, keySize, v, size, ttl, ifRevision)
+	m, metadataSize := of(metadata)
+	revision := hostKVWrite(ns, k, keySize, v, size, m, metadataSize, ttl, ifRevision)
 	return uint64(max(revision, 0)), failure(revision)
 }
 
@@ -125,7 +165,7 @@ func (n *Namespace) list(prefix, cursor string, limit int) (Page, error) {
 	c, cursorSize := ofString(cursor)
 	room := make([]byte, pageBytes)
 	buf, size := of(room)
-	got := hostKVList(ns, p, prefixSize, c, cursorSize, uint32(limit), buf, size)
+	got := hostKVKeys(ns, p, prefixSize, c, cursorSize, uint32(limit), buf, size)
 	if err := failure(got); err != nil {
 		return Page{}, err
 	}

@@ -42,6 +42,14 @@ func (d *decoder) u64() uint64 {
 
 func (d *decoder) string() string { return d.take(uint64(d.u32())) }
 
+// bytes is string as bytes of the caller's own; nil for none.
+func (d *decoder) bytes() []byte {
+	if s := d.string(); s != "" {
+		return []byte(s)
+	}
+	return nil
+}
+
 // count reads the length of a list whose items take at least size bytes each,
 // so that a false one is not believed with an allocation.
 func (d *decoder) count(size int) int {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -82,12 +83,48 @@ func (k *memoryKV) Put(_ context.Context, ns hostcall.Namespace, key string, val
 		k.mu.entries[ns] = map[string]hostcall.Entry{}
 	}
 	k.mu.revision++
-	e = hostcall.Entry{Value: bytes.Clone(value), Revision: k.mu.revision}
+	e = hostcall.Entry{Value: bytes.Clone(value), Metadata: bytes.Clone(o.Metadata), Revision: k.mu.revision}
 	if o.TTL > 0 {
 		e.Expires = time.Now().Add(o.TTL)
 	}
 	k.mu.entries[ns][key] = e
 	return e.Revision, nil
+}
+
+// Read takes a strong one as 5 ms old less than any other.
+func (k *memoryKV) Read(ctx context.Context, ns hostcall.Namespace, keys []string, o hostcall.ReadOptions) ([]hostcall.Result, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if o.AtLeast > k.mu.revision {
+		return nil, hostcall.ErrInvalid
+	}
+	out := make([]hostcall.Result, len(keys))
+	for i, key := range keys {
+		out[i].Entry, out[i].Err = k.current(ns, key)
+		if !o.Strong {
+			out[i].Stale = 5 * time.Millisecond
+		}
+	}
+	return out, nil
+}
+
+func (k *memoryKV) Increment(_ context.Context, ns hostcall.Namespace, key string, delta int64) (int64, uint64, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	e, err := k.current(ns, key)
+	n := int64(0)
+	if err == nil {
+		if n, err = strconv.ParseInt(string(e.Value), 10, 64); err != nil {
+			return 0, 0, hostcall.ErrNotNumber
+		}
+	}
+	k.mu.revision++
+	e.Value, e.Revision = strconv.AppendInt(nil, n+delta, 10), k.mu.revision
+	if k.mu.entries[ns] == nil {
+		k.mu.entries[ns] = map[string]hostcall.Entry{}
+	}
+	k.mu.entries[ns][key] = e
+	return n + delta, e.Revision, nil
 }
 
 func (k *memoryKV) Delete(_ context.Context, ns hostcall.Namespace, key string, ifRevision int64) (uint64, error) {
@@ -117,7 +154,7 @@ func (k *memoryKV) List(_ context.Context, ns hostcall.Namespace, prefix, cursor
 		if len(keys) == limit {
 			return keys, keys[limit-1].Key, nil
 		}
-		keys = append(keys, hostcall.KeyInfo{Key: key, Revision: e.Revision, Expires: e.Expires})
+		keys = append(keys, hostcall.KeyInfo{Key: key, Revision: e.Revision, Expires: e.Expires, Metadata: e.Metadata})
 	}
 	return keys, "", nil
 }

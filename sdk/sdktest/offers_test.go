@@ -199,6 +199,26 @@ func TestKV(t *testing.T) {
 	}
 }
 
+func TestKVBeyondTheBasics(t *testing.T) {
+	_, s := guestServer(t)
+	const want = `put <nil>
+entry v about true 5ms <nil>
+strong v 0s <nil>
+at least v <nil>
+a future true
+long metadata true
+sum -21 <nil>
+sum -42 <nil>
+no number true
+many 3 -42 about 300000 <nil>
+too many true
+key m about <nil>
+`
+	if resp, body := do(t, "GET", s.URL+"/kv-more", ""); resp.StatusCode != 200 || body != want {
+		t.Errorf("%d:\n%s", resp.StatusCode, body)
+	}
+}
+
 func TestKVListsInPages(t *testing.T) {
 	_, s := guestServer(t)
 	var want strings.Builder

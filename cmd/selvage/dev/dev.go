@@ -214,3 +214,17 @@ func (n *namespaces) List(ctx context.Context, ns hostcall.Namespace, prefix, cu
 	}
 	return n.store.KV().List(ctx, ns, prefix, cursor, limit)
 }
+
+func (n *namespaces) Read(ctx context.Context, ns hostcall.Namespace, keys []string, o hostcall.ReadOptions) ([]hostcall.Result, error) {
+	if n.store == nil {
+		return nil, errNoKV
+	}
+	return n.store.KV().Read(ctx, ns, keys, o)
+}
+
+func (n *namespaces) Increment(ctx context.Context, ns hostcall.Namespace, key string, delta int64) (int64, uint64, error) {
+	if n.store == nil {
+		return 0, 0, errNoKV
+	}
+	return n.store.KV().Increment(ctx, ns, key, delta)
+}

@@ -20,8 +20,10 @@ import (
 	"github.com/selvage-edge/selvage/control/report"
 	"github.com/selvage-edge/selvage/edge/invoke"
 	"github.com/selvage-edge/selvage/edge/keeper"
+	"github.com/selvage-edge/selvage/edge/kv"
 	"github.com/selvage-edge/selvage/edge/serve"
 	"github.com/selvage-edge/selvage/runtime/guest"
+	"github.com/selvage-edge/selvage/runtime/hostcall"
 	"github.com/selvage-edge/selvage/runtime/plain"
 	"github.com/selvage-edge/selvage/runtime/pool"
 )
@@ -224,6 +226,15 @@ func (n *node) openAgent() (*agent.Agent[*pool.Function], error) {
 	}
 	n.gauges(a)
 	return a, nil
+}
+
+// owner is the neighbour that looks after a KV key. Guests, whose reads ask for it, run
+// only once the agent does.
+func (n *node) owner(ns hostcall.Namespace, key string) kv.Owner {
+	if n.agent == nil {
+		return nil
+	}
+	return n.agent.Owner(ns, key)
 }
 
 // ports are what functions' host calls reach.

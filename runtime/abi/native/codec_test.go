@@ -134,7 +134,7 @@ func TestListPagesFitTheBuffer(t *testing.T) {
 	}
 	for _, room := range []int{600, 1000, 5000, 1 << 20} {
 		var got []string
-		page := kvPage{room: room}
+		page := kvPage{room: room, encode: encodePage}
 		for {
 			encoded, err := page.list(t.Context(), kv, 1000)
 			if err != nil || encoded == nil || len(encoded) > room {
@@ -159,7 +159,7 @@ func TestListPagesFitTheBuffer(t *testing.T) {
 			t.Errorf("room %d: got %d keys: %v", room, len(got), got)
 		}
 	}
-	small := kvPage{room: 20}
+	small := kvPage{room: 20, encode: encodePage}
 	if encoded, err := small.list(t.Context(), kv, 1000); encoded != nil || err != nil {
 		t.Errorf("room for no key: got %q, %v", encoded, err)
 	}
@@ -223,6 +223,36 @@ func FuzzDecodeWaits(f *testing.F) {
 			if w.events == 0 || w.events > abi.WaitRead|abi.WaitWrite|abi.WaitHead {
 				t.Errorf("events %#x", w.events)
 			}
+		}
+	})
+}
+
+func TestDecodeKeysRefuses(t *testing.T) {
+	for name, s := range map[string]string{
+		"nothing": "", "no keys": "\x00\x00\x00\x00", "101 keys": "\x65\x00\x00\x00", "cut": "\x01\x00\x00\x00\x02\x00\x00\x00a",
+		"no length": "\x01\x00\x00\x00\x02", "more": "\x01\x00\x00\x00\x01\x00\x00\x00ab", "huge": "\x01\x00\x00\x00\xff\xff\xff\xffa",
+	} {
+		if keys, ok := decodeKeys(s); ok {
+			t.Errorf("%s became %q", name, keys)
+		}
+	}
+}
+
+// What a guest passes for keys is those keys or refused.
+func FuzzDecodeKeys(f *testing.F) {
+	f.Add("\x02\x00\x00\x00\x01\x00\x00\x00a\x00\x00\x00\x00")
+	f.Add("\x01\x00\x00\x00\xff\xff\xff\xffa")
+	f.Fuzz(func(t *testing.T, s string) {
+		keys, ok := decodeKeys(s)
+		if !ok {
+			return
+		}
+		again := binary.LittleEndian.AppendUint32(nil, uint32(len(keys)))
+		for _, k := range keys {
+			again = AppendString(again, k)
+		}
+		if string(again) != s {
+			t.Fatalf("%q became %q", s, again)
 		}
 	})
 }

@@ -128,17 +128,39 @@ func (s *Session) kvPut(ctx context.Context, a args) (int64, error) {
 		return 0, err
 	}
 	defer value.Release()
-	ttl, expect := a.i64(5), a.i64(6)
+	return s.put(ctx, bound, key, value.Bytes(), nil, a.i64(5), a.i64(6))
+}
+
+// kvWrite(ns, key, key_len, value, value_len, metadata, metadata_len, ttl_ms, if_revision).
+func (s *Session) kvWrite(ctx context.Context, a args) (int64, error) {
+	bound, key, refused, err := s.kvKey(a)
+	if err != nil || refused < 0 {
+		return refused, err
+	}
+	value, err := s.borrow("value", a, 3)
+	if err != nil {
+		return 0, err
+	}
+	defer value.Release()
+	metadata, err := s.text("metadata", a, 5)
+	if err != nil {
+		return 0, err
+	}
+	return s.put(ctx, bound, key, value.Bytes(), []byte(metadata), a.i64(7), a.i64(8))
+}
+
+// put is what kv_put and kv_write have in common.
+func (s *Session) put(ctx context.Context, bound *function.KVBinding, key string, value, metadata []byte, ttl, expect int64) (int64, error) {
 	switch {
 	case !bound.Write:
 		return s.denyKV(bound.Name + " is bound for reading"), nil
-	case len(value.Bytes()) > hostcall.MaxValueBytes:
+	case len(value) > hostcall.MaxValueBytes || len(metadata) > hostcall.MaxMetadataBytes:
 		return abi.StatusTooLarge, nil
 	case ttl < 0 || ttl > math.MaxInt64/int64(time.Millisecond) || expect < hostcall.AnyRevision:
 		return abi.StatusInvalid, nil
 	}
-	revision, err := s.KV.Put(ctx, s.namespace(bound), key, value.Bytes(),
-		hostcall.PutOptions{TTL: time.Duration(ttl) * time.Millisecond, IfRevision: expect})
+	revision, err := s.KV.Put(ctx, s.namespace(bound), key, value,
+		hostcall.PutOptions{TTL: time.Duration(ttl) * time.Millisecond, Metadata: metadata, IfRevision: expect})
 	if err != nil {
 		return status(ctx, err)
 	}
@@ -164,8 +186,30 @@ func (s *Session) kvDelete(ctx context.Context, a args) (int64, error) {
 	return int64(revision), nil
 }
 
-// kvList(ns, prefix, prefix_len, cursor, cursor_len, limit, buf, cap).
-func (s *Session) kvList(ctx context.Context, a args) (int64, error) {
+// kvIncrement(ns, key, key_len, delta, sum).
+func (s *Session) kvIncrement(ctx context.Context, a args) (int64, error) {
+	bound, key, refused, err := s.kvKey(a)
+	if err != nil || refused < 0 {
+		return refused, err
+	}
+	sum, err := s.borrowN("sum", a.u32(4), 8)
+	if err != nil {
+		return 0, err
+	}
+	defer sum.Release()
+	if !bound.Write {
+		return s.denyKV(bound.Name + " is bound for reading"), nil
+	}
+	value, revision, err := s.KV.Increment(ctx, s.namespace(bound), key, a.i64(3))
+	if err != nil {
+		return status(ctx, err)
+	}
+	binary.LittleEndian.PutUint64(sum.Bytes(), uint64(value))
+	return int64(revision), nil
+}
+
+// kvList(ns, prefix, prefix_len, cursor, cursor_len, limit, buf, cap); encode lays the page out.
+func (s *Session) kvList(ctx context.Context, a args, encode encoder) (int64, error) {
 	prefix, err := s.text("prefix", a, 1)
 	if err != nil {
 		return 0, err
@@ -188,7 +232,7 @@ func (s *Session) kvList(ctx context.Context, a args) (int64, error) {
 	case len(prefix) > hostcall.MaxKeyBytes:
 		return abi.StatusTooLarge, nil
 	default:
-		page := kvPage{ns: s.namespace(bound), prefix: prefix, cursor: cursor, room: len(buf.Bytes())}
+		page := kvPage{ns: s.namespace(bound), prefix: prefix, cursor: cursor, room: len(buf.Bytes()), encode: encode}
 		encoded, err := page.list(ctx, s.KV, min(limit, hostcall.MaxListKeys))
 		if err != nil {
 			return status(ctx, err)
@@ -205,7 +249,11 @@ type kvPage struct {
 	ns             hostcall.Namespace
 	prefix, cursor string
 	room           int
+	encode         encoder
 }
+
+// encoder lays a page out.
+type encoder func(keys []hostcall.KeyInfo, next string) []byte
 
 // list returns the encoded page, nil if not even one key fits. Only the port
 // knows how to go on after a key, so a page too long for the buffer is asked for
@@ -216,7 +264,7 @@ func (p *kvPage) list(ctx context.Context, kv hostcall.KV, limit int) ([]byte, e
 		if err != nil {
 			return nil, err
 		}
-		encoded := encodePage(keys, next)
+		encoded := p.encode(keys, next)
 		if len(encoded) <= p.room {
 			return encoded, nil
 		}
@@ -235,12 +283,25 @@ func encodePage(keys []hostcall.KeyInfo, next string) []byte {
 	return AppendString(b, next)
 }
 
+// encodeKeys is encodePage with metadata.
+func encodeKeys(keys []hostcall.KeyInfo, next string) []byte {
+	b := binary.LittleEndian.AppendUint32(nil, uint32(len(keys)))
+	for _, k := range keys {
+		b = AppendString(b, k.Key)
+		b = binary.LittleEndian.AppendUint64(b, k.Revision)
+		b = binary.LittleEndian.AppendUint64(b, uint64(expiry(k.Expires)))
+		b = AppendString(b, string(k.Metadata))
+	}
+	return AppendString(b, next)
+}
+
 // fitting is how many of keys fit in room, with a cursor as long as the longest key.
 func fitting(keys []hostcall.KeyInfo, room int) int {
 	const count, cursor, fixed = 4, 4 + hostcall.MaxKeyBytes, 4 + 8 + 8
 	size := count + cursor
 	for i, k := range keys {
-		if size += fixed + len(k.Key); size > room {
+		// Metadata counts also where it is not laid out: a page with fewer keys is one too.
+		if size += fixed + len(k.Key) + 4 + len(k.Metadata); size > room {
 			return max(i, 1) // a shorter cursor may yet make one fit
 		}
 	}

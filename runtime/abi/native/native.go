@@ -34,6 +34,10 @@ const (
 	OpWait
 	OpKVAsk
 	OpKVTake
+	OpKVKeys
+	OpKVRead
+	OpKVWrite
+	OpKVIncrement
 	opEnd
 )
 
@@ -70,6 +74,10 @@ func Imports() []engine.Import {
 		f(abi.CallKVPut, i64, OpKVPut, inGo, i32, i32, i32, i32, i32, i64, i64),
 		f(abi.CallKVDelete, i64, OpKVDelete, inGo, i32, i32, i32, i64),
 		f(abi.CallKVList, i32, OpKVList, inGo, i32, i32, i32, i32, i32, i32, i32, i32),
+		f(abi.CallKVKeys, i32, OpKVKeys, inGo, i32, i32, i32, i32, i32, i32, i32, i32),
+		f(abi.CallKVRead, i32, OpKVRead, inGo, i32, i32, i32, i64, i32, i32),
+		f(abi.CallKVWrite, i64, OpKVWrite, inGo, i32, i32, i32, i32, i32, i32, i32, i64, i64),
+		f(abi.CallKVIncrement, i64, OpKVIncrement, inGo, i32, i32, i32, i64, i32),
 
 		f(abi.CallWait, i32, OpWait, inGo, i32, i32, i64),
 

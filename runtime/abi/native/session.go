@@ -43,6 +43,7 @@ type Session struct {
 	Config
 	headSent     bool
 	kvOperations int
+	kvAnswer     kvAnswer
 	subrequests  int
 	fetches      map[int32]*fetch
 	asks         map[int32]*ask
@@ -100,7 +101,15 @@ func (s *Session) Do(ctx context.Context, ev *engine.Event) (int64, error) {
 	case OpKVDelete:
 		return s.kvDelete(ctx, a)
 	case OpKVList:
-		return s.kvList(ctx, a)
+		return s.kvList(ctx, a, encodePage)
+	case OpKVKeys:
+		return s.kvList(ctx, a, encodeKeys)
+	case OpKVRead:
+		return s.kvRead(ctx, a)
+	case OpKVWrite:
+		return s.kvWrite(ctx, a)
+	case OpKVIncrement:
+		return s.kvIncrement(ctx, a)
 	case OpFetchStart:
 		return s.fetchStart(ctx, a)
 	case OpFetchWrite:

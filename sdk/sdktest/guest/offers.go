@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -49,6 +50,7 @@ var offers = map[string]http.HandlerFunc{
 	"DELETE /kv/{key}": kvDelete,
 	"GET /kv":          kvList,
 	"GET /kv-many":     kvMany,
+	"GET /kv-more":     kvMore,
 	"/unbound": func(w http.ResponseWriter, r *http.Request) {
 		_, err := edge.KV("other").Get(r.Context(), "k")
 		kvFail(w, err)
@@ -125,6 +127,38 @@ func kvList(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		fmt.Fprintln(w, k.Key)
+	}
+}
+
+// kvMore says what each of the calls beyond get, put, delete and list answers.
+func kvMore(w http.ResponseWriter, r *http.Request) {
+	ctx := r.Context()
+	say := func(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
+	rev, err := store.Put(ctx, "m", []byte("v"), edge.WithMetadata([]byte("about")), edge.IfAbsent())
+	say("put %v", err)
+	e, err := store.GetEntry(ctx, "m")
+	say("entry %s %s %v %v %v", e.Value, e.Metadata, e.Revision == rev, e.Staleness, err)
+	e, err = store.GetEntry(ctx, "m", edge.Strong(), edge.AtLeast(rev))
+	say("strong %s %v %v", e.Value, e.Staleness, err)
+	value, err := store.Get(ctx, "m", edge.AtLeast(rev))
+	say("at least %s %v", value, err)
+	_, err = store.Get(ctx, "m", edge.AtLeast(rev+1000))
+	say("a future %v", errors.Is(err, edge.ErrInvalid))
+	_, err = store.Put(ctx, "m", nil, edge.WithMetadata(make([]byte, 1025)))
+	say("long metadata %v", errors.Is(err, edge.ErrTooLarge))
+	for range 2 {
+		n, err := store.Increment(ctx, "n", -21)
+		say("sum %d %v", n, err)
+	}
+	_, err = store.Increment(ctx, "m", 1)
+	say("no number %v", errors.Is(err, edge.ErrInvalid))
+	store.Put(ctx, "large", bytes.Repeat([]byte("x"), 300_000))
+	many, err := store.GetMany(ctx, []string{"n", "none", "m", "large"})
+	say("many %d %s %s %d %v", len(many), many["n"].Value, many["m"].Metadata, len(many["large"].Value), err)
+	_, err = store.GetMany(ctx, make([]string, 101))
+	say("too many %v", errors.Is(err, edge.ErrInvalid))
+	for k, err := range store.List(ctx, "m") {
+		say("key %s %s %v", k.Key, k.Metadata, err)
 	}
 }
 
