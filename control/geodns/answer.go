@@ -33,11 +33,8 @@ type answers struct {
 	serial uint32
 }
 
-// fleet is a table with what was made of it.
-type fleet struct{ table *Table }
-
 // respond answers one query. It never fails: what is wrong is said in the answer.
-func (a *answers) respond(f *fleet, q *dns.Msg, from netip.Addr, udp bool) *dns.Msg {
+func (a *answers) respond(f *Table, q *dns.Msg, from netip.Addr, udp bool) *dns.Msg {
 	m := new(dns.Msg)
 	m.SetReply(q)
 	limit := dns.MaxMsgSize
@@ -98,7 +95,7 @@ func reply(asked *dns.OPT, c *client, rcode int) *dns.OPT {
 }
 
 // resolve writes the answer to one question into m.
-func (a *answers) resolve(f *fleet, m *dns.Msg, q dns.Question, c *client) {
+func (a *answers) resolve(f *Table, m *dns.Msg, q dns.Question, c *client) {
 	name := strings.ToLower(q.Name)
 	z := a.zone(name)
 	if z == nil || q.Qclass != dns.ClassINET || q.Qtype == dns.TypeAXFR || q.Qtype == dns.TypeIXFR {
@@ -154,7 +151,7 @@ func (a *answers) soa(z *zone) *dns.SOA {
 }
 
 // node answers with what a name has.
-func (a *answers) node(f *fleet, m *dns.Msg, z *zone, n *node, owner string, kind uint16, c *client) {
+func (a *answers) node(f *Table, m *dns.Msg, z *zone, n *node, owner string, kind uint16, c *client) {
 	had := len(m.Answer)
 	apex := n == z.nodes[z.name]
 	switch {
@@ -189,10 +186,10 @@ func owned(r dns.RR, owner string) dns.RR {
 }
 
 // byPlace answers with the PoPs that are best for the client.
-func (a *answers) byPlace(f *fleet, m *dns.Msg, owner string, kind uint16, c *client) {
+func (a *answers) byPlace(f *Table, m *dns.Msg, owner string, kind uint16, c *client) {
 	c.byPlace = true
 	var best [MaxChoices]Choice
-	n := f.table.Choose(questionOf(a.where.Lookup(c.addr), c), best[:])
+	n := f.Choose(questionOf(a.where.Lookup(c.addr), c), best[:])
 	if n == 0 {
 		return
 	}

@@ -54,7 +54,7 @@ func (s *Server) Explain(addr netip.Addr, host string) (Explanation, error) {
 	}
 	c := client{addr: addr}
 	var best [MaxChoices]Choice
-	n := f.table.Choose(questionOf(e.Place, &c), best[:])
+	n := f.Choose(questionOf(e.Place, &c), best[:])
 	e.Why = why(e.Place, n)
 	for i, b := range best[:n] {
 		r := Reason{PoP: b.PoP.Name, Km: b.Km, State: b.PoP.State.String(), Weight: b.PoP.Weight, Load: b.PoP.Load, Why: because(b, i)}

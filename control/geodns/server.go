@@ -39,7 +39,7 @@ const (
 type Server struct {
 	config  Config
 	answers answers
-	fleet   atomic.Pointer[fleet]
+	fleet   atomic.Pointer[Table]
 	rate    *limiter
 	parts   []*dns.Server
 	serving sync.WaitGroup
@@ -116,12 +116,12 @@ func (s *Server) SetPoPs(pops []PoP) error {
 	if err != nil {
 		return err
 	}
-	s.fleet.Store(&fleet{t})
+	s.fleet.Store(t)
 	return nil
 }
 
 // Table returns the fleet that answers come from.
-func (s *Server) Table() *Table { return s.fleet.Load().table }
+func (s *Server) Table() *Table { return s.fleet.Load() }
 
 // Listen opens the address over UDP and TCP and serves on it until Close. Another
 // server of the same user may have it open, too: one follows the other without a gap.
