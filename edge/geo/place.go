@@ -11,21 +11,20 @@ import (
 
 // Place is what is known of where an address is. What is not known is zero.
 type Place struct {
-	Country  string  // ISO 3166-1 alpha-2, upper case
-	Region   string  // first subdivision: its ISO 3166-2 code without the country if the file has one, else its name
-	City     string  // in English
-	Located  bool    // Latitude and Longitude are known
-	Latitude float64 // degrees, -90 to 90
-
-	Longitude    float64 // degrees, -180 to 180
-	TimeZone     string  // IANA name
-	ASN          uint32  // autonomous system number
-	Organization string  // that system's holder
-	EU           bool    // the country is a member of the European Union
+	Country      string  `json:"country"`      // ISO 3166-1 alpha-2, upper case
+	Region       string  `json:"region"`       // first subdivision: its ISO 3166-2 code without the country if the file has one, else its name
+	City         string  `json:"city"`         // in English
+	Located      bool    `json:"located"`      // Latitude and Longitude are known
+	Latitude     float64 `json:"latitude"`     // degrees, -90 to 90
+	Longitude    float64 `json:"longitude"`    // degrees, -180 to 180
+	TimeZone     string  `json:"time_zone"`    // IANA name
+	ASN          uint32  `json:"asn"`          // autonomous system number
+	Organization string  `json:"organization"` // that system's holder
+	EU           bool    `json:"eu"`           // the country is a member of the European Union
 
 	// Assumed says that no file knows the country or the coordinates, and that
 	// they are the configured default's.
-	Assumed bool
+	Assumed bool `json:"assumed"`
 }
 
 // union lists the members of the European Union, for files that do not say.
