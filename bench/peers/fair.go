@@ -256,6 +256,6 @@ func fairFunction(ctx context.Context, p *pool.Pool, name, text string) (*pool.F
 		ID: function.ID{Project: "bench", Name: strings.Split(name, ".")[0]}, Digest: function.DigestOf(module),
 		Code: function.DigestOf(code), Image: function.DigestOf(img.Encode()), Limits: function.Default,
 	}
-	f, _, err := p.Prepare(ctx, v, code, img.Encode())
+	f, _, err := p.Prepare(ctx, v, pool.Bytes(code, img.Encode()))
 	return f, err
 }

@@ -36,6 +36,7 @@ func main() {
 	wait := flag.String("wait", "", "be the server of the wait rows, with this backend (started by the command itself)")
 	fair := flag.String("fair", "", "be the server of the fair rows, with its log in this folder (started by the command itself)")
 	hold := flag.Bool("hold", false, "be the process of the rows of waiting invocations (started by the command itself)")
+	density := flag.Bool("density", false, "be the process of the density rows (started by the command itself)")
 	rows := flag.String("rows", "", "only rows whose names begin so, for example http/h1 (for figures run all: they are made side by side)")
 	profile := flag.String("profile", "", "write a processor profile of the server of the HTTP rows to this file")
 	selvage := flag.String("selvage", "bin/selvage", "the executable of the rows that replace and kill servers")
@@ -49,6 +50,8 @@ func main() {
 		err = runServer(ctx, *profile)
 	case *hold:
 		err = runHold(ctx)
+	case *density:
+		err = runDensity(ctx)
 	case *wait != "":
 		err = runWaitServer(ctx, *wait)
 	case *fair != "":
@@ -80,6 +83,7 @@ func run(ctx context.Context, jsonFile, profile, only, selvage, servers string, 
 	fmt.Printf("%s, %d processors, %s\n\n", runtime.Version(), runtime.NumCPU(), time.Now().UTC().Format(time.DateOnly))
 	parts := []part{
 		{[]string{"start/"}, func() ([]row, error) { return startRows(ctx, s, all) }},
+		{[]string{"start/5000-functions", "crossings/", "density/"}, func() ([]row, error) { return densityRows(ctx, all) }},
 		{[]string{"scale/"}, func() ([]row, error) { return scaleRows(ctx, s, all) }},
 		{[]string{"http/"}, func() ([]row, error) { return httpRows(ctx, s, all, profile, only) }},
 		{[]string{"leak/"}, func() ([]row, error) { return leakRows(ctx, s.leak, all) }},

@@ -116,7 +116,7 @@ func load1(ctx context.Context, p *pool.Pool, w wire, concurrency int) (*serve.T
 	if concurrency > 0 {
 		v.Limits.Concurrency = concurrency
 	}
-	f, _, err := p.Prepare(ctx, v, w.Code, w.Image)
+	f, _, err := p.Prepare(ctx, v, pool.Bytes(w.Code, w.Image))
 	if err != nil {
 		return nil, err
 	}

@@ -232,7 +232,7 @@ func waitFunction(ctx context.Context, p *pool.Pool, backend string) (*pool.Func
 		Bindings: function.Bindings{Backends: []function.Backend{{Name: "backend", URL: backend, Private: true}}},
 	}
 	v.Limits.Concurrency = 2 * waiters
-	f, _, err := p.Prepare(ctx, v, code, img.Encode())
+	f, _, err := p.Prepare(ctx, v, pool.Bytes(code, img.Encode()))
 	return f, err
 }
 

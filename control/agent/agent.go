@@ -63,7 +63,7 @@ type Config[F Function] struct {
 	Neighbours func() []Neighbour
 
 	// Prepare makes a version runnable out of checked bytes; pool.Pool.Prepare.
-	Prepare func(ctx context.Context, v function.Version, code, image []byte) (F, pool.Prepared, error)
+	Prepare func(ctx context.Context, v function.Version, parts pool.Parts) (F, pool.Prepared, error)
 	// Target is what the routes of a release lead to.
 	Target func(f F, r catalog.Release) *serve.Target
 	// Swap takes the next route table; serve.Handler.SetRoutes.

@@ -119,7 +119,15 @@ func (n *node) end() {
 	n.live = map[*version]bool{}
 }
 
-func (n *node) prepare(ctx context.Context, v function.Version, code, image []byte) (*version, pool.Prepared, error) {
+func (n *node) prepare(ctx context.Context, v function.Version, parts pool.Parts) (*version, pool.Prepared, error) {
+	code, err := parts.Code(ctx)
+	if err != nil {
+		return nil, pool.Prepared{}, err
+	}
+	image, err := parts.Image(ctx)
+	if err != nil {
+		return nil, pool.Prepared{}, err
+	}
 	text := strings.TrimPrefix(string(code), "\x00asm\x01\x00\x00\x00")
 	if function.DigestOf(code) != v.Code || function.DigestOf(image) != v.Image {
 		n.t.Errorf("%s was given other bytes than its digests name", v.ID)

@@ -69,6 +69,22 @@ func openBlobs(dir string, control Doer, p *pop, onEvent func(Event)) (*blobs, e
 
 func (b *blobs) path(d function.Digest) string { return filepath.Join(b.dir, d.Hex()) }
 
+// blobError is that a blob could not be had.
+type blobError struct{ error }
+
+func (e *blobError) Unwrap() error { return e.error }
+
+// of returns what gets p, for whoever needs it again later; it fails with a *blobError.
+func (b *blobs) of(p part) func(context.Context) ([]byte, error) {
+	return func(ctx context.Context) ([]byte, error) {
+		data, err := b.get(ctx, p)
+		if err != nil {
+			return nil, &blobError{err}
+		}
+		return data, nil
+	}
+}
+
 // get returns the bytes of p, checked: from disk, or else from a neighbour or control.
 func (b *blobs) get(ctx context.Context, p part) ([]byte, error) {
 	d := p.digest

@@ -66,6 +66,7 @@ func (a *Agent[F]) loop(ctx context.Context) {
 			l.plan()
 		case r := <-a.results:
 			l.take(r)
+			l.takeMore()
 		case <-l.timer.C:
 			l.retry()
 			l.sweep()
@@ -146,9 +147,21 @@ func (l *loop[F]) begin(s *slot[F], r catalog.Release) {
 func (l *loop[F]) start(s *slot[F]) {
 	s.again = time.Time{}
 	ctx, cancel := context.WithCancel(l.ctx)
-	t := &task[F]{agent: l.Agent, release: s.want}
+	t := &task[F]{agent: l.Agent, release: s.want, known: !l.serving}
 	s.cancel, s.task = cancel, t // the slot may have another, or none, before this one begins
 	l.work.Go(func() { t.run(ctx) })
+}
+
+// takeMore takes what has come meanwhile, so that all slots are gone through once for it.
+func (l *loop[F]) takeMore() {
+	for range l.slots {
+		select {
+		case r := <-l.results:
+			l.take(r)
+		default:
+			return
+		}
+	}
 }
 
 // take notes how far a piece of work is. What was overtaken is given back.

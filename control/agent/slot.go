@@ -108,6 +108,7 @@ func compareIDs(a, b function.ID) int {
 type task[F Function] struct {
 	agent   *Agent[F]
 	release catalog.Release
+	known   bool // of a node that starts: it may have served this release before
 }
 
 // result is how far a task is: at a state, or done with ready or err.
@@ -171,17 +172,13 @@ func (t *task[F]) make(ctx context.Context) result[F] {
 
 func (t *task[F]) prepare(ctx context.Context) result[F] {
 	r := t.release
-	codePart, imagePart := partsOf(r)
-	code, err := t.agent.blobs.get(ctx, codePart)
-	if err != nil {
-		return result[F]{state: report.Fetching, err: err}
-	}
-	image, err := t.agent.blobs.get(ctx, imagePart)
-	if err != nil {
-		return result[F]{state: report.Fetching, err: err}
-	}
+	code, image := partsOf(r)
 	t.tell(ctx, result[F]{task: t, state: report.Compiling})
-	fn, prepared, err := t.agent.config.Prepare(ctx, r.Version(), code, image)
+	fn, prepared, err := t.agent.config.Prepare(ctx, r.Version(), pool.Parts{Code: t.agent.blobs.of(code), Image: t.agent.blobs.of(image), Known: t.known})
+	var missing *blobError
+	if errors.As(err, &missing) {
+		return result[F]{state: report.Fetching, err: missing}
+	}
 	if err != nil {
 		var refused *jail.Refused
 		return result[F]{state: report.Compiling, err: err, final: errors.As(err, &refused)}

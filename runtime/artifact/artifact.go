@@ -136,6 +136,18 @@ func (s *Store) Get(code function.Digest, fingerprint string) ([]byte, error) {
 	}
 }
 
+// Has reports whether there is an artifact of that code for an engine of that
+// fingerprint. It does not look at its bytes: Get may still find it corrupt.
+func (s *Store) Has(code function.Digest, fingerprint string) bool {
+	want, err := identify(code, fingerprint)
+	if err != nil {
+		return false
+	}
+	var st unix.Stat_t
+	err = unix.Fstatat(int(s.dir.Fd()), want.file(), &st, unix.AT_SYMLINK_NOFOLLOW)
+	return err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Size >= headerSize
+}
+
 // read reads a whole file into memory and checks it there.
 func (s *Store) read(want header) ([]byte, error) {
 	f, err := s.open(want.file())

@@ -81,6 +81,12 @@ func (k *Compiler) Artifact(ctx context.Context, digest function.Digest, code []
 	}
 }
 
+// Has reports whether the store has the artifact of code, so that Artifact gives
+// it without the code's bytes; unless it turns out to be corrupt.
+func (k *Compiler) Has(code function.Digest) bool {
+	return k.config.Store.Has(code, k.config.Fingerprint)
+}
+
 // join returns the flight for that code, starting it if there is none.
 func (k *Compiler) join(digest function.Digest, code []byte) (*flight, error) {
 	k.mu.Lock()

@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/selvage-edge/selvage/runtime/image"
 )
 
 const waitWAT = `(module
@@ -98,6 +100,23 @@ func capacityChild(t testing.TB) error {
 	}
 	if len(alive) < 10 {
 		return fmt.Errorf("only %d instances fit", len(alive))
+	}
+	var images []*Image
+	for len(images) < 8 { // fewer than an instance's maps are left
+		m, err := eng.Image(&image.Image{Size: 1 << 16})
+		if errors.Is(err, ErrCapacity) {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("image: %w", err)
+		}
+		images = append(images, m)
+	}
+	if len(images) == 8 {
+		return errors.New("images are made without end")
+	}
+	for _, m := range images {
+		m.Close()
 	}
 	alive[0].Close()
 	in, err := p.Start(StartConfig{MemoryLimit: memoryLimit})

@@ -39,6 +39,7 @@ type Code struct {
 	exports []Extern
 	byName  map[string]Extern // exports
 	memory  *cshim.Extern     // the exported one, if any
+	bytes   int64
 	handle
 }
 
@@ -52,13 +53,20 @@ func (h *handle) close(free func()) {
 }
 
 // Load makes code runnable. The artifact is native code: the caller has
-// authenticated exactly these bytes.
+// authenticated exactly these bytes. ErrCapacity when maps run short.
 func (*Engine) Load(artifact []byte) (*Code, error) {
+	if !cshim.Room(CodeMaps) {
+		return nil, ErrCapacity
+	}
 	c, err := cshim.Load(artifact)
 	if err != nil {
 		return nil, fmt.Errorf("load artifact: %w", err)
 	}
-	return describe(c)
+	code, err := describe(c)
+	if err == nil {
+		code.bytes = int64(len(artifact))
+	}
+	return code, err
 }
 
 // LoadFile is Load from a sealed memfd, which is mapped rather than copied.
@@ -116,6 +124,9 @@ func (c *Code) HasFunc(name string) bool {
 	e, ok := c.byName[name]
 	return ok && e.Kind == FuncExtern
 }
+
+// Bytes is the memory that the code takes; 0 if it was mapped from a file.
+func (c *Code) Bytes() int64 { return c.bytes }
 
 // Close gives the code back; programs made from it stay whole.
 func (c *Code) Close() { c.close(c.c.Free) }

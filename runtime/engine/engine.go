@@ -28,6 +28,13 @@ const (
 	defaultTick = time.Millisecond
 )
 
+// Memory maps that loaded code and an image take, instances aside; an image
+// takes a file descriptor too.
+const (
+	CodeMaps  = 3
+	ImageMaps = 1
+)
+
 // StackBytes is how deep a guest may recurse: 128 KiB would trap on JSON nested 1,000 deep.
 const StackBytes = 2 << 20
 
@@ -203,6 +210,7 @@ type Stats struct {
 	Starts        uint64
 	Resets        uint64 // slots reset by copying pages back
 	PagesCopied   uint64
+	PagesTrimmed  uint64 // given back by guests that wait, because they hold nothing of their own
 	Remaps        uint64 // slots reset by mapping the image over
 	Scanning      bool   // PAGEMAP_SCAN works here
 }
@@ -212,7 +220,7 @@ func (*Engine) Stats() Stats {
 	s := cshim.ReadStats()
 	return Stats{
 		Instances: s.Instances, SlotsFree: s.FreeSlots, SlotsRetired: s.RetiredSlots, ResidentBytes: s.ResidentBytes,
-		Maps: s.Maps, MaxMaps: s.MaxMaps, Starts: s.Starts, Resets: s.Resets, PagesCopied: s.PagesCopied, Remaps: s.Remaps,
+		Maps: s.Maps, MaxMaps: s.MaxMaps, Starts: s.Starts, Resets: s.Resets, PagesCopied: s.PagesCopied, PagesTrimmed: s.PagesTrimmed, Remaps: s.Remaps,
 		Scanning: cshim.Scanning(),
 	}
 }

@@ -13,20 +13,26 @@ import (
 type Image struct {
 	m       cshim.Image
 	size    uint64
+	bytes   int64
 	globals []image.Global
 	handle
 }
 
-// Image prepares an image for instances; they share it.
+// Image prepares an image for instances; they share it. ErrCapacity when maps run short.
 func (*Engine) Image(img *image.Image) (*Image, error) {
 	if err := img.Validate(); err != nil {
 		return nil, err
+	}
+	if !cshim.Room(ImageMaps) {
+		return nil, ErrCapacity
 	}
 	m, err := cshim.NewImage(img.Size)
 	if err != nil {
 		return nil, err
 	}
+	var bytes int64
 	for _, r := range img.Runs {
+		bytes += int64(len(r.Data))
 		if err := m.Write(r.Offset, r.Data); err != nil {
 			m.Free()
 			return nil, err
@@ -36,11 +42,14 @@ func (*Engine) Image(img *image.Image) (*Image, error) {
 		m.Free()
 		return nil, err
 	}
-	return &Image{m: m, size: img.Size, globals: append([]image.Global(nil), img.Globals...)}, nil
+	return &Image{m: m, size: img.Size, bytes: bytes, globals: append([]image.Global(nil), img.Globals...)}, nil
 }
 
 // Size is the image's size in bytes.
 func (m *Image) Size() uint64 { return m.size }
+
+// Bytes is the memory that the image takes: what is not zero.
+func (m *Image) Bytes() int64 { return m.bytes }
 
 // Audit compares every free slot of the image with it, byte by byte, and checks
 // that what instances had grown is out of reach. It returns how many slots it

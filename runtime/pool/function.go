@@ -17,15 +17,20 @@ import (
 	"github.com/selvage-edge/selvage/sdk/abi"
 )
 
-// Function is one function version, ready to run.
+// Function is one function version, ready to run. Code and image are loaded when
+// it is invoked, and given up when it was not for long and others need the room.
 type Function struct {
 	pool    *Pool
 	version function.Version
-	code    *hold[*engine.Code]
-	image   *hold[*engine.Image]
-	program *engine.Program
+	parts   Parts
+	now     atomic.Pointer[loaded] // nil: nothing is
+	used    atomic.Uint64          // when it was last loaded or invoked: twice the loads of the pool until then, and 1 if invoked
+	mu      struct {
+		sync.Mutex
+		coming *coming // nil: it is not being loaded
+	}
 
-	users   atomic.Int64 // invocations under way, and one for the owner
+	users   atomic.Int64 // invocations and loads under way, and one for the owner
 	retired sync.Once
 	gone    chan struct{} // closed when everything was given back
 }
@@ -35,11 +40,16 @@ func (f *Function) Version() *function.Version { return &f.version }
 
 // Invoke runs one invocation, which answers x. It fails with a *fault.Error.
 func (f *Function) Invoke(ctx context.Context, ports guest.Ports, x guest.Exchange) (guest.Usage, error) {
-	if !f.enter() {
+	if !enter(&f.users) {
 		return guest.Usage{}, ErrReleased
 	}
 	defer f.leave()
-	return f.pool.runner.Run(ctx, f.program, &f.version, ports, x)
+	l, err := f.take(ctx)
+	if err != nil {
+		return guest.Usage{}, err
+	}
+	defer l.leave()
+	return f.pool.runner.Run(ctx, l.program, &f.version, ports, x)
 }
 
 // Release says that no route leads here any more. Requests that had found the
@@ -49,16 +59,6 @@ func (f *Function) Release() { time.AfterFunc(f.pool.cfg.Linger, f.retire) }
 
 // retire gives the owner's hold back, once.
 func (f *Function) retire() { f.retired.Do(f.leave) }
-
-// enter counts an invocation in, unless everything has been given back.
-func (f *Function) enter() bool {
-	for n := f.users.Load(); n > 0; n = f.users.Load() {
-		if f.users.CompareAndSwap(n, n+1) {
-			return true
-		}
-	}
-	return false
-}
 
 func (f *Function) leave() {
 	if f.users.Add(-1) > 0 {
@@ -71,46 +71,52 @@ func (f *Function) leave() {
 	close(f.gone)
 }
 
-// load makes the function's program and starts one instance of it, so that what
-// cannot be started is known here and not by the first request.
-func (f *Function) load(ctx context.Context, code, img []byte) (prepared Prepared, err error) {
-	f.gone = make(chan struct{})
-	if f.code, err = f.pool.code(ctx, f.version.Code, code, &prepared); err != nil {
-		return prepared, err
+// make makes the function's program and starts one instance of it, so that what
+// cannot be started is known before a guest runs.
+func (f *Function) make(ctx context.Context) (l *loaded, prepared Prepared, err error) {
+	l = &loaded{}
+	l.users.Store(1)
+	defer func() {
+		if err != nil {
+			l.close()
+		}
+	}()
+	if l.code, err = f.pool.code(ctx, f.version.Code, f.parts.Code, &prepared); err != nil {
+		return l, prepared, err
 	}
-	if f.image, err = f.pool.image(ctx, f.version.Image, img); err != nil {
-		return prepared, err
+	if l.image, err = f.pool.image(ctx, f.version.Image, f.parts.Image); err != nil {
+		return l, prepared, err
 	}
-	entries, err := f.entries()
+	entries, err := f.entries(l.code.thing)
 	if err != nil {
-		return prepared, err
+		return l, prepared, err
 	}
-	f.program, err = f.pool.cfg.Engine.Program(engine.ProgramConfig{
-		Code: f.code.thing, Image: f.image.thing, Linker: f.pool.linker, Entries: entries,
+	l.program, err = f.pool.cfg.Engine.Program(engine.ProgramConfig{
+		Code: l.code.thing, Image: l.image.thing, Linker: f.pool.linker, Entries: entries,
 		Environment: f.environment(), Args: snapshot.Args, Environ: f.environ(),
 	})
 	if err != nil {
-		return prepared, err
+		return l, prepared, err
 	}
-	return prepared, f.warm()
+	return l, prepared, f.warm(l.program)
 }
 
 // entries are the exports an invocation calls, in order: start-up, unless the
 // image was taken after it, and handle.
-func (f *Function) entries() ([]string, error) {
-	if !f.code.thing.HasFunc(abi.ExportHandle) {
+func (f *Function) entries(code *engine.Code) ([]string, error) {
+	if !code.HasFunc(abi.ExportHandle) {
 		return nil, fmt.Errorf("the module does not export the function %q", abi.ExportHandle)
 	}
 	var entries []string
 	if !f.version.Started {
-		entries = snapshot.Entries(f.code.thing)
+		entries = snapshot.Entries(code)
 	}
 	return append(entries, abi.ExportHandle), nil
 }
 
 // warm makes one instance and frees it, running none of the guest.
-func (f *Function) warm() error {
-	instance, err := f.program.Start(engine.StartConfig{MemoryLimit: f.version.Limits.WithDefaults().MemoryBytes})
+func (f *Function) warm(program *engine.Program) error {
+	instance, err := program.Start(engine.StartConfig{MemoryLimit: f.version.Limits.WithDefaults().MemoryBytes})
 	if err != nil {
 		return err
 	}
@@ -140,15 +146,9 @@ func (f *Function) names() []string {
 	return slices.Sorted(maps.Keys(f.version.Bindings.Variables))
 }
 
-// unload gives back what load got.
+// unload gives back what is loaded, with its last invocation.
 func (f *Function) unload() {
-	if f.program != nil {
-		f.program.Close()
-	}
-	if f.image != nil {
-		f.image.release()
-	}
-	if f.code != nil {
-		f.code.release()
+	if l := f.now.Swap(nil); l != nil {
+		l.leave()
 	}
 }

@@ -4,6 +4,9 @@
 // Code and images are held once per digest, however many functions use them, and
 // given back when the last one goes. A version that is released serves on until
 // its last invocation has ended.
+//
+// What is loaded is bounded, in bytes and in memory maps: functions that were not
+// invoked for longest give theirs up, and load it again when they are.
 package pool
 
 import (
@@ -12,7 +15,10 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/selvage-edge/selvage/runtime/engine"
 	"github.com/selvage-edge/selvage/runtime/fault"
@@ -27,6 +33,13 @@ type Compiler interface {
 	Artifact(ctx context.Context, digest function.Digest, code []byte) (artifact []byte, fromCache bool, took time.Duration, err error)
 }
 
+// Keeper is a Compiler that knows what it kept.
+type Keeper interface {
+	// Has reports whether Artifact would find the artifact of that code; it may be
+	// mistaken. Artifact then needs no code, and fails if it was.
+	Has(digest function.Digest) bool
+}
+
 // Config says what a pool works with. Engine and Compiler must be set.
 type Config struct {
 	Engine   *engine.Engine
@@ -38,6 +51,12 @@ type Config struct {
 	Linger time.Duration
 	// MaxImageBytes bounds an image; default the platform's memory ceiling.
 	MaxImageBytes uint64
+	// LoadedBytes is how much memory loaded codes and images may take; default 2 GiB.
+	LoadedBytes int64
+	// LoadedMaps is how many memory maps they may take; default 16,384. At most a
+	// quarter of those that the engine may have, and half of the process's
+	// descriptors: an image takes one of each.
+	LoadedMaps int
 }
 
 // Pool loads function versions. It is safe for concurrent use.
@@ -47,7 +66,16 @@ type Pool struct {
 	runner *guest.Runner
 	codes  shelf[*engine.Code]
 	images shelf[*engine.Image]
-	mu     struct {
+
+	ctx     context.Context // of loads that invocations began
+	stop    context.CancelFunc
+	room    chan struct{} // for loads at once, of which each has an artifact in memory
+	recalls sync.WaitGroup
+	loads   atomic.Uint64
+	evicted atomic.Uint64
+	fitting sync.Mutex // one at a time makes room
+
+	mu struct {
 		sync.Mutex
 		functions map[*Function]struct{}
 		closed    bool
@@ -62,13 +90,29 @@ func Open(cfg Config) (*Pool, error) {
 	cfg.Computing = or(cfg.Computing, runtime.GOMAXPROCS(0))
 	cfg.Linger = or(cfg.Linger, 10*time.Second)
 	cfg.MaxImageBytes = or(cfg.MaxImageBytes, uint64(function.Ceiling.MemoryBytes))
+	cfg.LoadedBytes = or(cfg.LoadedBytes, 2<<30)
+	cfg.LoadedMaps = min(or(cfg.LoadedMaps, 16<<10), affordable(cfg.Engine))
 	linker, err := cfg.Engine.Link(guest.Imports())
 	if err != nil {
 		return nil, fmt.Errorf("pool: link: %w", err)
 	}
-	p := &Pool{cfg: cfg, linker: linker, runner: guest.NewRunner(cfg.Computing)}
+	p := &Pool{cfg: cfg, linker: linker, runner: guest.NewRunner(cfg.Computing), room: make(chan struct{}, maxLoads)}
+	p.ctx, p.stop = context.WithCancel(context.Background())
 	p.mu.functions = map[*Function]struct{}{}
 	return p, nil
+}
+
+// maxLoads is how many functions are loaded at once because they were invoked.
+const maxLoads = 4
+
+// affordable is how many memory maps, or files, may be taken by what is loaded.
+func affordable(e *engine.Engine) int {
+	most := int(e.Stats().MaxMaps) / 4
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err == nil && files.Cur < 1<<30 {
+		most = min(most, int(files.Cur)/2)
+	}
+	return max(most, 16)
 }
 
 func or[T comparable](v, def T) T {
@@ -85,15 +129,34 @@ type Prepared struct {
 	FromCache   bool          // the code did not have to be compiled
 }
 
-// Prepare makes v ready to be invoked: code and image are its bytes, which the
-// caller has checked against v.Code and v.Image. It may take as long as a compilation.
+// Parts is where a version's bytes come from. Both are asked for whenever the
+// part is loaded, until the function is released, and give bytes that were
+// checked against the version's digests.
+type Parts struct {
+	Code, Image func(context.Context) ([]byte, error)
+	// Known says that the version was made ready on this node before. If its code was
+	// compiled then, it is loaded by its first invocation and not by Prepare.
+	Known bool
+}
+
+// Bytes are the parts of a version that are in memory already, and stay there.
+func Bytes(code, img []byte) Parts {
+	give := func(b []byte) func(context.Context) ([]byte, error) {
+		return func(context.Context) ([]byte, error) { return b, nil }
+	}
+	return Parts{Code: give(code), Image: give(img)}
+}
+
+// Prepare makes v ready to be invoked. It may take as long as a compilation.
 // Release the function when no route leads to it any more.
-func (p *Pool) Prepare(ctx context.Context, v function.Version, code, img []byte) (*Function, Prepared, error) {
-	f := &Function{pool: p, version: v}
-	prepared, err := f.load(ctx, code, img)
-	if err != nil {
-		f.unload()
-		return nil, prepared, fmt.Errorf("pool: prepare %s %s: %w", v.ID, v.Digest.Short(), err)
+func (p *Pool) Prepare(ctx context.Context, v function.Version, parts Parts) (*Function, Prepared, error) {
+	f := &Function{pool: p, version: v, parts: parts, gone: make(chan struct{})}
+	prepared := Prepared{FromCache: true}
+	if !parts.Known || !p.has(v.Code) {
+		var err error
+		if prepared, err = f.load(ctx); err != nil {
+			return nil, prepared, fmt.Errorf("pool: prepare %s %s: %w", v.ID, v.Digest.Short(), err)
+		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -106,11 +169,31 @@ func (p *Pool) Prepare(ctx context.Context, v function.Version, code, img []byte
 	return f, prepared, nil
 }
 
+// has reports whether the compiler kept the artifact of that code.
+func (p *Pool) has(digest function.Digest) bool {
+	k, ok := p.cfg.Compiler.(Keeper)
+	return ok && k.Has(digest)
+}
+
+// artifact finds the artifact of that code without its bytes, or else compiles them.
+func (p *Pool) artifact(ctx context.Context, digest function.Digest, bytes func(context.Context) ([]byte, error)) (artifact []byte, cached bool, took time.Duration, err error) {
+	if p.has(digest) {
+		if artifact, cached, took, err = p.cfg.Compiler.Artifact(ctx, digest, nil); err == nil {
+			return artifact, cached, took, nil
+		}
+	}
+	code, err := bytes(ctx)
+	if err != nil {
+		return nil, false, 0, err
+	}
+	return p.cfg.Compiler.Artifact(ctx, digest, code)
+}
+
 // code compiles or finds the code v needs.
-func (p *Pool) code(ctx context.Context, digest function.Digest, code []byte, out *Prepared) (*hold[*engine.Code], error) {
+func (p *Pool) code(ctx context.Context, digest function.Digest, bytes func(context.Context) ([]byte, error), out *Prepared) (*hold[*engine.Code], error) {
 	out.FromCache = true // unless loading says otherwise
 	return p.codes.take(ctx, digest, func(ctx context.Context) (*engine.Code, error) {
-		artifact, cached, took, err := p.cfg.Compiler.Artifact(ctx, digest, code)
+		artifact, cached, took, err := p.artifact(ctx, digest, bytes)
 		out.FromCache, out.CompileTime = cached, took
 		if err != nil {
 			return nil, err
@@ -119,8 +202,12 @@ func (p *Pool) code(ctx context.Context, digest function.Digest, code []byte, ou
 	})
 }
 
-func (p *Pool) image(ctx context.Context, digest function.Digest, encoded []byte) (*hold[*engine.Image], error) {
-	return p.images.take(ctx, digest, func(context.Context) (*engine.Image, error) {
+func (p *Pool) image(ctx context.Context, digest function.Digest, bytes func(context.Context) ([]byte, error)) (*hold[*engine.Image], error) {
+	return p.images.take(ctx, digest, func(ctx context.Context) (*engine.Image, error) {
+		encoded, err := bytes(ctx)
+		if err != nil {
+			return nil, err
+		}
 		img, err := image.Decode(encoded, p.cfg.MaxImageBytes)
 		if err != nil {
 			return nil, err
@@ -137,10 +224,12 @@ func (p *Pool) Close() error {
 	functions := p.mu.functions
 	p.mu.functions = map[*Function]struct{}{}
 	p.mu.Unlock()
+	p.stop()
 	for f := range functions {
 		f.retire()
 		<-f.gone
 	}
+	p.recalls.Wait()
 	p.runner.Close()
 	p.linker.Close()
 	return nil
@@ -148,20 +237,35 @@ func (p *Pool) Close() error {
 
 // Stats are gauges of a pool.
 type Stats struct {
-	Functions int // loaded, those that linger included
-	Codes     int // loaded
-	Images    int // mapped
-	Waiting   int // invocations that wait for a turn
-	Long      int // those that wait for a turn among those that compute long
+	Functions int   // that can be invoked, those that linger included
+	Loaded    int   // of these, whose code and image are
+	Codes     int   // loaded
+	Images    int   // mapped
+	Bytes     int64 // of codes and images
+	Waiting   int   // invocations that wait for a turn
+	Long      int   // those that wait for a turn among those that compute long
 }
+
+// Churn is how many functions were loaded since the pool was opened, and how
+// many gave that up for others.
+func (p *Pool) Churn() (loads, evictions uint64) { return p.loads.Load(), p.evicted.Load() }
 
 // Stats counts what is loaded.
 func (p *Pool) Stats() Stats {
 	p.mu.Lock()
-	n := len(p.mu.functions)
+	s := Stats{Functions: len(p.mu.functions)}
+	for f := range p.mu.functions {
+		if f.now.Load() != nil {
+			s.Loaded++
+		}
+	}
 	p.mu.Unlock()
-	short, long := p.runner.Waiting()
-	return Stats{Functions: n, Codes: p.codes.len(), Images: p.images.len(), Waiting: short, Long: long}
+	var code, image int64
+	s.Codes, code = p.codes.size()
+	s.Images, image = p.images.size()
+	s.Bytes = code + image
+	s.Waiting, s.Long = p.runner.Waiting()
+	return s
 }
 
 // ErrReleased says that a version was invoked after it was given up.

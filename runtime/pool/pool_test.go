@@ -45,11 +45,21 @@ func open(t *testing.T, linger time.Duration) (*pool.Pool, *compiler) {
 		if err := p.Close(); err != nil {
 			t.Error(err)
 		}
-		if s := p.Stats(); s != (pool.Stats{}) {
+		if s := gauges(p); s != (pool.Stats{}) {
 			t.Errorf("left after Close: %+v", s)
 		}
 	})
 	return p, c
+}
+
+// gauges are a pool's, but for what depends on compiler and engine.
+func gauges(p *pool.Pool) pool.Stats {
+	s := p.Stats()
+	if (s.Codes > 0) != (s.Bytes > 0) {
+		s.Codes = -1 // found by who compares
+	}
+	s.Loaded, s.Bytes = 0, 0
+	return s
 }
 
 // deployed is a module as control stores it.
@@ -77,7 +87,7 @@ func says(t *testing.T, text string) deployed {
 
 func prepare(t *testing.T, p *pool.Pool, d deployed) (*pool.Function, pool.Prepared) {
 	t.Helper()
-	f, prepared, err := p.Prepare(t.Context(), d.version, d.code, d.image)
+	f, prepared, err := p.Prepare(t.Context(), d.version, pool.Bytes(d.code, d.image))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +126,7 @@ func TestFunctionsShareCodeAndImage(t *testing.T) {
 	one, first := prepare(t, p, says(t, "one"))
 	two, second := prepare(t, p, says(t, "two"))
 	again, _ := prepare(t, p, says(t, "one"))
-	if got := p.Stats(); got != (pool.Stats{Functions: 3, Codes: 1, Images: 2}) {
+	if got := gauges(p); got != (pool.Stats{Functions: 3, Codes: 1, Images: 2}) {
 		t.Errorf("got %+v", got)
 	}
 	if c.calls.Load() != 1 || first.FromCache || first.CompileTime == 0 || !second.FromCache || second.CompileTime != 0 {
@@ -126,9 +136,9 @@ func TestFunctionsShareCodeAndImage(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	one.Release()
-	until(t, func() bool { return p.Stats() == pool.Stats{Functions: 2, Codes: 1, Images: 2} })
+	until(t, func() bool { return gauges(p) == pool.Stats{Functions: 2, Codes: 1, Images: 2} })
 	two.Release()
-	until(t, func() bool { return p.Stats() == pool.Stats{Functions: 1, Codes: 1, Images: 1} })
+	until(t, func() bool { return gauges(p) == pool.Stats{Functions: 1, Codes: 1, Images: 1} })
 	if got := invoke(t, again); got != "one" {
 		t.Errorf("got %q", got)
 	}
@@ -169,14 +179,14 @@ func TestReleasedVersionServesItsLastInvocation(t *testing.T) {
 	f.Release()
 	f.Release() // once too often does no harm
 	time.Sleep(5 * time.Millisecond)
-	if got := p.Stats(); got.Codes != 1 || got.Images != 1 {
+	if got := gauges(p); got.Codes != 1 || got.Images != 1 {
 		t.Errorf("given back under an invocation: %+v", got)
 	}
 	close(g.leave)
 	if err := <-done; err != nil || string(g.out) != "old" {
 		t.Errorf("got %q, %v", g.out, err)
 	}
-	until(t, func() bool { return p.Stats() == pool.Stats{} })
+	until(t, func() bool { return gauges(p) == pool.Stats{} })
 	if _, err := f.Invoke(t.Context(), guest.Ports{}, &exchange{}); !errors.Is(err, pool.ErrReleased) {
 		t.Errorf("after the end: %v", err)
 	}
@@ -201,17 +211,17 @@ func TestPrepareRefuses(t *testing.T) {
 	tooLarge := good
 	tooLarge.version.Limits.MemoryBytes = 64 << 10
 	for want, d := range map[string]deployed{"handle": noHandle, "image": badImage, "memory": tooLarge} {
-		f, _, err := p.Prepare(t.Context(), d.version, d.code, d.image)
+		f, _, err := p.Prepare(t.Context(), d.version, pool.Bytes(d.code, d.image))
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("want an error about %s, got %v, %v", want, f, err)
 		}
 	}
 	c.err = errors.New("the helper crashed")
 	other := deploy(t, guesttest.Guest(t, `(func (export "handle"))`))
-	if _, _, err := p.Prepare(t.Context(), other.version, other.code, other.image); !errors.Is(err, c.err) {
+	if _, _, err := p.Prepare(t.Context(), other.version, pool.Bytes(other.code, other.image)); !errors.Is(err, c.err) {
 		t.Errorf("got %v", err)
 	}
-	if got := p.Stats(); got != (pool.Stats{}) {
+	if got := gauges(p); got != (pool.Stats{}) {
 		t.Errorf("left over: %+v", got)
 	}
 }

@@ -8,16 +8,23 @@ import (
 	"github.com/selvage-edge/selvage/runtime/function"
 )
 
+// thing is what takes memory until it is closed.
+type thing interface {
+	Close()
+	Bytes() int64
+}
+
 // shelf holds one thing per digest for as long as somebody has hold of it.
-type shelf[T interface{ Close() }] struct {
+type shelf[T thing] struct {
 	mu struct {
 		sync.Mutex
-		held map[function.Digest]*hold[T]
+		held  map[function.Digest]*hold[T]
+		bytes int64 // of what is held
 	}
 }
 
 // hold is one thing on a shelf.
-type hold[T interface{ Close() }] struct {
+type hold[T thing] struct {
 	shelf  *shelf[T]
 	digest function.Digest
 	users  int           // guarded by the shelf
@@ -34,6 +41,8 @@ func (s *shelf[T]) take(ctx context.Context, digest function.Digest, load func(c
 		if mine {
 			if h.thing, h.err = load(ctx); h.err != nil {
 				s.forget(h) // the next who wants it tries anew
+			} else {
+				s.weigh(h.thing.Bytes())
 			}
 			close(h.ready)
 		}
@@ -84,6 +93,7 @@ func (h *hold[T]) release() {
 	}
 	s.mu.Unlock()
 	if last && h.err == nil {
+		s.weigh(-h.thing.Bytes())
 		h.thing.Close()
 	}
 }
@@ -102,8 +112,15 @@ func (s *shelf[T]) drop(h *hold[T]) {
 	}
 }
 
-func (s *shelf[T]) len() int {
+func (s *shelf[T]) weigh(bytes int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.mu.held)
+	s.mu.bytes += bytes
+}
+
+// size is how many things are held, and their bytes.
+func (s *shelf[T]) size() (n int, bytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.mu.held), s.mu.bytes
 }

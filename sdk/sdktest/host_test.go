@@ -75,7 +75,7 @@ func newHostOf(t testing.TB, wasm string, snapshot bool, b function.Bindings) *h
 func load(t testing.TB, v function.Version, code, img []byte) *pool.Function {
 	t.Helper()
 	v.Code, v.Image = function.DigestOf(code), function.DigestOf(img)
-	f, _, err := guests(t).Prepare(t.Context(), v, code, img)
+	f, _, err := guests(t).Prepare(t.Context(), v, pool.Bytes(code, img))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -70,7 +70,7 @@ func (s *Server) Load(ctx context.Context, m *bundle.Manifest, module []byte) (L
 		Code: h.digests.code, Image: h.digests.image, Limits: m.Limits.WithDefaults(), Bindings: m.Bindings,
 	}
 	v.Limits.CPU = min(v.Limits.CPU*moreCPU, function.Ceiling.CPU)
-	f, p, err := s.pool.Prepare(ctx, v, h.code, h.image)
+	f, p, err := s.pool.Prepare(ctx, v, pool.Bytes(h.code, h.image))
 	if err != nil {
 		return Loaded{}, err
 	}

@@ -86,7 +86,8 @@ func (n *node) openRuntime(p *dataPath) (err error) {
 	}
 	p.compiler = compile.NewCompiler(compile.CompilerConfig{Runner: n.att, Store: store, Fingerprint: p.engine.Fingerprint(),
 		Notice: func(err error) { n.log.Warn("an artifact is compiled again", "err", err) }})
-	p.pool, err = pool.Open(pool.Config{Engine: p.engine, Compiler: p.compiler, Computing: Computing()})
+	p.pool, err = pool.Open(pool.Config{Engine: p.engine, Compiler: p.compiler, Computing: Computing(),
+		LoadedBytes: int64(n.cfg.Limits.LoadedBytes), LoadedMaps: n.cfg.Limits.LoadedMaps})
 	return err
 }
 

@@ -2,6 +2,7 @@
 // host calls that need no port. C keeps no Go pointer, and never calls Go.
 package cshim
 
+// #cgo LDFLAGS: -Wl,--wrap=calloc -Wl,--wrap=realloc -Wl,--wrap=free
 // #cgo CFLAGS: -O2 -std=gnu11 -Wall -fstack-clash-protection
 // #include <stdlib.h>
 // #include "shim.h"
@@ -70,7 +71,7 @@ func CPUFeatures() (bits [6]uint32) {
 // Stats are the room's counters.
 type Stats struct {
 	Instances, FreeSlots, RetiredSlots, ResidentBytes, Maps, MaxMaps int64
-	Starts, Resets, PagesCopied, Remaps                              uint64
+	Starts, Resets, PagesCopied, PagesTrimmed, Remaps                uint64
 }
 
 // ReadStats returns the counters.
@@ -79,9 +80,13 @@ func ReadStats() Stats {
 	C.sv_read_stats(&s)
 	return Stats{
 		int64(s.instances), int64(s.free_slots), int64(s.retired_slots), int64(s.resident_bytes), int64(s.maps), int64(s.max_maps),
-		uint64(s.starts), uint64(s.resets), uint64(s.pages_copied), uint64(s.remaps),
+		uint64(s.starts), uint64(s.resets), uint64(s.pages_copied), uint64(s.pages_trimmed), uint64(s.remaps),
 	}
 }
+
+// Room reports whether so many more memory maps may be made, after giving back
+// cold slots if need be.
+func Room(more int) bool { return bool(C.sv_room(C.int64_t(more))) }
 
 // take turns a malloc'd message into an error and frees it.
 func take(message *C.char) error {

@@ -139,7 +139,11 @@ void sv_close(void) {
 int64_t sv_maps(void) {
 	return sv_cfg.base_maps + SV_MAPS_INSTANCE * atomic_load(&sv_count.instances) +
 		SV_MAPS_SLOT * (atomic_load(&sv_count.free_slots) + atomic_load(&sv_count.retired_slots)) +
-		SV_MAPS_STACK * atomic_load(&sv_count.free_stacks) + atomic_load(&sv_count.images) + 3 * atomic_load(&sv_count.codes);
+		SV_MAPS_STACK * atomic_load(&sv_count.free_stacks) + atomic_load(&sv_count.images) + SV_MAPS_CODE * atomic_load(&sv_count.codes);
+}
+
+bool sv_room(int64_t more) {
+	return sv_maps() + more <= sv_cfg.max_maps || (sv_slots_evict(16) > 0 && sv_maps() + more <= sv_cfg.max_maps);
 }
 
 void sv_read_stats(sv_stats *out) {
@@ -154,6 +158,7 @@ void sv_read_stats(sv_stats *out) {
 		.starts = atomic_load(&sv_count.starts),
 		.resets = atomic_load(&sv_count.resets),
 		.pages_copied = atomic_load(&sv_count.pages_copied),
+		.pages_trimmed = atomic_load(&sv_count.pages_trimmed),
 		.remaps = atomic_load(&sv_count.remaps),
 	};
 }

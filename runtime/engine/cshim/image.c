@@ -28,22 +28,27 @@ char *sv_image_new(uint64_t size, sv_image **out) {
 	return failed;
 }
 
-static bool all_zero(const uint8_t *p, size_t n) { return n == 0 || (p[0] == 0 && !memcmp(p, p + 1, n - 1)); }
+static bool put(const sv_image *image, uint64_t offset, const uint8_t *data, size_t n) {
+	return !n || pwrite(image->fd, data, n, (off_t)offset) == (ssize_t)n;
+}
 
 // Zero pages stay holes: they cost nothing until someone reads them.
 char *sv_image_write(sv_image *image, uint64_t offset, const uint8_t *data, size_t n) {
 	if (offset > image->size || n > image->size - offset) return strdup("image: a run outside its size");
+	size_t run = 0; // bytes before data that are still to be written
 	while (n) {
 		size_t piece = SV_PAGE - offset % SV_PAGE;
 		if (piece > n) piece = n;
-		if (!all_zero(data, piece)) {
-			ssize_t wrote = pwrite(image->fd, data, piece, (off_t)offset);
-			if (wrote != (ssize_t)piece) return sv_errno("image: write");
+		if (!sv_all_zero(data, piece)) {
 			image->nonzero[offset / SV_PAGE / 64] |= (uint64_t)1 << (offset / SV_PAGE % 64);
+			run += piece;
+		} else {
+			if (!put(image, offset - run, data - run, run)) return sv_errno("image: write");
+			run = 0;
 		}
 		offset += piece, data += piece, n -= piece;
 	}
-	return NULL;
+	return put(image, offset - run, data - run, run) ? NULL : sv_errno("image: write");
 }
 
 char *sv_image_seal(sv_image *image) {

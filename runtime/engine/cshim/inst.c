@@ -180,6 +180,7 @@ int sv_poll(sv_inst *in) {
 	sv_current = in;
 	int event = advance(in);
 	sv_current = NULL;
+	if (event == SV_CALL) sv_trim(in);
 	uint64_t spent = sv_clock(clock) - from;
 	bool long_one = !in->timed && spent > SHORT_POLL;
 	in->v.cpu_ns += long_one ? surely_spent(from, spent) : spent;

@@ -33,13 +33,13 @@ extern sv_config sv_cfg;
 extern _Thread_local sv_inst *sv_current;
 extern struct sv_counters {
 	_Atomic int64_t instances, free_slots, retired_slots, resident_pages, free_stacks, images, codes;
-	_Atomic uint64_t starts, resets, pages_copied, remaps;
+	_Atomic uint64_t starts, resets, pages_copied, pages_trimmed, remaps;
 } sv_count;
 char *sv_error_take(wasmtime_error_t *error); // frees the error
 char *sv_errno(const char *what);
 // Memory maps, estimated from above: a slot is its image, what was grown and the rest of the
 // reservation; a stack has its guard.
-enum { SV_MAPS_SLOT = 3, SV_MAPS_STACK = 2, SV_MAPS_INSTANCE = SV_MAPS_SLOT + SV_MAPS_STACK };
+enum { SV_MAPS_CODE = 3, SV_MAPS_SLOT = 3, SV_MAPS_STACK = 2, SV_MAPS_INSTANCE = SV_MAPS_SLOT + SV_MAPS_STACK };
 int64_t sv_maps(void);
 // The processor this thread runs on, in [0, SV_PROCESSORS): a hint, for what is kept near one.
 enum { SV_PROCESSORS = 64 };
@@ -73,6 +73,15 @@ void sv_slots_settle(void);
 // Unmaps up to n of the coldest free slots; returns how many.
 int sv_slots_evict(int n);
 bool sv_image_has_free(sv_image *image);
+// Gives back pages of a slot in use that hold what its image does. Its guest waits.
+void sv_slot_trim(sv_slot *s);
+
+// ---- trim.c
+
+bool sv_all_zero(const uint8_t *p, size_t n);
+void sv_trim_pages(uint8_t *from, uint8_t *to, bool (*same)(const void *env, const uint8_t *page), const void *env);
+// Once for each instance, when it first waits and many others are alive.
+void sv_trim(sv_inst *in);
 
 // ---- image.c
 
@@ -160,6 +169,8 @@ void sv_prog_unref(sv_prog *prog);
 // ---- inst.c
 
 enum { SV_CLOSED = 255 };
+typedef struct sv_zeroed { void *at; size_t size; } sv_zeroed;
+enum { SV_ZEROED = 4 }; // as many as there may be tables
 
 struct sv_inst {
 	sv_view v;
@@ -174,10 +185,14 @@ struct sv_inst {
 	wasmtime_error_t *error;
 	size_t step; // 0: instantiate; then one for each entry
 	bool has_body, no_calls, failed;
+	bool trimmed;
 	bool timed; // polls are charged by the thread's own clock
 	uint32_t own_code; // set by sv_die
 	uint64_t memory_limit;
 	uint32_t head_limit, log_limit, log_used, log_cap;
+
+	sv_zeroed zeroed[SV_ZEROED]; // what was calloc'ed as it was made: its tables, if they are large
+	uint32_t nzeroed;
 
 	const sv_import *waiting;
 	wasmtime_val_t *wait_result;

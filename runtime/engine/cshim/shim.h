@@ -57,9 +57,11 @@ void sv_cpu_features(uint32_t out[6]);
 
 typedef struct sv_stats {
 	int64_t instances, free_slots, retired_slots, resident_bytes, maps, max_maps;
-	uint64_t starts, resets, pages_copied, remaps;
+	uint64_t starts, resets, pages_copied, pages_trimmed, remaps;
 } sv_stats;
 void sv_read_stats(sv_stats *out);
+// Whether so many more maps may be made, after giving back cold slots if need be.
+bool sv_room(int64_t more);
 
 char *sv_load(const uint8_t *artifact, size_t n, sv_code **out);
 char *sv_load_file(const char *path, sv_code **out);

@@ -197,18 +197,22 @@ static void warm_keep(sv_image *im, const sv_warm *seen) {
 	atomic_store_explicit(&im->warm_is, 2, memory_order_release);
 }
 
-enum scanned { SCAN_FAILED, SCAN_COPIED, SCAN_TOO_MUCH };
-
-// Finds the pages that are the instance's own (in memory or swapped out, and
-// not the image's) and copies the image's bytes over them, to the end.
-static enum scanned scan_and_copy(sv_slot *s) {
-	struct scan_region regions[REGIONS];
-	struct scan_arg a = {
-		.size = sizeof a, .start = (__u64)(uintptr_t)s->base, .end = (__u64)(uintptr_t)s->base + s->image->size,
+// Asks for the pages that are the instance's own: in memory or swapped out, and not the image's.
+static struct scan_arg scan_of(const sv_slot *s, struct scan_region regions[REGIONS]) {
+	return (struct scan_arg){
+		.size = sizeof(struct scan_arg), .start = (__u64)(uintptr_t)s->base, .end = (__u64)(uintptr_t)s->base + s->image->size,
 		.vec = (__u64)(uintptr_t)regions, .vec_len = REGIONS,
 		.category_inverted = IS_FILE, .category_mask = IS_FILE, // not file-backed, and
 		.category_anyof_mask = IS_PRESENT | IS_SWAPPED, .return_mask = IS_PRESENT | IS_SWAPPED,
 	};
+}
+
+enum scanned { SCAN_FAILED, SCAN_COPIED, SCAN_TOO_MUCH };
+
+// Finds the pages that are the instance's own and copies the image's bytes over them, to the end.
+static enum scanned scan_and_copy(sv_slot *s) {
+	struct scan_region regions[REGIONS];
+	struct scan_arg a = scan_of(s, regions);
 	int64_t pages = 0, seen = 0;
 	sv_warm wrote;
 	wrote.runs = wrote.pages = 0;
@@ -230,6 +234,23 @@ static enum scanned scan_and_copy(sv_slot *s) {
 	if (!atomic_load_explicit(&s->image->warm_is, memory_order_relaxed)) warm_keep(s->image, &wrote);
 	atomic_fetch_add_explicit(&sv_count.pages_copied, (uint64_t)pages, memory_order_relaxed);
 	return SCAN_COPIED;
+}
+
+static bool image_page(const void *env, const uint8_t *page) {
+	const sv_slot *s = env;
+	size_t offset = (size_t)(page - s->base);
+	if (sv_image_page_is_zero(s->image, offset / SV_PAGE)) return sv_all_zero(page, SV_PAGE);
+	return !memcmp(page, s->image->bytes + offset, SV_PAGE);
+}
+
+void sv_slot_trim(sv_slot *s) {
+	struct scan_region regions[REGIONS];
+	struct scan_arg a = scan_of(s, regions);
+	int n = atomic_load_explicit(&scanning, memory_order_relaxed) && s->image->size ? ioctl(pagemap, SCAN, &a) : 0;
+	for (int i = 0; i < n; i++) {
+		if (regions[i].start < a.start || regions[i].end > a.end || regions[i].categories & IS_SWAPPED) continue;
+		sv_trim_pages((uint8_t *)(uintptr_t)regions[i].start, (uint8_t *)(uintptr_t)regions[i].end, image_page, s);
+	}
 }
 
 // What was grown is replaced whole, by memory that nothing can reach.

@@ -22,9 +22,10 @@ typedef struct stack {
 static pthread_mutex_t lock = PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP; // of spare
 static stack *spare;
 
-// The page below what is kept holds a pattern. A stack that grew past it has
+// The page below what is kept is zeroes, the kernel's own as long as nobody has
+// written there: it costs a waiting guest nothing. A stack that grew past it has
 // overwritten some of that; asking the kernel each time costs more.
-static const uint8_t pattern[SV_PAGE] = {[0 ... SV_PAGE - 1] = 0xa5};
+static const uint8_t untouched[128];
 
 static uint8_t *mark(const stack *s) { return s->low + s->size - KEEP - SV_PAGE; }
 
@@ -49,7 +50,6 @@ static stack *stack_make(size_t size) {
 		unmap(s);
 		return NULL;
 	}
-	memcpy(mark(s), pattern, SV_PAGE);
 	return s;
 }
 
@@ -59,24 +59,22 @@ static uint8_t *stack_get(void *env, size_t *len) {
 	return s->low + s->size;
 }
 
-// Whether the pattern was written over. A stack grows into it from the top,
+// Whether the mark was written over. A stack grows into it from the top,
 // call by call: the lines looked at are those, and a few further down for a
 // frame that stepped over them. What this misses DROP_EVERY finds; to compare
 // all of it would push a quarter of what this processor has cached aside.
 static bool deep(const stack *s) {
 	const uint8_t *m = mark(s);
-	if (memcmp(m + SV_PAGE - 128, pattern, 128)) return true;
+	if (memcmp(m + SV_PAGE - sizeof untouched, untouched, sizeof untouched)) return true;
 	for (size_t o = 0; o < SV_PAGE; o += SV_PAGE / 4)
-		if (memcmp(m + o, pattern, 16)) return true;
+		if (memcmp(m + o, untouched, 16)) return true;
 	return false;
 }
 
 // False when the stack cannot be kept.
 static bool stack_trim(stack *s) {
 	if (!deep(s) && ++s->frees % DROP_EVERY) return true;
-	if (madvise(s->low, s->size - KEEP, MADV_DONTNEED)) return false;
-	memcpy(mark(s), pattern, SV_PAGE);
-	return true;
+	return !madvise(s->low, s->size - KEEP, MADV_DONTNEED);
 }
 
 // The stack that a processor used last is the one it has in its caches: it is

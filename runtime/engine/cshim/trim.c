@@ -1,0 +1,87 @@
+// What a waiting guest gives back. Pages of its memory that it wrote, and that
+// hold what the image does all the same; pages of its tables that are zeroes:
+// wasmtime fills a table as its elements are used, but calloc writes all of it.
+// What is read there later is the same, so that none of this need work.
+#include "internal.h"
+
+#include <sys/mman.h>
+
+// From how many instances on memory is worth more than the few microseconds that this takes.
+enum { CROWD = 256 };
+
+// ---- tables
+
+// The linker puts these in the place of libc's (cshim.go): wasmtime's C API tells
+// of no table where it is, so what is calloc'ed while an instance is made is noted.
+void *__real_calloc(size_t n, size_t size);
+void *__real_realloc(void *p, size_t size);
+void __real_free(void *p);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_realloc(void *p, size_t size);
+void __wrap_free(void *p);
+
+static void note(void *p, size_t size) {
+	sv_inst *in = sv_current;
+	if (!in || in->step != 0 || !p || size < 2 * SV_PAGE || in->nzeroed == SV_ZEROED) return;
+	in->zeroed[in->nzeroed++] = (sv_zeroed){p, size};
+}
+
+// What is freed, or moves as it grows, is not this guest's any more. While a guest
+// runs only its own thread does that, and once it has ended nothing is trimmed.
+static void forget(const void *p) {
+	sv_inst *in = sv_current;
+	for (uint32_t i = 0; in && p && i < in->nzeroed; i++)
+		if (in->zeroed[i].at == p) in->zeroed[i] = in->zeroed[--in->nzeroed];
+}
+
+void *__wrap_calloc(size_t n, size_t size) {
+	void *p = __real_calloc(n, size);
+	note(p, n * size);
+	return p;
+}
+
+void *__wrap_realloc(void *p, size_t size) {
+	forget(p);
+	return __real_realloc(p, size);
+}
+
+void __wrap_free(void *p) {
+	forget(p);
+	__real_free(p);
+}
+
+bool sv_all_zero(const uint8_t *p, size_t n) { return n == 0 || (p[0] == 0 && !memcmp(p, p + 1, n - 1)); }
+
+static void give_back(uint8_t *from, uint8_t *to) {
+	if (from < to && !madvise(from, (size_t)(to - from), MADV_DONTNEED))
+		atomic_fetch_add_explicit(&sv_count.pages_trimmed, (uint64_t)(to - from) / SV_PAGE, memory_order_relaxed);
+}
+
+// Gives back the pages from..to of which same says that nothing would be lost.
+void sv_trim_pages(uint8_t *from, uint8_t *to, bool (*same)(const void *env, const uint8_t *page), const void *env) {
+	uint8_t *run = from;
+	for (uint8_t *p = from; p < to; p += SV_PAGE) {
+		if (same(env, p)) continue;
+		give_back(run, p);
+		run = p + SV_PAGE;
+	}
+	give_back(run, to);
+}
+
+static bool zero_page(const void *unused, const uint8_t *page) {
+	(void)unused;
+	return sv_all_zero(page, SV_PAGE);
+}
+
+// Only whole pages: those at the ends are shared with who knows whom.
+static void trim_zeroed(const sv_zeroed *z) {
+	uintptr_t from = ((uintptr_t)z->at + SV_PAGE - 1) / SV_PAGE * SV_PAGE, to = ((uintptr_t)z->at + z->size) / SV_PAGE * SV_PAGE;
+	if (from < to) sv_trim_pages((uint8_t *)from, (uint8_t *)to, zero_page, NULL);
+}
+
+void sv_trim(sv_inst *in) {
+	if (in->trimmed || atomic_load_explicit(&sv_count.instances, memory_order_relaxed) <= CROWD) return;
+	in->trimmed = true;
+	if (in->slot) sv_slot_trim(in->slot);
+	for (uint32_t i = 0; i < in->nzeroed; i++) trim_zeroed(&in->zeroed[i]);
+}

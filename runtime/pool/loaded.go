@@ -1,0 +1,232 @@
+package pool
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+
+	"github.com/selvage-edge/selvage/runtime/engine"
+	"github.com/selvage-edge/selvage/runtime/fault"
+)
+
+// loaded is what a function has while it can be started. It goes when the
+// function gives it up and its last invocation has ended.
+type loaded struct {
+	code    *hold[*engine.Code]
+	image   *hold[*engine.Image]
+	program *engine.Program
+	users   atomic.Int64 // the function, and each invocation
+}
+
+// enter counts a user in, unless there is none left.
+func enter(users *atomic.Int64) bool {
+	for n := users.Load(); n > 0; n = users.Load() {
+		if users.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+	return false
+}
+
+func (l *loaded) leave() {
+	if l.users.Add(-1) == 0 {
+		l.close()
+	}
+}
+
+// close gives back what there is of it.
+func (l *loaded) close() {
+	if l.program != nil {
+		l.program.Close()
+	}
+	if l.image != nil {
+		l.image.release()
+	}
+	if l.code != nil {
+		l.code.release()
+	}
+}
+
+// current is what the function has loaded, one user more; nil if it has nothing.
+func (f *Function) current() *loaded {
+	l := f.now.Load()
+	if l == nil || !enter(&l.users) {
+		return nil
+	}
+	if now := 2*f.pool.loads.Load() + 1; f.used.Load() != now { // a store for each invocation would cost others' caches
+		f.used.Store(now)
+	}
+	return l
+}
+
+// coming is a load under way.
+type coming struct {
+	done chan struct{} // closed once err is set
+	err  error
+}
+
+// mostRecalls is how often an invocation has its function loaded that others' then push out at once.
+const mostRecalls = 8
+
+// errThrashing: raise what may be loaded.
+var errThrashing = errors.New("what was loaded was given up for other functions at once: raise limits.loaded_bytes or limits.loaded_maps")
+
+// take returns what the function has loaded, one user more. It loads it if need be.
+func (f *Function) take(ctx context.Context) (*loaded, error) {
+	for range mostRecalls {
+		if l := f.current(); l != nil {
+			return l, nil
+		}
+		c := f.recall()
+		select {
+		case <-c.done:
+		case <-ctx.Done():
+			return nil, fault.New(fault.Canceled, "", context.Cause(ctx))
+		}
+		switch {
+		case errors.Is(c.err, engine.ErrCapacity):
+			return nil, fault.New(fault.Capacity, "", c.err)
+		case c.err != nil:
+			return nil, fault.New(fault.Internal, "", c.err)
+		}
+	}
+	return nil, fault.New(fault.Capacity, "", errThrashing)
+}
+
+// recall loads the function, or joins who does; an invocation calls it. The
+// work goes on when who waits for it gives up: the next invocation finds it done.
+func (f *Function) recall() *coming {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.mu.coming != nil {
+		return f.mu.coming
+	}
+	c := &coming{done: make(chan struct{})}
+	f.mu.coming = c
+	f.users.Add(1) // the caller is one, so that it is not gone
+	f.pool.recalls.Go(func() {
+		defer f.leave()
+		c.err = f.bring()
+		f.mu.Lock()
+		f.mu.coming = nil
+		f.mu.Unlock()
+		close(c.done)
+	})
+	return c
+}
+
+func (f *Function) bring() error {
+	p := f.pool
+	select {
+	case p.room <- struct{}{}:
+		defer func() { <-p.room }()
+	case <-p.ctx.Done():
+		return context.Cause(p.ctx)
+	}
+	if f.now.Load() != nil {
+		return nil
+	}
+	_, err := f.load(p.ctx)
+	if err != nil {
+		return fmt.Errorf("pool: load %s %s: %w", f.version.ID, f.version.Digest.Short(), err)
+	}
+	return nil
+}
+
+// load makes the function one that can be started, and makes room for it.
+func (f *Function) load(ctx context.Context) (Prepared, error) {
+	l, prepared, err := f.make(ctx)
+	if errors.Is(err, engine.ErrCapacity) {
+		f.pool.shed()
+		l, prepared, err = f.make(ctx)
+	}
+	if err != nil {
+		return prepared, err
+	}
+	f.used.Store(2 * f.pool.loads.Add(1))
+	f.now.Store(l)
+	f.pool.fit(f)
+	return prepared, nil
+}
+
+// evict gives up what is loaded, unless somebody uses it.
+func (f *Function) evict() bool {
+	l := f.now.Load()
+	if l == nil || l.users.Load() > 1 || !f.now.CompareAndSwap(l, nil) {
+		return false
+	}
+	l.leave()
+	f.pool.evicted.Add(1)
+	return true
+}
+
+// over reports whether more is loaded than may be, or than all but a part of that.
+func (p *Pool) over(part int64) bool {
+	codes, code := p.codes.size()
+	images, image := p.images.size()
+	maps := int64(codes*engine.CodeMaps + images*engine.ImageMaps)
+	bytes, most := p.cfg.LoadedBytes, int64(p.cfg.LoadedMaps)
+	if part > 0 {
+		bytes, most = bytes-bytes/part, most-most/part
+	}
+	return code+image > bytes || maps > most
+}
+
+// slack is the part of the budget that is made free at once, so that who is the
+// longest unused is not looked for at each load.
+const slack = 16
+
+// fit gives up what was not used for longest until the rest is within the budget. keep stays.
+func (p *Pool) fit(keep *Function) {
+	if !p.over(0) {
+		return
+	}
+	p.fitting.Lock()
+	defer p.fitting.Unlock()
+	if !p.over(0) {
+		return
+	}
+	for _, f := range p.coldest() {
+		if !p.over(slack) {
+			return
+		}
+		if f != keep {
+			f.evict()
+		}
+	}
+}
+
+// shed gives up some of what is loaded: the process has no maps for more.
+func (p *Pool) shed() {
+	p.fitting.Lock()
+	defer p.fitting.Unlock()
+	cold := p.coldest()
+	for _, f := range cold[:(len(cold)+slack-1)/slack] {
+		f.evict()
+	}
+}
+
+// coldest lists the functions that have something loaded, the longest unused first.
+func (p *Pool) coldest() []*Function {
+	type aged struct {
+		f    *Function
+		used uint64
+	}
+	var all []aged
+	p.mu.Lock()
+	for f := range p.mu.functions {
+		if f.now.Load() != nil {
+			all = append(all, aged{f, f.used.Load()})
+		}
+	}
+	p.mu.Unlock()
+	slices.SortFunc(all, func(a, b aged) int { return cmp.Compare(a.used, b.used) })
+	list := make([]*Function, len(all))
+	for i, a := range all {
+		list[i] = a.f
+	}
+	return list
+}
