@@ -62,7 +62,7 @@ said why not, with a line for each; it exits with 1 if one has not.`,
 		RunE: func(c *cobra.Command, args []string) error { return runDeploy(c.Context(), o, f, folder(args)) },
 	}
 	c.Flags().BoolVar(&f.wait, "wait", false, "wait until every PoP has it live or has said why not")
-	c.Flags().DurationVar(&f.timeout, "timeout", 10*time.Minute, "how long to wait")
+	c.Flags().DurationVar(&f.timeout, "timeout", 10*time.Minute, "how long it may take, from the upload on")
 	return c
 }
 
@@ -81,9 +81,17 @@ func runDeploy(ctx context.Context, o *options, f deployFlags, dir string) error
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, f.timeout, fmt.Errorf("time is up after %v (--timeout)", f.timeout))
+	defer cancel()
 	d, err := upload(ctx, out, c, t, b)
+	if ctx.Err() != nil && err != nil {
+		return fmt.Errorf("%w before the fleet said whether it made a release; 'selvage versions %s' shows it", context.Cause(ctx), b.Manifest.Name)
+	}
 	if err != nil {
 		return err
+	}
+	if len(d.Release.Routes) == 0 {
+		d.Notes = append(d.Notes, "it has no routes, so no request reaches it: set routes in selvage.toml")
 	}
 	res := deployResult{Project: d.Release.Project, Function: d.Release.Function, Release: d.Release.Number, Digest: string(d.Release.Bundle), Routes: d.Release.Routes, Notes: d.Notes}
 	var late error

@@ -93,7 +93,7 @@ func (d *developing) run(ctx context.Context, cfg dev.Config) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.server.Close()) }()
-	d.out.Say("serving https://localhost:%d/ over h1, h2, h3; curl --cacert %s", cfg.Addr.Port(), d.server.CAFile)
+	d.out.Say("serving https://localhost:%d/ over h1, h2, h3 from the first build on; curl --cacert %s%s", cfg.Addr.Port(), d.server.CAFile, resolve(cfg.Addr))
 	files := dev.Watch(d.dir)
 	defer func() { err = errors.Join(err, files.Close()) }()
 	for was := files.Mark(d.outputs()...); ; {
@@ -103,6 +103,14 @@ func (d *developing) run(ctx context.Context, cfg dev.Config) (err error) {
 			return nil // interrupted
 		}
 	}
+}
+
+// resolve is what curl needs besides, to find localhost at another address.
+func resolve(a netip.AddrPort) string {
+	if ip := a.Addr(); ip.IsUnspecified() || ip == netip.MustParseAddr("127.0.0.1") || ip == netip.IPv6Loopback() {
+		return ""
+	}
+	return fmt.Sprintf(" --resolve localhost:%d:%s", a.Port(), a.Addr())
 }
 
 // outputs are the files that a build writes.

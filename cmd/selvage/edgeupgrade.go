@@ -47,7 +47,7 @@ type upgraded struct {
 func runUpgrade(ctx context.Context, o *options, file, binary string) error {
 	cfg, err := config.LoadEdge(file)
 	if err != nil {
-		return usageError{err}
+		return usageError{fmt.Errorf("%w; name the node's configuration file with --config", err)}
 	}
 	var program *os.File
 	if binary != "" {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/selvage-edge/selvage/cmd/selvage/client"
 	"github.com/selvage-edge/selvage/cmd/selvage/target"
 	"github.com/selvage-edge/selvage/cmd/selvage/term"
 )
@@ -118,7 +119,7 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.As(err, &refused) && refused.Refused():
 		return exitRefused
-	case errors.As(err, &network), errors.Is(err, target.ErrNone):
+	case errors.As(err, &network), errors.Is(err, client.ErrUnreachable), errors.Is(err, client.ErrSilent), errors.Is(err, target.ErrNone):
 		return exitReach
 	default:
 		return exitFailed

@@ -16,6 +16,7 @@ import (
 type symbols struct {
 	table   *symbol.Table
 	version function.Digest // "": of a bare module, which may be any version's
+	told    bool            // of a fault of another version
 }
 
 // openSymbols reads them from a bundle or a module; "" is none.
@@ -25,7 +26,7 @@ func openSymbols(path string) (*symbols, error) {
 	}
 	b, err := readAtMost(path, bundle.Limits{}.WithDefaults().PackedBytes)
 	if err != nil {
-		return nil, usagef("--symbols: %w", err)
+		return nil, usagef("--symbols: %w; 'selvage build' makes the bundle of a function", err)
 	}
 	s := &symbols{}
 	if !bytes.HasPrefix(b, []byte("\x00asm")) {
@@ -57,7 +58,15 @@ func readAtMost(path string, most int64) ([]byte, error) {
 
 // annotate adds file and line to a fault of the version that s is of. s may be nil.
 func (s *symbols) annotate(l *telemetry.Line) {
-	if s != nil && (s.version == "" || l.Version == s.version.Short()) {
+	if s == nil {
+		return
+	}
+	if s.version == "" || l.Version == s.version.Short() {
 		l.Text = s.table.Annotate(l.Text)
+		return
+	}
+	if !s.told && s.table.Annotate(l.Text) != l.Text {
+		s.told = true
+		l.Text += fmt.Sprintf("\n(--symbols: this is of version %s, the symbols are of %s; neither is this named, nor what follows of it)", l.Version, s.version.Short())
 	}
 }

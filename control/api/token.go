@@ -67,7 +67,11 @@ func (a *API) deleteRecord(ctx context.Context, c *call, bucket, what string) (*
 	b := a.cfg.Store.Bucket(bucket)
 	e, err := b.Get(ctx, id)
 	if errors.Is(err, hostcall.ErrNotFound) || errors.Is(err, hostcall.ErrInvalid) {
-		return nil, notFound("list them first", "there is no %s %.40q", what, id)
+		hint := "list them: selvage token ls"
+		if bucket == joinBucket {
+			hint = "its ID was told when it was made; one that was used, or has expired, is gone"
+		}
+		return nil, notFound(hint, "there is no %s %.40q", what, id)
 	}
 	if err != nil {
 		return nil, err

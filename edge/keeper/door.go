@@ -211,6 +211,8 @@ var (
 	ErrNobody = errors.New("no node runs on that folder")
 	// ErrKept: the upgrade was not made, and all is as it was.
 	ErrKept = errors.New("not upgraded")
+	// ErrLeft: the keeper goes on, and nobody waits for what comes of it.
+	ErrLeft = errors.New("not waited for: the upgrade goes on; the node's own log tells what comes of it")
 	// ErrHalf: the server was upgraded, its keeper was not.
 	ErrHalf = errors.New("half upgraded")
 )
@@ -235,6 +237,9 @@ func Ask(ctx context.Context, dir string, program *os.File, told func(Stage)) (s
 	}
 	for {
 		m, f, err := l.receive()
+		if err != nil && ctx.Err() != nil {
+			return "", fmt.Errorf("%w (%w)", ErrLeft, context.Cause(ctx))
+		}
 		if errors.Is(err, io.EOF) {
 			return "", fmt.Errorf("%w: the keeper is gone, or was stopped, before it could say what came of it: see its log", ErrKept)
 		}

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -23,11 +24,22 @@ import (
 // maxAnswer bounds an answer that is read into memory.
 const maxAnswer = 64 << 20
 
+// answerTime is how long control may take for most answers, once it has the request.
+const answerTime = 3 * time.Minute
+
+// What a call may fail with, wrapped, when control refused nothing.
+var (
+	// ErrUnreachable: no control node took the request.
+	ErrUnreachable = errors.New("the fleet's control node cannot be reached; is it running?")
+	// ErrSilent: a control node took the request and did not answer; it may have done what was asked.
+	ErrSilent = errors.New("the fleet's control node took the request and did not answer in time; 'selvage status' shows whether it was done")
+)
+
 // Client speaks to one fleet. Close it.
 type Client struct {
-	target    target.Target
-	transport *http.Transport
-	http      *http.Client
+	target  target.Target
+	http    *http.Client
+	patient *http.Client // waits for answers as long as the context lets it
 }
 
 // New returns a client for t; it connects when first used.
@@ -37,12 +49,15 @@ func New(t target.Target) (*Client, error) {
 		return nil, fmt.Errorf("target %s: root: %w", t.Path, err)
 	}
 	tr := identity.ClientTransport(root, nil)
-	tr.ResponseHeaderTimeout = 3 * time.Minute // a deploy answers after the module was prepared
-	return &Client{target: t, transport: tr, http: &http.Client{Transport: tr}}, nil
+	tr.ResponseHeaderTimeout = answerTime
+	return &Client{target: t, http: &http.Client{Transport: tr}, patient: &http.Client{Transport: identity.ClientTransport(root, nil)}}, nil
 }
 
 // Close drops the connections.
-func (c *Client) Close() { c.transport.CloseIdleConnections() }
+func (c *Client) Close() {
+	c.http.CloseIdleConnections()
+	c.patient.CloseIdleConnections()
+}
 
 // What is shown of a refusal: it comes from whoever answers at control's address.
 const (
@@ -78,6 +93,7 @@ type call struct {
 	body         []byte
 	reader       func() io.Reader // in place of body, for progress
 	size         int64
+	patient      bool // the answer comes when the work is done
 }
 
 // projectPath returns /v1/projects/PROJECT and the parts, each escaped.
@@ -110,8 +126,13 @@ func (c *Client) do(ctx context.Context, k call) (*http.Response, error) {
 			return nil, err
 		}
 		errs = append(errs, err)
+		var late net.Error
+		var dial *net.OpError
+		if errors.As(err, &late) && late.Timeout() && !(errors.As(err, &dial) && dial.Op == "dial") {
+			return nil, fmt.Errorf("%w: %w", ErrSilent, errors.Join(errs...)) // another node would do it twice
+		}
 	}
-	return nil, fmt.Errorf("the fleet's control node cannot be reached; is it running? %w", errors.Join(errs...))
+	return nil, fmt.Errorf("%w %w", ErrUnreachable, errors.Join(errs...))
 }
 
 func (c *Client) try(ctx context.Context, base string, k call) (*http.Response, error) {
@@ -134,7 +155,11 @@ func (c *Client) try(ctx context.Context, base string, k call) (*http.Response, 
 		r.Header[name] = v
 	}
 	r.Header.Set("Authorization", "Bearer "+c.target.Token)
-	resp, err := c.http.Do(r)
+	client := c.http
+	if k.patient {
+		client = c.patient
+	}
+	resp, err := client.Do(r)
 	if err != nil {
 		return nil, err
 	}

@@ -1,15 +1,47 @@
 package client
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/selvage-edge/selvage/control/api"
 	"github.com/selvage-edge/selvage/control/bundle"
 )
+
+// A control node that is not there and one that does not answer are told apart;
+// a deploy waits as long as its context lets it.
+func TestSilentControl(t *testing.T) {
+	silent := httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	t.Cleanup(silent.Close)
+	gone := httptest.NewTLSServer(nil)
+	gone.Close()
+	c := &Client{http: silent.Client(), patient: silent.Client()}
+	c.http.Transport.(*http.Transport).ResponseHeaderTimeout = time.Millisecond
+	for _, w := range []struct {
+		control []string
+		want    error
+	}{{[]string{silent.URL}, ErrSilent}, {[]string{gone.URL}, ErrUnreachable}, {[]string{gone.URL, silent.URL}, ErrSilent}} {
+		c.target.Control = w.control
+		if _, err := c.do(t.Context(), call{method: "GET", path: "/"}); !errors.Is(err, w.want) {
+			t.Errorf("%v: %v, want %v", w.control, err, w.want)
+		}
+	}
+	c.patient = &http.Client{Transport: c.http.Transport.(*http.Transport).Clone()}
+	c.patient.Transport.(*http.Transport).ResponseHeaderTimeout = 0
+	c.target.Control = []string{silent.URL}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := c.Deploy(ctx, "p", "f", ""); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("deploy: %v, want the end of its own time", err)
+	}
+}
 
 // What somebody answers at control's address is shown as text, and not without end.
 func TestRefusalIsPlainAndBounded(t *testing.T) {

@@ -35,10 +35,10 @@ func (c *Client) Upload(ctx context.Context, project string, packed []byte, sig 
 	return info, c.json(ctx, k, &info)
 }
 
-// Deploy makes an uploaded bundle live.
+// Deploy makes an uploaded bundle live. It answers once the module was prepared: ctx bounds that.
 func (c *Client) Deploy(ctx context.Context, project, name string, digest function.Digest) (api.Deployed, error) {
 	var d api.Deployed
-	k := call{method: http.MethodPost, path: projectPath(project, "functions", name, "releases"), header: http.Header{api.HeaderIdempotency: {rand.Text()}}}
+	k := call{method: http.MethodPost, path: projectPath(project, "functions", name, "releases"), header: http.Header{api.HeaderIdempotency: {rand.Text()}}, patient: true}
 	return d, c.json(ctx, k.jsonBody(api.DeployRequest{Bundle: digest}), &d)
 }
 
