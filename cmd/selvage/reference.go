@@ -49,6 +49,8 @@ func writeReference(w io.Writer, root *cobra.Command) error {
 	config.WriteReference(w, config.DefaultEdge())
 	fmt.Fprint(w, "\n## Configuration of a control node: selvage control --config FILE\n\n")
 	config.WriteReference(w, config.DefaultControl())
+	fmt.Fprint(w, "\n## Configuration of a name server: selvage dns --config FILE\n\n")
+	config.WriteReference(w, config.DefaultNameServer())
 	fmt.Fprint(w, "\n## Metrics\n\nServed at /metrics of each admin port, for Prometheus, beside those of the Go runtime (`go_`) and the process (`process_`).\nFunctions beyond the first 2,000 share the name `other`.\n\n### Of an edge node\n\n")
 	telemetry.WriteMetrics(w, node.Metrics())
 	fmt.Fprint(w, "\n### Of a control node\n\n")

@@ -26,6 +26,11 @@ type Fleet struct {
 	seeds  *seeds
 	events *queue
 
+	meta struct {
+		sync.Mutex
+		now Meta // what this node says of itself
+	}
+
 	ctx    context.Context // ends at Leave and Close
 	stop   context.CancelFunc
 	joined sync.WaitGroup
@@ -58,7 +63,8 @@ func Join(c Config) (*Fleet, error) {
 
 func (f *Fleet) listen() error {
 	f.self = &delegate{fleet: f}
-	if err := f.self.say(f.config.Meta); err != nil {
+	f.meta.now = f.config.Meta
+	if err := f.self.say(f.meta.now); err != nil {
 		return err
 	}
 	t, err := openTransport(f.ctx, f.config)
@@ -139,17 +145,28 @@ func (f *Fleet) Heads() []Head { return f.heads.snapshot() }
 // word to be on its way: members then see Left, not Failed. Close follows.
 func (f *Fleet) Leave(within time.Duration) error {
 	f.stop() // the rejoin loop must not bring the node back
-	meta := f.config.Meta
-	meta.Leaving = true
-	if err := f.self.say(meta); err != nil {
-		return fmt.Errorf("leave the fleet: %w", err)
-	}
 	// Who does not hear the first part sees a failure: nothing worse.
-	err := f.list.UpdateNode(within / 2)
+	err := f.Restate(within/2, func(m *Meta) { m.Leaving = true })
 	if err = errors.Join(err, f.list.Leave(within/2)); err != nil {
 		return fmt.Errorf("leave the fleet: %w", err)
 	}
 	return nil
+}
+
+// Restate changes what this node says of itself. It waits up to within for the
+// word to be on its way; an unchanged one is not sent again.
+func (f *Fleet) Restate(within time.Duration, change func(*Meta)) error {
+	f.meta.Lock()
+	defer f.meta.Unlock()
+	next := f.meta.now
+	if change(&next); next == f.meta.now {
+		return nil
+	}
+	if err := f.self.say(next); err != nil {
+		return err
+	}
+	f.meta.now = next
+	return f.list.UpdateNode(within)
 }
 
 // Close ends gossip without a word to the others and waits for this room's goroutines.

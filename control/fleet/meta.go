@@ -14,17 +14,20 @@ type Role uint8
 
 // The roles.
 const (
-	Node    Role = iota + 1 // serves requests
-	Control                 // runs the API and the store
+	Node       Role = iota + 1 // serves requests
+	Control                    // runs the API and the store
+	NameServer                 // answers DNS, and nothing else
 )
 
-// String returns "node" or "control".
+// String returns "node", "control" or "name server".
 func (r Role) String() string {
 	switch r {
 	case Node:
 		return "node"
 	case Control:
 		return "control"
+	case NameServer:
+		return "name server"
 	}
 	return fmt.Sprintf("role(%d)", uint8(r))
 }
@@ -38,14 +41,21 @@ type Meta struct {
 	Peer    string // host:port for mTLS between members; may be empty
 	Version string // of the software, up to 64 printable bytes
 	Leaving bool   // it is about to go: send it nothing new; set by Leave
+
+	Draining bool // it serves, but wants nobody new
+	Site     Site // what DNS needs of nodes
 }
 
-// metaVersion starts the encoding: then the role, a byte of flags, and five
-// strings, each with its length in a uvarint. Other flags, and bytes after the
-// strings, are a newer version's and ignored.
+// metaVersion starts the encoding: then the role, a byte of flags, five
+// strings, each with its length in a uvarint, and the site if a flag says so.
+// Other flags, and bytes after all that, are a newer version's and ignored.
 const metaVersion = 1
 
-const flagLeaving = 1
+const (
+	flagLeaving  = 1
+	flagDraining = 2
+	flagSite     = 4
+)
 
 // Encode returns at most 512 bytes.
 func (m Meta) Encode() ([]byte, error) {
@@ -56,9 +66,18 @@ func (m Meta) Encode() ([]byte, error) {
 	if m.Leaving {
 		b[2] |= flagLeaving
 	}
+	if m.Draining {
+		b[2] |= flagDraining
+	}
+	if m.Site.Told {
+		b[2] |= flagSite
+	}
 	for _, s := range m.strings() {
 		b = binary.AppendUvarint(b, uint64(len(*s)))
 		b = append(b, *s...)
+	}
+	if m.Site.Told {
+		b = m.Site.append(b)
 	}
 	if len(b) > memberlist.MetaMaxSize {
 		return nil, fmt.Errorf("node metadata: %d bytes, at most %d; shorten the addresses", len(b), memberlist.MetaMaxSize)
@@ -74,7 +93,8 @@ func DecodeMeta(b []byte) (Meta, error) {
 	if len(b) < 3 || b[0] != metaVersion {
 		return Meta{}, errors.New("node metadata: not of a known version")
 	}
-	m := Meta{Role: Role(b[1]), Leaving: b[2]&flagLeaving != 0}
+	m := Meta{Role: Role(b[1]), Leaving: b[2]&flagLeaving != 0, Draining: b[2]&flagDraining != 0}
+	sited := b[2]&flagSite != 0
 	b = b[3:]
 	for _, s := range m.strings() {
 		n, used := binary.Uvarint(b)
@@ -83,6 +103,12 @@ func DecodeMeta(b []byte) (Meta, error) {
 		}
 		*s = string(b[used : used+int(n)])
 		b = b[used+int(n):]
+	}
+	if sited {
+		var err error
+		if m.Site, err = decodeSite(b); err != nil {
+			return Meta{}, fmt.Errorf("node metadata: %w", err)
+		}
 	}
 	if err := m.validate(); err != nil {
 		return Meta{}, fmt.Errorf("node metadata: %w", err)
@@ -97,7 +123,7 @@ func (m *Meta) strings() []*string {
 
 func (m Meta) validate() error {
 	var faults []error
-	if m.Role != Node && m.Role != Control {
+	if m.Role < Node || m.Role > NameServer {
 		faults = append(faults, fmt.Errorf("role %d is not known", m.Role))
 	}
 	if m.PoP != "" || m.Role == Node {
@@ -107,6 +133,7 @@ func (m Meta) validate() error {
 		faults = append(faults, wrap("region", ValidName(m.Region)))
 	}
 	faults = append(faults, wrap("public address", validAddress(m.Public)), wrap("peer address", validAddress(m.Peer)))
+	faults = append(faults, m.Site.validate())
 	if len(m.Version) > 64 || !printable(m.Version) {
 		faults = append(faults, fmt.Errorf("version %.40q: want up to 64 printable bytes", m.Version))
 	}

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/selvage-edge/selvage/edge/geo"
 	"github.com/selvage-edge/selvage/edge/telemetry"
 	"github.com/selvage-edge/selvage/runtime/abi/native"
 	"github.com/selvage-edge/selvage/runtime/fault"
@@ -27,6 +28,7 @@ type exchange struct {
 	r       *http.Request
 	version *function.Version
 	meta    telemetry.Meta
+	where   Locator       // nil: not known
 	body    io.ReadCloser // nil: no body
 	bodyEnd atomic.Bool   // it was read to its end
 	invited bool          // the client was told to send it
@@ -87,7 +89,11 @@ func (x *exchange) StartBy() time.Time { return x.meta.StartBy }
 
 // AppendHead encodes the request head.
 func (x *exchange) AppendHead(b []byte) []byte {
-	return appendRequestHead(b, x.r, x.version, &x.meta, x.body != nil)
+	var place geo.Place
+	if x.where != nil {
+		place = x.where.Lookup(x.meta.Client.Addr())
+	}
+	return appendRequestHead(b, x.r, x.version, &x.meta, &place, x.body != nil)
 }
 
 // control is for what is rare: most exchanges need nothing of it.

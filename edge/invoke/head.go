@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/selvage-edge/selvage/edge/geo"
 	"github.com/selvage-edge/selvage/edge/telemetry"
 	"github.com/selvage-edge/selvage/runtime/abi/native"
 	"github.com/selvage-edge/selvage/runtime/function"
@@ -13,8 +14,8 @@ import (
 )
 
 // appendRequestHead appends what the guest reads of r.
-func appendRequestHead(b []byte, r *http.Request, v *function.Version, m *telemetry.Meta, hasBody bool) []byte {
-	metadata := [...]native.Pair{
+func appendRequestHead(b []byte, r *http.Request, v *function.Version, m *telemetry.Meta, at *geo.Place, hasBody bool) []byte {
+	metadata := append(make([]native.Pair, 0, 8+placePairs), []native.Pair{
 		{Name: abi.MetaRequestID, Value: m.RequestID},
 		{Name: abi.MetaClient, Value: client(m)},
 		{Name: abi.MetaPoP, Value: m.Place.PoP},
@@ -23,7 +24,8 @@ func appendRequestHead(b []byte, r *http.Request, v *function.Version, m *teleme
 		{Name: abi.MetaProject, Value: v.ID.Project},
 		{Name: abi.MetaFunction, Value: v.ID.Name},
 		{Name: abi.MetaVersion, Value: string(v.Digest)},
-	}
+	}...)
+	metadata = appendPlace(metadata, at)
 	var room [48]native.Pair
 	h := native.Head{
 		Body:          hasBody,
@@ -33,7 +35,7 @@ func appendRequestHead(b []byte, r *http.Request, v *function.Version, m *teleme
 		Authority:     m.Authority,
 		Target:        m.Target,
 		Protocol:      m.Protocol,
-		Metadata:      metadata[:],
+		Metadata:      metadata,
 		Headers:       requestHeaders(room[:0], r),
 	}
 	return h.Append(b)
@@ -52,7 +54,7 @@ func client(m *telemetry.Meta) string {
 func requestHeaders(pairs []native.Pair, r *http.Request) []native.Pair {
 	named := r.Header["Connection"]
 	for name, values := range r.Header {
-		if native.HopByHop(name) || namedIn(named, name) {
+		if native.HopByHop(name) || namedIn(named, name) || forgesPlace(name) {
 			continue
 		}
 		if name == "Cookie" && len(values) > 1 {

@@ -8,8 +8,10 @@ package invoke
 import (
 	"context"
 	"net/http"
+	"net/netip"
 
 	"github.com/selvage-edge/selvage/edge/fetch"
+	"github.com/selvage-edge/selvage/edge/geo"
 	"github.com/selvage-edge/selvage/edge/telemetry"
 	"github.com/selvage-edge/selvage/runtime/function"
 	"github.com/selvage-edge/selvage/runtime/guest"
@@ -22,8 +24,16 @@ type Function interface {
 	Invoke(ctx context.Context, ports guest.Ports, x guest.Exchange) (guest.Usage, error)
 }
 
+// Locator says where an address is; *geo.DB is one.
+type Locator interface {
+	Lookup(netip.Addr) geo.Place
+}
+
 // Target invokes one function for HTTP requests.
 type Target struct {
+	// Where tells guests where their clients are; nil: they are told nothing. It is set before the first request.
+	Where Locator
+
 	fn    Function
 	ports guest.Ports
 }
@@ -39,6 +49,7 @@ func (t *Target) Version() *function.Version { return t.fn.Version() }
 // the caller's to answer; if one was, the caller must break the response off.
 func (t *Target) Invoke(ctx context.Context, w http.ResponseWriter, r *http.Request, m telemetry.Meta) (telemetry.Usage, error) {
 	x := newExchange(w, r, t.fn.Version(), m)
+	x.where = t.Where
 	if err := x.admit(); err != nil {
 		return telemetry.Usage{}, err
 	}

@@ -10,10 +10,12 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/selvage-edge/selvage/edge/geo"
 	"github.com/selvage-edge/selvage/edge/telemetry"
 	"github.com/selvage-edge/selvage/runtime/abi/native"
 	"github.com/selvage-edge/selvage/runtime/fault"
@@ -430,7 +432,7 @@ func TestRequestHead(t *testing.T) {
 	v := &function.Version{ID: function.ID{Project: "p", Name: "f"}, Digest: function.DigestOf(nil)}
 	got, err := native.DecodeHead(appendRequestHead(nil, r, v, &telemetry.Meta{
 		RequestID: "id", Scheme: "https", Authority: "example.test", Target: "/a?b=c", Protocol: "HTTP/1.1", Place: telemetry.Place{PoP: "fra"},
-	}, true))
+	}, &geo.Place{Country: "DE", Located: true, Latitude: 50.11, Longitude: 8.68, ASN: 64500, EU: true, Assumed: true}, true))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -444,6 +446,10 @@ func TestRequestHead(t *testing.T) {
 	}
 	if got.Metadata[0] != h("request-id", "id") || got.Metadata[5] != h("project", "p") {
 		t.Errorf("metadata %v", got.Metadata)
+	}
+	wantPlace := []native.Pair{h("country", "DE"), h("latitude", "50.11"), h("longitude", "8.68"), h("asn", "64500"), h("eu", "1"), h("place-assumed", "1")}
+	if !slices.Equal(got.Metadata[8:], wantPlace) {
+		t.Errorf("place %v, want %v", got.Metadata[8:], wantPlace)
 	}
 }
 
@@ -504,4 +510,25 @@ func FuzzCheckHead(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Where a client is comes from the node alone: what it says itself, in the
+// fields of whatever CDN, does not reach the guest.
+func TestForgedPlaceIsDropped(t *testing.T) {
+	r := httptest.NewRequest("GET", "/", nil)
+	for _, name := range []string{"Selvage-Geo-Country", "CF-IPCountry", "cf-ipcity", "CloudFront-Viewer-Country", "Fastly-Geo-City", "GeoIP-Country", "X-AppEngine-Country",
+		"X-AppEngine-Region", "X-Country-Code", "X-Geo-Country", "X-GeoIP-Country", "X-Vercel-IP-Country"} {
+		r.Header.Set(name, "forged")
+	}
+	kept := []string{"Accept", "Cf-Ray", "Fastly-Client", "Geography", "X-A", "X-Appengine-Trace"}
+	for _, name := range kept {
+		r.Header.Set(name, "kept")
+	}
+	var got []string
+	for _, p := range requestHeaders(nil, r) {
+		got = append(got, p.Name)
+	}
+	if !slices.Equal(got, kept) {
+		t.Errorf("got %v, want %v", got, kept)
+	}
 }

@@ -188,6 +188,18 @@ const (
 	MetaProject   = "project"
 	MetaFunction  = "function"
 	MetaVersion   = "version" // the bundle's digest
+
+	// Where the client is, as far as the node's databases know; what is not known is left out.
+	MetaCountry      = "country"     // ISO 3166-1 alpha-2
+	MetaSubdivision  = "subdivision" // ISO 3166-2 without the country, or a name
+	MetaCity         = "city"        // in English
+	MetaLatitude     = "latitude"    // degrees
+	MetaLongitude    = "longitude"   // degrees
+	MetaTimeZone     = "time-zone"   // IANA name
+	MetaASN          = "asn"         // autonomous system number
+	MetaOrganization = "organization"
+	MetaEU           = "eu"            // "1" if the country is in the European Union
+	MetaAssumed      = "place-assumed" // "1" if no database knows the address and the node's default is told
 )
 
 // Flags of the request head and of fetch requests.

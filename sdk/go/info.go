@@ -28,6 +28,7 @@ type Metadata struct {
 	Project   string
 	Function  string
 	Version   string // the deployed bundle's digest
+	Place     Place  // where the client is
 }
 
 type infoKey struct{}
@@ -60,5 +61,7 @@ func (m *Metadata) set(name, value string) {
 		m.Function = value
 	case metaVersion:
 		m.Version = value
+	default:
+		m.Place.set(name, value)
 	}
 }

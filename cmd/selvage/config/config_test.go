@@ -16,9 +16,12 @@ func TestShippedConfigsLoad(t *testing.T) {
 		t.Fatalf("configs: %v, %d files", err, len(files))
 	}
 	for _, f := range files {
-		if strings.HasPrefix(filepath.Base(f), "control") {
+		switch filepath.Base(f) {
+		case "control.toml":
 			_, err = LoadControl(f)
-		} else {
+		case "dns.toml":
+			_, err = LoadNameServer(f)
+		default:
 			_, err = LoadEdge(f)
 		}
 		if err != nil {
@@ -33,6 +36,16 @@ func TestEdgeReportsEveryFault(t *testing.T) {
 [node]
 name = "Lon 1"
 pop = "lon"
+position = "51.5"
+weight = 2
+addresses = ["192.0.2.1", "192.0.2.2"]
+[geo]
+default_country = "Britain"
+default_position = "91, 0"
+[dns]
+listen = "53"
+answers = 9
+zones = [{ name = "example.com" }]
 [listen]
 public = "443"
 [fetch]
@@ -44,7 +57,8 @@ level = "loud"
 	if err == nil {
 		t.Fatal("loaded")
 	}
-	for _, want := range []string{"node.name", "node.state", "listen.public", "listen.advertise", "tls.certificates", "fetch.allow[0]", "log.level"} {
+	for _, want := range []string{"node.name", "node.state", "listen.public", "listen.advertise", "tls.certificates", "fetch.allow[0]", "log.level",
+		"node.position", "node.weight", "node.addresses[1]", "geo.default_country", "geo.default_position", "dns.listen", "dns.answers", "dns.zones"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not in:\n%v", want, err)
 		}
@@ -65,7 +79,7 @@ func TestUnknownAndMalformed(t *testing.T) {
 
 // The default in a key's tag (shown in the reference) is the one in force.
 func TestDocumentedDefaultsAreTrue(t *testing.T) {
-	for _, v := range []any{DefaultEdge(), DefaultControl()} {
+	for _, v := range []any{DefaultEdge(), DefaultControl(), DefaultNameServer()} {
 		checkDefaults(t, "", reflect.ValueOf(v))
 	}
 }

@@ -19,6 +19,8 @@ type Edge struct {
 	Fetch  Fetch      `toml:"fetch"`
 	Log    Log        `toml:"log"`
 	Trace  Trace      `toml:"trace"`
+	Geo    Geo        `toml:"geo"`
+	DNS    DNS        `toml:"dns"`
 }
 
 // Node says who this node is.
@@ -27,6 +29,10 @@ type Node struct {
 	PoP    string `toml:"pop" doc:"The point of presence it stands in."`
 	Region string `toml:"region" doc:"A label for placement, such as eu." default:"local"`
 	State  string `toml:"state" doc:"Folder for keys, catalog, bundles and compiled code. Made on first start, mode 0700."`
+
+	Position  string   `toml:"position" doc:"Where its PoP stands, as latitude, longitude in degrees, such as 51.51, -0.13: clients near it are sent to it by DNS." default:""`
+	Weight    float64  `toml:"weight" doc:"Share of its PoP's own clients that DNS sends to it, 0 to 1; the others go to the next PoP. PoPs in one city share its clients by weight." default:"1"`
+	Addresses []string `toml:"addresses" doc:"IP addresses that DNS gives users for this node, one IPv4 and one IPv6; by default that of listen.public or listen.advertise." default:"[]"`
 }
 
 // EdgeListen says where an edge node listens.
@@ -85,12 +91,13 @@ type Trace struct {
 // DefaultEdge returns the configuration of a file that sets nothing.
 func DefaultEdge() Edge {
 	return Edge{
-		Node:   Node{Region: "local"},
+		Node:   Node{Region: "local", Weight: 1},
 		Listen: EdgeListen{Public: "0.0.0.0:443", Admin: "127.0.0.1:9090", Peer: "0.0.0.0:7443", Gossip: "0.0.0.0:7946"},
 		Limits: EdgeLimits{Concurrency: 10_000, Queue: 5_000, Connections: 20_000, PerClient: 1_000, CacheBytes: 128 << 20, LoadedBytes: 2 << 30, LoadedMaps: 16 << 10},
 		Fetch:  Fetch{Connections: 256},
 		Log:    Log{Level: "info", Access: true, RecentBytes: 16 << 20, FunctionBytes: 1 << 20},
 		Trace:  Trace{Ratio: 0.01, Asked: 10},
+		DNS:    DefaultDNS(),
 	}
 }
 
@@ -103,6 +110,7 @@ func LoadEdge(path string) (Edge, error) {
 	}
 	dir := filepath.Dir(path)
 	c.Node.State = below(dir, c.Node.State)
+	c.Geo.below(dir)
 	for i := range c.TLS.Certificates {
 		p := &c.TLS.Certificates[i]
 		p.Cert, p.Key = below(dir, p.Cert), below(dir, p.Key)
@@ -122,6 +130,7 @@ func (c *Edge) Validate() error {
 	f.name("node.pop", c.Node.PoP)
 	f.name("node.region", c.Node.Region)
 	f.set("node.state", c.Node.State)
+	c.Node.validateSite(&f)
 	f.address("listen.public", c.Listen.Public)
 	f.address("listen.admin", c.Listen.Admin)
 	f.address("listen.peer", c.Listen.Peer)
@@ -156,6 +165,8 @@ func (c *Edge) Validate() error {
 	if c.Trace.Asked < 0 {
 		f.add("trace.asked_per_second: %d: want 0 or more", c.Trace.Asked)
 	}
+	c.Geo.validate(&f)
+	c.DNS.validate(&f, false)
 	return errors.Join(f...)
 }
 

@@ -15,10 +15,13 @@ import (
 	"time"
 
 	"github.com/selvage-edge/selvage/cmd/selvage/config"
+	"github.com/selvage-edge/selvage/cmd/selvage/nameserver"
 	"github.com/selvage-edge/selvage/control/agent"
+	"github.com/selvage-edge/selvage/control/geodns"
 	"github.com/selvage-edge/selvage/control/peer"
 	"github.com/selvage-edge/selvage/edge/certs"
 	"github.com/selvage-edge/selvage/edge/fetch"
+	"github.com/selvage-edge/selvage/edge/geo"
 	"github.com/selvage-edge/selvage/edge/guard"
 	"github.com/selvage-edge/selvage/edge/invoke"
 	"github.com/selvage-edge/selvage/edge/keeper"
@@ -49,6 +52,8 @@ type dataPath struct {
 	metrics  *telemetry.Telemetry
 	tracer   *telemetry.Tracer // nil: nothing is traced
 	limiter  *limit.Limiter
+	geo      *geo.DB
+	dns      *geodns.Server // nil: this node is no name server
 	handler  *serve.Handler
 	public   *listen.Server
 	admin    *http.Server
@@ -119,7 +124,13 @@ func (n *node) openServe(p *dataPath) (err error) {
 	}
 	p.metrics = telemetry.New(telemetry.Config{Place: place, Log: p.lines, Tracer: p.tracer})
 	p.limiter = limit.New(limit.Config{Node: n.cfg.Limits.Concurrency, Queue: n.cfg.Limits.Queue})
-	return nil
+	if p.geo, err = nameserver.OpenGeo(n.cfg.Geo, n.log); err != nil || n.cfg.DNS.Listen == "" {
+		return err
+	}
+	c := n.cfg.DNS.Server(p.geo)
+	c.Log = n.log.With("room", "geodns")
+	p.dns, err = geodns.New(c)
+	return err
 }
 
 func (n *node) openListeners(p *dataPath) error {
@@ -156,7 +167,7 @@ func (n *node) openListeners(p *dataPath) error {
 		return err
 	}
 	p.sockets.peer, err = n.att.Listener(keeper.Peer)
-	p.admin = &http.Server{Handler: p.handler.Admin(), ReadHeaderTimeout: headTimeout, MaxHeaderBytes: 16 << 10}
+	p.admin = &http.Server{Handler: nameserver.Explaining(p.dns, p.handler.Admin()), ReadHeaderTimeout: headTimeout, MaxHeaderBytes: 16 << 10}
 	return err
 }
 

@@ -2,6 +2,7 @@ package node
 
 import (
 	"github.com/selvage-edge/selvage/control/agent"
+	"github.com/selvage-edge/selvage/control/geodns"
 	"github.com/selvage-edge/selvage/edge/telemetry"
 	"github.com/selvage-edge/selvage/runtime/pool"
 )
@@ -63,8 +64,25 @@ func (n *node) gauges(a *agent.Agent[*pool.Function]) {
 	m.Counter("relay_cut_off_total", "Streams of the PoP's nodes ended because they did not keep up.", func() float64 { return float64(a.Stats().Relay.CutOff) })
 	m.Gauge("catalog_connected", "1 while the catalog's stream, from control or a neighbour, is up.", func() float64 { return truth(a.Stats().Connected) })
 	m.Gauge("draining", "1 while this node says that new traffic should go elsewhere.", func() float64 { return truth(p.handler.Draining()) })
+	m.Gauge("geo_databases", "Place databases in use.", func() float64 { return float64(p.geo.Stats().Loaded) })
+	m.Gauge("geo_databases_missing", "Place databases that are configured and cannot be used: absent, or broken and never good.", func() float64 { return float64(p.geo.Stats().Configured - p.geo.Stats().Loaded) })
+	m.Counter("geo_broken_records_total", "Lookups of places that met a broken record.", func() float64 { return float64(p.geo.Stats().Broken) })
+	m.Counter("dns_queries_total", "DNS queries, answered or dropped.", func() float64 { return float64(dnsStats(p).Queries) })
+	m.Counter("dns_tcp_queries_total", "Of these, over TCP.", func() float64 { return float64(dnsStats(p).TCP) })
+	m.Counter("dns_refused_total", "DNS queries refused: for a zone that is not ours, a transfer, another class.", func() float64 { return float64(dnsStats(p).Refused) })
+	m.Counter("dns_malformed_total", "DNS messages that could not be read.", func() float64 { return float64(dnsStats(p).Malformed) })
+	m.Counter("dns_truncated_total", "DNS answers cut to fit UDP, or to bring a client to TCP.", func() float64 { return float64(dnsStats(p).Truncated) })
+	m.Counter("dns_limited_total", "DNS answers over dns.rate.", func() float64 { return float64(dnsStats(p).Limited) })
 	m.Gauge("functions_live", "Functions whose newest release is served.", func() float64 { return float64(a.Stats().Live) })
 	m.Gauge("functions_failed", "Functions whose newest release cannot run here.", func() float64 { return float64(a.Stats().Failed) })
+}
+
+// dnsStats are zero where the node is no name server.
+func dnsStats(p *dataPath) (s geodns.Stats) {
+	if p.dns != nil {
+		s = p.dns.Stats()
+	}
+	return s
 }
 
 func truth(b bool) float64 {

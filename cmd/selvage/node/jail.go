@@ -6,6 +6,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/selvage-edge/selvage/cmd/selvage/nameserver"
 	"github.com/selvage-edge/selvage/runtime/jail"
 )
 
@@ -26,7 +27,7 @@ func (n *node) lockIn() error {
 	if err := keepNames(resolvConf, n.log); err != nil {
 		return err
 	}
-	missing, err := jail.Server(jail.ServerConfig{State: n.cfg.Node.State, Read: readable})
+	missing, err := jail.Server(jail.ServerConfig{State: n.cfg.Node.State, Read: append(nameserver.Folders(n.cfg.Geo), readable...)})
 	for _, m := range missing {
 		n.log.Warn("the server runs without a wall this machine does not give", "wall", m.What, "why", m.Why)
 	}

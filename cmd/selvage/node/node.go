@@ -59,7 +59,7 @@ type node struct {
 	att   *keeper.Attached
 
 	secret []byte
-	member *membership
+	member *place
 	path   *dataPath
 	orders *orders
 	agent  *agent.Agent[*pool.Function]
@@ -114,6 +114,7 @@ func (n *node) run(ctx context.Context) error {
 	defer parts.Wait()
 	defer stop()
 	parts.Go(func() { _ = n.agent.Run(background) }) // returns the context's error only
+	parts.Go(func() { n.path.geo.Run(background) })
 	office := n.openOffice(background)
 	defer office.close()
 	n.awaitRoutes(ctx)
@@ -208,7 +209,9 @@ func (n *node) openAgent() (*agent.Agent[*pool.Function], error) {
 		Trust:   n.member.id.Member.Anchor(), Neighbours: n.member.neighbours,
 		Prepare: n.path.pool.Prepare,
 		Target: func(f *pool.Function, _ catalog.Release) *serve.Target {
-			return &serve.Target{Version: f.Version(), Invoker: invoke.New(f, n.ports())}
+			t := invoke.New(f, n.ports())
+			t.Where = n.path.geo
+			return &serve.Target{Version: f.Version(), Invoker: t}
 		},
 		Swap:     n.swap,
 		KV:       n.path.kv,
@@ -279,7 +282,8 @@ func (n *node) gossip() (*fleet.Fleet, error) {
 	g, err := fleet.Join(fleet.Config{
 		Fleet: n.member.id.Member.Peer().Fleet, Name: n.cfg.Node.Name, Key: n.member.id.GossipKey,
 		Meta: fleet.Meta{Role: fleet.Node, PoP: n.cfg.Node.PoP, Region: n.cfg.Node.Region,
-			Public: config.Reach(listen.Public, listen.Advertise), Peer: config.Reach(listen.Peer, listen.Advertise), Version: n.build},
+			Public: config.Reach(listen.Public, listen.Advertise), Peer: config.Reach(listen.Peer, listen.Advertise), Version: n.build,
+			Draining: n.path.handler.Draining(), Site: n.site()},
 		Bind: listen.Gossip, Advertise: config.Reach(listen.Gossip, listen.Advertise),
 		Seeds: n.member.id.Seeds, SeedsFile: filepath.Join(n.cfg.Node.State, "seeds.json"),
 		OnHead: n.agent.Hear, OnEvent: n.heard, Log: n.log.With("room", "fleet"),

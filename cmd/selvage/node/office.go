@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -45,10 +46,34 @@ func (o *office) open(ctx context.Context) (err error) {
 	}
 	o.node.member.fleet.Store(o.gossip)
 	o.node.regroup()
+	o.parts.Go(func() { o.node.tellSite(ctx, o.gossip) })
+	if err := o.openDNS(ctx); err != nil {
+		return err
+	}
 	if err := o.node.orders.reread(); err != nil {
 		o.node.log.Warn("orders of the server before are not read; control says them again", "err", err)
 	}
 	o.node.path.startOffice()
+	return nil
+}
+
+// openDNS answers DNS, if this node is to.
+func (o *office) openDNS(ctx context.Context) error {
+	dns := o.node.path.dns
+	if dns == nil {
+		return nil
+	}
+	if err := dns.Listen(o.node.cfg.DNS.Listen); err != nil {
+		return fmt.Errorf("dns.listen: %w; stop what answers there ('ss -lnup' names it), or give another address", err)
+	}
+	o.parts.Go(func() { dns.Follow(ctx, o.gossip.Members) })
+	o.parts.Go(func() {
+		select {
+		case err := <-dns.Failed():
+			o.node.path.failed <- err
+		case <-ctx.Done():
+		}
+	})
 	return nil
 }
 
@@ -72,6 +97,11 @@ func (o *office) close() {
 		if o.gossip != nil {
 			if err := o.gossip.Close(); err != nil {
 				o.node.log.Warn("closing membership", "err", err)
+			}
+		}
+		if dns := o.node.path.dns; dns != nil {
+			if err := dns.Close(); err != nil {
+				o.node.log.Warn("closing DNS", "err", err)
 			}
 		}
 		o.node.path.closeOffice()

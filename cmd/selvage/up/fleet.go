@@ -96,7 +96,7 @@ func (f *Fleet) StartEdge(ctx context.Context, n Node) error {
 	var env []string
 	// The last file of a join: one that was broken off has only the others.
 	if _, err := os.Stat(filepath.Join(n.State, "identity", "node.pem")); errors.Is(err, os.ErrNotExist) {
-		token, err := f.joinToken(ctx)
+		token, err := f.JoinToken(ctx)
 		if err != nil {
 			return err
 		}
@@ -113,7 +113,8 @@ func (f *Fleet) StartEdge(ctx context.Context, n Node) error {
 	return nil
 }
 
-func (f *Fleet) joinToken(ctx context.Context) (string, error) {
+// JoinToken has the control node make a token with which one node may join.
+func (f *Fleet) JoinToken(ctx context.Context) (string, error) {
 	out, err := f.Run(ctx, "join-token", "--json")
 	if err != nil {
 		return "", err

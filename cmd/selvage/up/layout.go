@@ -15,9 +15,9 @@ import (
 const MaxPoPs = 10
 
 // places are the PoPs, in the order they are used.
-var places = [MaxPoPs]struct{ name, region string }{
-	{"lon", "eu"}, {"nyc", "us"}, {"sin", "ap"}, {"fra", "eu"}, {"sfo", "us"},
-	{"syd", "ap"}, {"gru", "sa"}, {"jnb", "af"}, {"nrt", "ap"}, {"bom", "ap"},
+var places = [MaxPoPs]struct{ name, region, position string }{
+	{"lon", "eu", "51.51, -0.13"}, {"nyc", "us", "40.71, -74.01"}, {"sin", "ap", "1.35, 103.82"}, {"fra", "eu", "50.11, 8.68"}, {"sfo", "us", "37.77, -122.42"},
+	{"syd", "ap", "-33.87, 151.21"}, {"gru", "sa", "-23.55, -46.63"}, {"jnb", "af", "-26.20, 28.05"}, {"nrt", "ap", "35.68, 139.69"}, {"bom", "ap", "19.08, 72.88"},
 }
 
 // Options say what to lay out.
@@ -59,6 +59,9 @@ type Node struct {
 	Log    string // where its output goes
 	Public string // host:port for users; empty for the control node
 	Admin  string // host:port of /metrics and health
+
+	Position string // latitude, longitude of the PoP
+	More     string // further lines of its configuration file
 }
 
 // Layout is a fleet written down in a folder.
@@ -106,7 +109,7 @@ func Plan(o Options) (Layout, error) {
 	for i := range o.PoPs {
 		a = a.Next()
 		n := node(dir, places[i].name+"-1", a)
-		n.PoP, n.Region = places[i].name, places[i].region
+		n.PoP, n.Region, n.Position = places[i].name, places[i].region, places[i].position
 		n.Public, n.Admin = at(a, o.Port), at(a, adminPort)
 		l.Edges = append(l.Edges, n)
 	}
@@ -176,6 +179,7 @@ name = "{{.Node.Name}}"
 pop = "{{.Node.PoP}}"
 region = "{{.Node.Region}}"
 state = {{printf "%q" .Node.State}}
+position = "{{.Node.Position}}"
 
 [listen]
 public = "{{.Node.Public}}"
@@ -188,4 +192,4 @@ certificates = [{ cert = {{printf "%q" .Cert}}, key = {{printf "%q" .Key}} }]
 
 [fetch]
 allow = ["127.0.0.0/8"]
-`))
+{{.Node.More}}`))
