@@ -358,6 +358,7 @@ type asked struct {
 }
 
 func (*asked) RequestID() string               { return "" }
+func (*asked) StartBy() time.Time              { return time.Time{} }
 func (x *asked) AppendHead(b []byte) []byte    { return append(b, x.head...) }
 func (*asked) HasBody() bool                   { return false }
 func (*asked) WriteHead(int, []byte) error     { return nil }
