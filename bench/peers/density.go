@@ -276,11 +276,17 @@ func (c *crowd) prepare(ctx context.Context, g dressed, code []byte, n int) (*po
 		if err != nil {
 			return nil, err
 		}
-		mark := image.Run{Offset: 16, Data: binary.LittleEndian.AppendUint64(nil, uint64(n)+1)}
-		if len(img.Runs) > 0 && img.Runs[0].Offset < 24 {
+		const at = 16
+		mark := image.Run{Offset: at, Data: binary.LittleEndian.AppendUint64(nil, uint64(n)+1)}
+		switch {
+		case len(img.Runs) == 0 || img.Runs[0].Offset >= at+8:
+			img.Runs = append([]image.Run{mark}, img.Runs...)
+		case img.Runs[0].Offset == 0 && len(img.Runs[0].Data) >= at+8: // the deep end of C's stack
+			img.Runs[0].Data = slices.Clone(img.Runs[0].Data)
+			copy(img.Runs[0].Data[at:], mark.Data)
+		default:
 			return nil, fmt.Errorf("density: the image of %s begins at %d", g.Name, img.Runs[0].Offset)
 		}
-		img.Runs = append([]image.Run{mark}, img.Runs...)
 		return img.Encode(), nil
 	}
 	v := function.Version{
