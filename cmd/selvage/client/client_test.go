@@ -18,8 +18,10 @@ import (
 // A control node that is not there and one that does not answer are told apart;
 // a deploy waits as long as its context lets it.
 func TestSilentControl(t *testing.T) {
-	silent := httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	over := make(chan struct{})
+	silent := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-over }))
 	t.Cleanup(silent.Close)
+	t.Cleanup(func() { close(over) }) // first
 	gone := httptest.NewTLSServer(nil)
 	gone.Close()
 	c := &Client{http: silent.Client(), patient: silent.Client()}
