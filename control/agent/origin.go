@@ -61,6 +61,9 @@ func (o *Origin) entry(ctx context.Context, path string, q url.Values) (hostcall
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode == http.StatusNotFound {
+		if q != nil && resp.Header.Get(headerAsOf) == "" { // a node of a version that has no such path
+			return hostcall.Entry{}, fmt.Errorf("%w: the neighbour does not look after keys", hostcall.ErrUnavailable)
+		}
 		e, err := about(resp)
 		return e, errors.Join(hostcall.ErrNotFound, err)
 	}

@@ -125,12 +125,16 @@ func (s *Store) learn(n *space, key string, generation uint64, r hostcall.Result
 	if n.mu.id != generation {
 		return
 	}
+	e.key, e.began = key, r.AsOf
+	if !n.mu.fences.passes(&e) {
+		return // what came meanwhile is newer
+	}
 	n.supersede(key)
 	n.void(key)
 	s.entries.drop(n.mu.id, key)
 	n.mu.fences.raise(key, r.AsOf)
 	n.mu.served = max(n.mu.served, r.AsOf)
-	s.keep(n, key, e, max(n.mu.at, r.AsOf))
+	s.keep(n, key, e, r.AsOf) // not as of the stream's place: it may have passed changes that this does not reflect
 }
 
 // Own answers another node of the PoP, which takes this one for the key's owner: from

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -33,6 +34,7 @@ func TestAnswersBeforeTheBody(t *testing.T) {
 		{"answered, asked first", "shop.example", "Expect: 100-continue\r\nContent-Length: 5\r\n", 200},
 		{"refused, large", "other.example", "Content-Length: 1000000\r\n", 404},
 		{"answered, large", "shop.example", "Content-Length: 1000000\r\n", 200},
+		{"half sent, of much", "shop.example", "Content-Length: 300000\r\n\r\n" + strings.Repeat("x", 60000), 200},
 		{"refused, small", "other.example", "Content-Length: 5\r\n", 404},
 		{"answered, small", "shop.example", "Content-Length: 5\r\n", 200},
 		{"refused, chunked", "other.example", "Transfer-Encoding: chunked\r\n", 404},
@@ -45,7 +47,7 @@ func TestAnswersBeforeTheBody(t *testing.T) {
 			}
 			defer conn.Close()
 			_ = conn.SetDeadline(time.Now().Add(time.Minute))
-			fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: %s\r\n%s\r\n", c.host, c.fields)
+			fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: %s\r\n%s\r\n", c.host, c.fields) // or some of the body
 			r := bufio.NewReader(conn)
 			resp, err := http.ReadResponse(r, nil)
 			if err != nil {

@@ -39,6 +39,7 @@ type response struct {
 	first    time.Duration // until the head was written
 	aborted  bool
 	duplex   bool // the body may be read after the answer began
+	closes   bool // the connection ends with the answer, for the body's sake
 }
 
 // WriteHeader sends a head; informational ones may come before the final one.

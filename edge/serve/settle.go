@@ -26,14 +26,19 @@ func (x *exchange) bodyLeft() bool {
 // settle comes right before a final head. net/http would wait for the rest of
 // the body at that point for as long as the client likes.
 func (w *response) settle() {
-	if w.duplex || !w.exchange.bodyLeft() {
+	x, h := w.exchange, w.Header()
+	if w.duplex || !x.bodyLeft() {
 		return
 	}
-	r, h := w.exchange.r, w.Header()
-	if len(r.Header["Expect"]) > 0 || r.ContentLength > settleBytes || h.Get("Connection") == "close" {
-		return // net/http does not wait for these
+	w.closes = true
+	switch {
+	case h.Get("Connection") == "close", x.r.ProtoAtLeast(1, 1) && len(x.r.Header["Expect"]) > 0:
+		return // net/http does not wait for these, and ends the connection
+	case x.r.ContentLength-x.body.bytes.Load() <= settleBytes && x.body.swallow():
+		w.closes = false
+		return
 	}
-	if !w.exchange.body.swallow() && w.EnableFullDuplex() == nil {
+	if w.EnableFullDuplex() == nil {
 		h.Set("Connection", "close")
 	}
 }
@@ -64,8 +69,8 @@ func (b *requestBody) swallow() bool {
 // answer, and then takes in more of the body before it ends the connection. It
 // undoes a deadline on the way, so one is set when the time has passed.
 func (w *response) linger() {
-	if !w.exchange.bodyLeft() {
-		return
+	if !w.exchange.bodyLeft() || !w.closes && !w.duplex {
+		return // it may carry the next request by then
 	}
 	c := http.NewResponseController(w.ResponseWriter)
 	time.AfterFunc(lingerTime, func() { _ = c.SetReadDeadline(time.Unix(1, 0)) })

@@ -48,7 +48,7 @@ func do(t *testing.T, method, url, body string, header ...string) (*http.Respons
 func TestInfo(t *testing.T) {
 	_, s := guestServer(t)
 	var got struct {
-		Info   map[string]string
+		Info   map[string]any
 		Remote string
 		TLS    *struct{ ServerName, NegotiatedProtocol string }
 		Warmed bool
@@ -64,7 +64,7 @@ func TestInfo(t *testing.T) {
 			t.Errorf("%s is %q, want %q", name, got.Info[name], want)
 		}
 	}
-	if !strings.HasPrefix(got.Info["Version"], "sha256:") {
+	if version, _ := got.Info["Version"].(string); !strings.HasPrefix(version, "sha256:") {
 		t.Errorf("version %q", got.Info["Version"])
 	}
 	if got.TLS == nil || got.TLS.ServerName != "127.0.0.1" || got.TLS.NegotiatedProtocol != "http/1.1" {

@@ -42,7 +42,9 @@ func (t *Thread) End(in Inst) {
 
 func (t *Thread) wait() {
 	if n, err := t.done.Read(t.buf[:]); n != len(t.buf) {
-		panic(fmt.Sprintf("a guest's thread cannot be heard: %v", err)) // its memory may be in use
+		// Its guest's memory may be in use: nobody may recover from this, and give it to another.
+		go func() { panic(fmt.Sprintf("a guest's thread cannot be heard: %v", err)) }()
+		select {}
 	}
 }
 
