@@ -123,7 +123,7 @@ func TestFailureLeaveAndReturn(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.all[4].Close()
-		w.until("the word of leaving", 5*time.Second, health("n5", Left))
+		w.until("the word of leaving", time.Minute, health("n5", Left)) // without it: Failed
 
 		w.all[3].Close() // without a word
 		took := w.until("the failure", time.Minute, health("n4", Failed))
