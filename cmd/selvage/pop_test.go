@@ -76,6 +76,17 @@ func TestAPoPOfThree(t *testing.T) {
 	eventually(t, "one node follows control, and two follow it", func() bool {
 		return sum("selvage_changes_logs_control") == 1 && sum("selvage_changes_logs_neighbour") == 2 && metric(w.Layout.Control, "selvage_control_streams") == 1
 	})
+	// Who does not know of a neighbour yet takes somebody else for who asks control.
+	eventually(t, "each knows all", func() bool {
+		for _, n := range nodes {
+			for _, other := range nodes {
+				if !strings.Contains(logOf(t, n), fmt.Sprintf(`"fleet: joined","node":%q,"member":%q`, n.Name, other.Name)) {
+					return false
+				}
+			}
+		}
+		return true
+	})
 	const functions = 4
 	for i := range functions {
 		name := fmt.Sprint("f", i)
