@@ -115,6 +115,7 @@ func load1(ctx context.Context, p *pool.Pool, w wire, concurrency int) (*serve.T
 	}
 	if concurrency > 0 {
 		v.Limits.Concurrency = concurrency
+		v.Limits.QueueWait = function.Ceiling.QueueWait // all come at once, and none is to be shed
 	}
 	f, _, err := p.Prepare(ctx, v, pool.Bytes(w.Code, w.Image))
 	if err != nil {

@@ -25,17 +25,19 @@ var startGoals = map[string]struct{ us, wasmtime, wazero float64 }{
 
 // room is an engine with guests' programs, as a node's server has them.
 type room struct {
-	engine *engine.Engine
 	linker *engine.Linker
 	sides  []starter
 }
 
+// oneEngine is the process's; it ends with it.
+var oneEngine = sync.OnceValues(func() (*engine.Engine, error) { return engine.Open(engine.Config{}) })
+
 func openRoom(all guests, names ...string) (*room, error) {
-	e, err := engine.Open(engine.Config{})
+	e, err := oneEngine()
 	if err != nil {
 		return nil, err
 	}
-	r := &room{engine: e}
+	r := &room{}
 	if r.linker, err = e.Link(guest.Imports()); err != nil {
 		r.close()
 		return nil, err
@@ -62,7 +64,6 @@ func (r *room) close() {
 	if r.linker != nil {
 		r.linker.Close()
 	}
-	r.engine.Close()
 }
 
 // startRows measures start, call and free of a fresh instance of each guest, and
