@@ -76,7 +76,8 @@ func (k *KV) Read(ctx context.Context, ns hostcall.Namespace, keys []string, o h
 	if err := k.reaches(ctx, o.AtLeast); err != nil {
 		return nil, err
 	}
-	out, asOf, size := make([]hostcall.Result, len(keys)), k.AsOf(), 0
+	// What reaches found in the stream each read reflects, applied here or not.
+	out, asOf, size := make([]hostcall.Result, len(keys)), max(k.AsOf(), o.AtLeast), 0
 	for i, key := range keys {
 		e, err := k.t.get(ctx, space(ns), key)
 		if err != nil && !errors.Is(err, hostcall.ErrNotFound) {

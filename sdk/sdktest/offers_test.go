@@ -314,7 +314,7 @@ func (g *gate) wait() {
 func TestRandomness(t *testing.T) {
 	_, s := guestServer(t)
 	var seen []map[string]any
-	for range 3 {
+	for range 8 {
 		_, body := do(t, "GET", s.URL+"/random", "")
 		var got map[string]any
 		d := json.NewDecoder(strings.NewReader(body))
@@ -324,12 +324,16 @@ func TestRandomness(t *testing.T) {
 		}
 		seen = append(seen, got)
 	}
-	for what := range seen[0] {
-		frozen := strings.HasPrefix(what, "start ")
-		for _, other := range [][2]int{{0, 1}, {1, 2}, {0, 2}} {
-			if a, b := seen[other[0]][what], seen[other[1]][what]; (a == b) != frozen {
-				t.Errorf("%s: two requests got %v and %v; the package doc says otherwise", what, a, b)
+	for what, first := range seen[0] {
+		same := 1
+		for _, other := range seen[1:] {
+			if other[what] == first {
+				same++
 			}
+		}
+		// A map of 26 keys has few orders: two of the requests may get the same.
+		if frozen := strings.HasPrefix(what, "start "); frozen != (same == len(seen)) {
+			t.Errorf("%s: %d of %d requests got %v; the package doc says otherwise", what, same, len(seen), first)
 		}
 	}
 }
