@@ -59,7 +59,7 @@ func httpRows(ctx context.Context, s size, all guests, profile, only string) ([]
 		}
 		bare := sides[0]
 		for i, side := range sides[1:] {
-			r := row{Name: name, Value: side.rate, Unit: "rps", Against: "bare", Ratio: side.rate / bare.rate, N: side.requests}
+			r := row{Name: name, Value: side.rate, Unit: "rps", Against: "bare", Ratio: side.against, N: side.requests}
 			if i == 0 {
 				r.goal, r.met = fmt.Sprintf(">= %.1fx", c.goal), r.Ratio >= c.goal
 			} else {
@@ -73,11 +73,13 @@ func httpRows(ctx context.Context, s size, all guests, profile, only string) ([]
 	return rows, nil
 }
 
-// driven is one host's median rate, its requests, and the processor time of one
-// of them, in us: the server's and the loader's, which share the machine.
+// driven is one host's median rate, the median of its rate over the first host's in
+// the same round (a machine that is slower for a while is so for both), its requests,
+// and the processor time of one of them, in us: the server's and the loader's, which
+// share the machine.
 type driven struct {
-	rate, server, loader float64
-	requests             int
+	rate, against, server, loader float64
+	requests                      int
 }
 
 // ratesInTurn drives the hosts in turn. Each round begins with another host: what
@@ -104,7 +106,11 @@ func ratesInTurn(ctx context.Context, s size, p load.Protocol, hosts []host) ([]
 		}
 	}
 	for i, f := range rounds {
-		sides[i].rate, sides[i].server, sides[i].loader = median(f.rate), median(f.server), median(f.loader)
+		against := make([]float64, s.rounds)
+		for round := range against {
+			against[round] = f.rate[round] / rounds[0].rate[round]
+		}
+		sides[i].rate, sides[i].against, sides[i].server, sides[i].loader = median(f.rate), median(against), median(f.server), median(f.loader)
 	}
 	return sides, nil
 }
