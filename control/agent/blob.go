@@ -113,6 +113,14 @@ func (b *blobs) get(ctx context.Context, p part) ([]byte, error) {
 	return b.read(p)
 }
 
+// has returns what reports whether p is on disk.
+func (b *blobs) has(p part) func() bool {
+	return func() bool {
+		_, err := os.Stat(b.path(p.digest))
+		return err == nil
+	}
+}
+
 // ensure makes sure that p is on disk, without a look at its bytes.
 func (b *blobs) ensure(ctx context.Context, p part) error {
 	d := p.digest

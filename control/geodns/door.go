@@ -2,17 +2,32 @@ package geodns
 
 import (
 	"net"
+	"net/netip"
 	"sync"
 )
 
-// door bounds the connections open at once: one more is closed unread.
+// door bounds the connections open at once, in all and from one network: one more is
+// closed unread.
 type door struct {
 	net.Listener
-	places chan struct{}
+	most, fromOne int
+	mu            struct {
+		sync.Mutex
+		open int
+		from map[netip.Prefix]int
+	}
 }
 
+// networkPart is the part of the places that one network may have, and atLeast how many those are at least.
+const (
+	networkPart = 16
+	atLeast     = 2
+)
+
 func newDoor(l net.Listener, most int) *door {
-	return &door{l, make(chan struct{}, most)}
+	d := &door{Listener: l, most: most, fromOne: max(most/networkPart, atLeast)}
+	d.mu.from = map[netip.Prefix]int{}
+	return d
 }
 
 // Accept returns the next connection that there is a place for.
@@ -22,12 +37,40 @@ func (d *door) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		select {
-		case d.places <- struct{}{}:
-			return &guest{Conn: c, leave: sync.OnceFunc(func() { <-d.places })}, nil
-		default:
-			c.Close()
+		network := networkOf(c.RemoteAddr())
+		if d.enter(network) {
+			return &guest{Conn: c, leave: sync.OnceFunc(func() { d.leave(network) })}, nil
 		}
+		c.Close()
+	}
+}
+
+// networkOf is what answers depend on: an IPv4 /24, or an IPv6 /56.
+func networkOf(a net.Addr) netip.Prefix {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.Prefix{}
+	}
+	return (&client{addr: t.AddrPort().Addr().Unmap()}).network()
+}
+
+func (d *door) enter(network netip.Prefix) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.mu.open >= d.most || d.mu.from[network] >= d.fromOne {
+		return false
+	}
+	d.mu.open++
+	d.mu.from[network]++
+	return true
+}
+
+func (d *door) leave(network netip.Prefix) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mu.open--
+	if d.mu.from[network]--; d.mu.from[network] == 0 {
+		delete(d.mu.from, network)
 	}
 }
 

@@ -23,7 +23,7 @@ type Config struct {
 	TTL     time.Duration // of answers with PoPs; default 20 s
 	Answers int           // addresses in an answer, if there are as many; 1 to MaxChoices, default 2
 	Rate    int           // answers of one kind a second that a network (IPv4 /24, IPv6 /56) gets over UDP; 0: no limit
-	TCP     int           // connections at once; default 1,000
+	TCP     int           // connections at once; default 1,000; a sixteenth, 2 at least, from one network
 	Sockets int           // that read UDP; default 1
 	Log     *slog.Logger
 }

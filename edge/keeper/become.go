@@ -228,10 +228,14 @@ func (d description) seal() (*os.File, error) {
 // try runs the new program beside, to see whether it would take over.
 func (d *duty) try() {
 	c := d.change
-	c.trying = true
 	d.stage(Replacing)
 	desc, copies, err := d.describe()
 	closeAll(copies)
+	if errors.Is(err, errServerEnded) {
+		d.serving.parted = true
+		return
+	}
+	c.trying = true
 	var f *os.File
 	if err == nil {
 		f, err = desc.seal()
@@ -308,13 +312,16 @@ func (d *duty) become(s *server) {
 	if s != d.serving || d.ctx.Err() != nil {
 		return // settle tries again, with the next server
 	}
-	if err := d.execute(c.program); !errors.Is(err, errServerEnded) {
-		d.finish(err)
+	err := d.execute(c.program)
+	if errors.Is(err, errServerEnded) {
+		s.parted = true
+		return
 	}
+	d.finish(err)
 }
 
-// errServerEnded: the server that serves has ended, and the keeper will hear of it. Then it
-// starts another, and settle tries again with that one.
+// errServerEnded: the server that serves has ended, and the keeper will hear of it. Until then
+// settle waits; then the keeper starts another, and settle tries again with that one.
 var errServerEnded = errors.New("keeper: the server has ended")
 
 func (d *duty) execute(p *program) error {

@@ -179,7 +179,7 @@ func lastWord(asker *link, verdictIs uint64, text string) {
 // settle takes an upgrade on when nothing is awaited of servers.
 func (d *duty) settle() {
 	c := d.change
-	if c == nil || c.trying || c.still || d.old != nil || d.serving == nil || !d.serving.ready || c.server == nil || !c.server.ready {
+	if c == nil || c.trying || c.still || d.old != nil || d.serving == nil || !d.serving.ready || d.serving.parted || c.server == nil || !c.server.ready {
 		return
 	}
 	switch {

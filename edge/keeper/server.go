@@ -31,6 +31,7 @@ type server struct {
 	ready  bool
 	reigns bool  // was given what only one may do
 	gaveUp bool  // has given it back
+	parted bool  // its link is closed: its end is about to be heard of
 	why    error // it was killed for this
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/selvage-edge/selvage/runtime/hostcall"
@@ -35,8 +36,8 @@ func (s *Store) Read(ctx context.Context, ns hostcall.Namespace, keys []string, 
 	default:
 		err = s.readMissed(ctx, n, keys, rest, out)
 	}
-	if err == nil {
-		err = checkSize(out)
+	if err == nil && sizeOf(out) > hostcall.MaxReadBytes {
+		err = tooLarge(len(keys))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("kv read: %w", err)
@@ -55,30 +56,51 @@ func checkKeys(keys []string) error {
 	return errors.Join(faults...)
 }
 
-func checkSize(list []hostcall.Result) error {
-	size := 0
+func sizeOf(list []hostcall.Result) (size int) {
 	for i := range list {
 		size += len(list[i].Value) + len(list[i].Metadata)
 	}
-	if size > hostcall.MaxReadBytes {
-		return fmt.Errorf("%w: %d keys have %d bytes, at most %d at once: ask for fewer", hostcall.ErrTooLarge, len(list), size, hostcall.MaxReadBytes)
-	}
-	return nil
+	return size
 }
 
-// readMissed asks as Get does, for all at once.
+func tooLarge(keys int) error {
+	return fmt.Errorf("%w: %d keys have over %d bytes, as many as may be read at once: ask for fewer", hostcall.ErrTooLarge, keys, hostcall.MaxReadBytes)
+}
+
+// maxAsking is how many keys of one read are asked for at once: how large an answer is
+// shows only when it is here.
+const maxAsking = 16
+
+// readMissed asks as Get does, for several at once, until all have answered, one has
+// failed, or what there is is more than one read may have.
 func (s *Store) readMissed(ctx context.Context, n *space, keys []string, rest []int, out []hostcall.Result) error {
-	var asking sync.WaitGroup
-	for _, i := range rest {
-		asking.Go(func() { out[i].Entry, out[i].Err = s.miss(ctx, n, keys[i]) })
+	asking, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var (
+		workers sync.WaitGroup
+		next    atomic.Int64
+		size    atomic.Int64
+	)
+	size.Store(int64(sizeOf(out)))
+	for range min(maxAsking, len(rest)) {
+		workers.Go(func() {
+			for asking.Err() == nil {
+				at := int(next.Add(1)) - 1
+				if at >= len(rest) {
+					return
+				}
+				r := &out[rest[at]]
+				r.Entry, r.Err = s.miss(asking, n, keys[rest[at]])
+				if r.Err != nil && !errors.Is(r.Err, hostcall.ErrNotFound) {
+					stop(r.Err)
+				} else if size.Add(int64(len(r.Value)+len(r.Metadata))) > hostcall.MaxReadBytes {
+					stop(tooLarge(len(keys)))
+				}
+			}
+		})
 	}
-	asking.Wait()
-	for _, i := range rest {
-		if err := out[i].Err; err != nil && !errors.Is(err, hostcall.ErrNotFound) {
-			return err
-		}
-	}
-	return nil
+	workers.Wait()
+	return context.Cause(asking)
 }
 
 // readOrigin asks the truth in one question, which nobody shares: it has to begin after

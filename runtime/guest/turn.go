@@ -115,12 +115,15 @@ func (i *invocation) give() {
 }
 
 // close ends the guest in a turn, as all that is long in C: a thread is held by no
-// more of them than there are turns.
+// more of them than there are turns. It is a job of its own, so that an answer that
+// waits for it does not wait for those that have computed less than this guest.
 func (i *invocation) close() {
 	if i.instance.Ended() {
 		i.instance.Close()
 		return
 	}
+	i.end()
+	i.enter()
 	_ = i.take(context.Background()) // it does not end
 	defer i.give()
 	if i.turns.credit.long {

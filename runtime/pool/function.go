@@ -28,6 +28,7 @@ type Function struct {
 	mu      struct {
 		sync.Mutex
 		coming *coming // nil: it is not being loaded
+		failed failure
 	}
 
 	users   atomic.Int64 // invocations and loads under way, and one for the owner
@@ -38,13 +39,14 @@ type Function struct {
 // Version is what the function was made from.
 func (f *Function) Version() *function.Version { return &f.version }
 
-// Invoke runs one invocation, which answers x. It fails with a *fault.Error.
+// Invoke runs one invocation, which answers x. It fails with a *fault.Error: with
+// fault.Shed if the function could not be loaded by x's StartBy.
 func (f *Function) Invoke(ctx context.Context, ports guest.Ports, x guest.Exchange) (guest.Usage, error) {
 	if !enter(&f.users) {
 		return guest.Usage{}, ErrReleased
 	}
 	defer f.leave()
-	l, err := f.take(ctx)
+	l, err := f.take(ctx, x.StartBy())
 	if err != nil {
 		return guest.Usage{}, err
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/selvage-edge/selvage/runtime/engine"
 	"github.com/selvage-edge/selvage/runtime/fault"
@@ -74,30 +75,48 @@ const mostRecalls = 8
 // errThrashing: raise what may be loaded.
 var errThrashing = errors.New("what was loaded was given up for other functions at once: raise limits.loaded_bytes or limits.loaded_maps")
 
-// take returns what the function has loaded, one user more. It loads it if need be.
-func (f *Function) take(ctx context.Context) (*loaded, error) {
+// take returns what the function has loaded, one user more. It loads it if need be,
+// and waits for that until then at most: zero is no such bound.
+func (f *Function) take(ctx context.Context, by time.Time) (*loaded, error) {
 	for range mostRecalls {
 		if l := f.current(); l != nil {
 			return l, nil
 		}
-		c := f.recall()
-		select {
-		case <-c.done:
-		case <-ctx.Done():
-			return nil, fault.New(fault.Canceled, "", context.Cause(ctx))
-		}
-		switch {
-		case errors.Is(c.err, engine.ErrCapacity):
-			return nil, fault.New(fault.Capacity, "", c.err)
-		case c.err != nil:
-			return nil, fault.New(fault.Internal, "", c.err)
+		if err := f.await(ctx, f.recall(), by); err != nil {
+			return nil, err
 		}
 	}
 	return nil, fault.New(fault.Capacity, "", errThrashing)
 }
 
+// await waits for a load. It fails with a *fault.Error.
+func (f *Function) await(ctx context.Context, c *coming, by time.Time) error {
+	var late <-chan time.Time
+	if !by.IsZero() {
+		timer := time.NewTimer(time.Until(by))
+		defer timer.Stop()
+		late = timer.C
+	}
+	select {
+	case <-c.done:
+	case <-ctx.Done():
+		return fault.New(fault.Canceled, "", context.Cause(ctx))
+	case <-late:
+		limits := f.version.Limits.WithDefaults()
+		return &fault.Error{Kind: fault.Shed, Limit: limits.QueueWait.String(), Knob: fault.Shed.Knob(), Detail: "its code or image was not loaded in time"}
+	}
+	switch {
+	case errors.Is(c.err, engine.ErrCapacity):
+		return fault.New(fault.Capacity, "", c.err)
+	case c.err != nil:
+		return fault.New(fault.Internal, "", c.err)
+	}
+	return nil
+}
+
 // recall loads the function, or joins who does; an invocation calls it. The
 // work goes on when who waits for it gives up: the next invocation finds it done.
+// After a load that failed, the function is not loaded for a while.
 func (f *Function) recall() *coming {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -105,6 +124,11 @@ func (f *Function) recall() *coming {
 		return f.mu.coming
 	}
 	c := &coming{done: make(chan struct{})}
+	if f.mu.failed.err != nil && time.Now().Before(f.mu.failed.until) {
+		c.err = f.mu.failed.err
+		close(c.done)
+		return c
+	}
 	f.mu.coming = c
 	f.users.Add(1) // the caller is one, so that it is not gone
 	f.pool.recalls.Go(func() {
@@ -112,28 +136,70 @@ func (f *Function) recall() *coming {
 		c.err = f.bring()
 		f.mu.Lock()
 		f.mu.coming = nil
+		f.mu.failed.note(c.err, f.pool.cfg.Retry, time.Now())
 		f.mu.Unlock()
 		close(c.done)
 	})
 	return c
 }
 
+// maxLoad is how long a load has in its room: all that it needs is on this node. What
+// turns out not to be, since it rotted on disk, comes by an errand of the next load.
+const maxLoad = 10 * time.Second
+
 func (f *Function) bring() error {
 	p := f.pool
-	select {
-	case p.room <- struct{}{}:
-		defer func() { <-p.room }()
-	case <-p.ctx.Done():
-		return context.Cause(p.ctx)
+	err := f.gather(p.ctx)
+	if err == nil {
+		err = f.loadInRoom(p.ctx)
 	}
-	if f.now.Load() != nil {
-		return nil
-	}
-	_, err := f.load(p.ctx)
 	if err != nil {
 		return fmt.Errorf("pool: load %s %s: %w", f.version.ID, f.version.Digest.Short(), err)
 	}
 	return nil
+}
+
+// gather has what a load needs come to this node, so that a load waits for nobody else.
+func (f *Function) gather(ctx context.Context) error {
+	p := f.pool
+	kept := p.codes.has(f.version.Code) || p.has(f.version.Code)
+	if _, keeps := p.cfg.Compiler.(Keeper); !keeps {
+		kept = true // it compiles for each load
+	}
+	here := f.parts.Here == nil || p.images.has(f.version.Image) || f.parts.Here()
+	if kept && here {
+		return nil
+	}
+	return p.errands.run(ctx, f.version.ID.Project, func() error {
+		if !here {
+			if _, err := f.parts.Image(ctx); err != nil {
+				return err
+			}
+		}
+		if kept {
+			return nil
+		}
+		_, _, _, err := p.artifact(ctx, f.version.Code, f.parts.Code)
+		return err
+	})
+}
+
+// loadInRoom loads the function when there is room.
+func (f *Function) loadInRoom(ctx context.Context) error {
+	p := f.pool
+	select {
+	case p.room <- struct{}{}:
+		defer func() { <-p.room }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if f.now.Load() != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, maxLoad)
+	defer cancel()
+	_, err := f.load(ctx)
+	return err
 }
 
 // load makes the function one that can be started, and makes room for it.

@@ -57,6 +57,10 @@ type Config struct {
 	// quarter of those that the engine may have, and half of the process's
 	// descriptors: an image takes one of each.
 	LoadedMaps int
+	// Retry is how long after a load that failed a function is not loaded again, and
+	// who invokes it has the same error; twice as long after each that fails next, 64
+	// times at most. Default 100 ms.
+	Retry time.Duration
 }
 
 // Pool loads function versions. It is safe for concurrent use.
@@ -70,6 +74,7 @@ type Pool struct {
 	ctx     context.Context // of loads that invocations began
 	stop    context.CancelFunc
 	room    chan struct{} // for loads at once, of which each has an artifact in memory
+	errands *errands
 	recalls sync.WaitGroup
 	loads   atomic.Uint64
 	evicted atomic.Uint64
@@ -89,6 +94,7 @@ func Open(cfg Config) (*Pool, error) {
 	}
 	cfg.Computing = or(cfg.Computing, runtime.GOMAXPROCS(0))
 	cfg.Linger = or(cfg.Linger, 10*time.Second)
+	cfg.Retry = or(cfg.Retry, 100*time.Millisecond)
 	cfg.MaxImageBytes = or(cfg.MaxImageBytes, uint64(function.Ceiling.MemoryBytes))
 	cfg.LoadedBytes = or(cfg.LoadedBytes, 2<<30)
 	cfg.LoadedMaps = min(or(cfg.LoadedMaps, 16<<10), affordable(cfg.Engine))
@@ -96,7 +102,7 @@ func Open(cfg Config) (*Pool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pool: link: %w", err)
 	}
-	p := &Pool{cfg: cfg, linker: linker, runner: guest.NewRunner(cfg.Computing), room: make(chan struct{}, maxLoads)}
+	p := &Pool{cfg: cfg, linker: linker, runner: guest.NewRunner(cfg.Computing), room: make(chan struct{}, maxLoads), errands: newErrands()}
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	p.mu.functions = map[*Function]struct{}{}
 	return p, nil
@@ -134,6 +140,9 @@ type Prepared struct {
 // checked against the version's digests.
 type Parts struct {
 	Code, Image func(context.Context) ([]byte, error)
+	// Here reports whether Image gives the bytes without asking anybody else for them;
+	// nil: it always does.
+	Here func() bool
 	// Known says that the version was made ready on this node before. If its code was
 	// compiled then, it is loaded by its first invocation and not by Prepare.
 	Known bool

@@ -82,6 +82,22 @@ func (s *shelf[T]) find(digest function.Digest) (h *hold[T], mine bool) {
 	return h, mine
 }
 
+// has reports whether there is something for digest, which nobody has to wait for.
+func (s *shelf[T]) has(digest function.Digest) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.mu.held[digest]
+	if h == nil {
+		return false
+	}
+	select {
+	case <-h.ready:
+		return true
+	default:
+		return false
+	}
+}
+
 // release gives one user's hold back; the last one closes the thing.
 func (h *hold[T]) release() {
 	s := h.shelf

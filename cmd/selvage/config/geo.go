@@ -28,7 +28,7 @@ type DNS struct {
 	TTL     int    `toml:"ttl_seconds" doc:"How long clients keep an answer with PoPs, in seconds, 1 to 3600." default:"20"`
 	Answers int    `toml:"answers" doc:"Addresses in an answer, 1 to 8: the nearest PoP's nodes first, then the next PoPs'. Some resolvers rotate them: 1 sends everybody to the nearest." default:"2"`
 	Rate    int    `toml:"rate" doc:"Answers of one kind a second over UDP to one network (IPv4 /24, IPv6 /56); of those beyond, half are dropped and half send the client to TCP. 0: no limit." default:"1000"`
-	TCP     int    `toml:"connections" doc:"TCP connections open at once; one more is closed unread." default:"1000"`
+	TCP     int    `toml:"connections" doc:"TCP connections open at once, a sixteenth of them from one network (IPv4 /24, IPv6 /56), 2 at least; one more is closed unread." default:"1000"`
 }
 
 // Zone is one zone that is answered for.
