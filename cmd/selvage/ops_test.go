@@ -40,15 +40,17 @@ func TestOperations(t *testing.T) {
 
 func (w *world) rollBack(t *testing.T) {
 	w.selvage(t, "rollback", "none").expect(t, exitRefused, "never was")
-	w.selvage(t, "rollback", "good").expect(t, exitRefused, "no earlier release")
+	w.selvage(t, "rollback", "good").expect(t, exitRefused, "no release before", "selvage versions good")
 	w.selvage(t, "deploy", "--wait", w.function(t, "good", guesttest.Guest(t, greetAgain))).expect(t, exitOK, "live")
 	if status, body := w.get(t, request.HTTP2, "good", "/"); status != 200 || body != "again\n" {
 		t.Fatalf("deployed: %d %q", status, body)
 	}
-	w.selvage(t, "rollback", "--wait", "good").expect(t, exitOK, "release 3", "live", "cached")
+	w.selvage(t, "rollback", "--wait", "good").expect(t, exitOK, "back from release 2 to release 1, which is live again as release 3", "live", "cached")
 	if status, body := w.get(t, request.HTTP2, "good", "/"); status != 200 || body != "woven\n" {
 		t.Errorf("rolled back: %d %q", status, body)
 	}
+	w.selvage(t, "rollback", "good").expect(t, exitRefused, "no release before", "3, which is release 1 again")
+	w.selvage(t, "rollback", "good", "--to", "1").expect(t, exitOK, "release 1 is live already, as release 3")
 	w.selvage(t, "rollback", "good", "--to", "1", "--json").expect(t, exitOK, `"unchanged": true`)
 	w.selvage(t, "rollback", "good", "--to", "7").expect(t, exitRefused, "selvage versions good")
 	w.selvage(t, "versions", "good").expect(t, exitOK, "live, as release 1")

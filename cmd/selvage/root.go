@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -91,10 +92,10 @@ func onlySubcommands(c *cobra.Command, args []string) error {
 func (o *options) watch(c *cobra.Command) {
 	if check := c.Args; check != nil {
 		c.Args = func(c *cobra.Command, args []string) error {
-			if err := check(c, args); err != nil {
-				return fmt.Errorf("%w; see '%s --help'", err, c.CommandPath())
+			if check(c, args) == nil {
+				return nil
 			}
-			return nil
+			return wrongArguments(c.CommandPath(), c.Use, args)
 		}
 	}
 	if work := c.RunE; work != nil {
@@ -106,6 +107,25 @@ func (o *options) watch(c *cobra.Command) {
 	for _, sub := range c.Commands() {
 		o.watch(sub)
 	}
+}
+
+// wrongArguments says which argument of a command's Use is missing, or which is one too many.
+func wrongArguments(path, use string, args []string) error {
+	want := strings.Fields(use)[1:]
+	var missing []string
+	for _, name := range want[min(len(args), len(want)):] {
+		if !strings.HasPrefix(name, "[") {
+			missing = append(missing, name)
+		}
+	}
+	what := strings.Join(missing, " and ") + " is missing"
+	switch {
+	case len(missing) > 1:
+		what = strings.Join(missing, " and ") + " are missing"
+	case len(missing) == 0:
+		what = fmt.Sprintf("%q is one argument too many", args[min(len(want), len(args)-1)])
+	}
+	return usagef("%s\nusage: %s\nsee '%s --help'", what, strings.Join(append([]string{path}, want...), " "), path)
 }
 
 func exitCode(err error) int {
