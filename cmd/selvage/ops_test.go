@@ -40,6 +40,7 @@ func TestOperations(t *testing.T) {
 
 func (w *world) rollBack(t *testing.T) {
 	w.selvage(t, "rollback", "none").expect(t, exitRefused, "never was")
+	w.nothingThere(t)
 	w.selvage(t, "rollback", "good").expect(t, exitRefused, "no release before", "selvage versions good")
 	w.selvage(t, "deploy", "--wait", w.function(t, "good", guesttest.Guest(t, greetAgain))).expect(t, exitOK, "live")
 	if status, body := w.get(t, request.HTTP2, "good", "/"); status != 200 || body != "again\n" {
@@ -57,6 +58,20 @@ func (w *world) rollBack(t *testing.T) {
 	var all []api.Release
 	if err := json.Unmarshal([]byte(w.selvage(t, "versions", "good", "--json").out), &all); err != nil || len(all) != 3 || all[0].Bundle != all[2].Bundle || all[0].Limits.Concurrency == 0 {
 		t.Errorf("versions: %+v, %v", all, err)
+	}
+}
+
+// nothingThere names what does not exist: it is one exit code everywhere, and JSON if that was asked for.
+func (w *world) nothingThere(t *testing.T) {
+	for _, args := range [][]string{
+		{"status", "none"}, {"versions", "none"}, {"logs", "none"}, {"remove", "none"}, {"rollback", "good", "--to", "9"},
+		{"drain", "none"}, {"kv", "get", "none", "k"}, {"request", "--pop", "none", "https://good.edge.localhost:8443/"},
+	} {
+		r := w.selvage(t, append(args, "--json")...)
+		var f failure
+		if err := json.Unmarshal([]byte(r.errout), &f); err != nil || r.code != exitRefused || f.Code != exitRefused || r.out != "" {
+			t.Errorf("%v: exit code %d, %q, %q: %v", args, r.code, r.out, r.errout, err)
+		}
 	}
 }
 

@@ -30,6 +30,8 @@ func referenceCommand(_ *options) *cobra.Command {
 func writeReference(w io.Writer, root *cobra.Command) error {
 	fmt.Fprint(w, "# Reference\n\nWritten by `selvage reference` (`make reference`); a test keeps it true.\n\n## Commands\n")
 	writeCommands(w, root)
+	fmt.Fprint(w, "\n## Exit codes\n\n")
+	writeExitCodes(w)
 	fmt.Fprint(w, "\n## Manifest: selvage.toml\n\n")
 	bundle.WriteReference(w)
 	fmt.Fprint(w, "\n## Limits\n\n")
@@ -58,6 +60,24 @@ func writeReference(w io.Writer, root *cobra.Command) error {
 	fmt.Fprint(w, "\n## HTTP API\n\nServed by the control node; the OpenAPI document is at /v1/openapi.json.\n\n")
 	api.WriteReference(w)
 	return nil
+}
+
+func writeExitCodes(w io.Writer) {
+	fmt.Fprint(w, "| code | what it means |\n|---|---|\n")
+	for _, row := range []struct {
+		code int
+		what string
+	}{
+		{exitOK, "it is done"},
+		{exitFailed, "it was tried and failed"},
+		{exitUsage, "the command's words are off: nothing was tried"},
+		{exitReach, "the fleet cannot be reached, or did not answer in time"},
+		{exitRefused, "the fleet refused: the right is missing, the input is off, or what was named (a function, a release, a PoP, a namespace, a key) is not there"},
+	} {
+		fmt.Fprintf(w, "| %d | %s |\n", row.code, row.what)
+	}
+	fmt.Fprint(w, "\nErrors go to standard error. With `--json` an error is one object, on a line, the last there: `error` is the text, `code` the exit code,\n"+
+		"and `problem`, if the fleet refused, the stable name of why (`not-found`, `route-taken`). Results go to standard output.\n")
 }
 
 func writeCommands(w io.Writer, c *cobra.Command) {

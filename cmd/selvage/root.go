@@ -25,6 +25,14 @@ func (e usageError) Unwrap() error { return e.err }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
+// missingError is a thing that was named and is not there.
+type missingError struct{ error }
+
+// Refused makes it end as if the fleet had said so.
+func (missingError) Refused() bool { return true }
+
+func missingf(format string, args ...any) error { return missingError{fmt.Errorf(format, args...)} }
+
 // options are the flags every command has.
 type options struct {
 	json   bool
@@ -58,12 +66,13 @@ Try it on this machine:
   selvage deploy --wait hello    live on every PoP, a line for each
   selvage request --pop lon https://hello.edge.localhost:8443/
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the fleet cannot be reached, 4 the fleet refused.`,
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the fleet cannot be reached, 4 the
+fleet refused, or what was named (a function, a PoP, a key) is not there.`,
 		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.PersistentFlags().BoolVar(&o.json, "json", false, "print results as JSON")
+	root.PersistentFlags().BoolVar(&o.json, "json", false, "print results as JSON, and an error as one object on the last line of standard error")
 	root.PersistentFlags().StringVar(&o.target, "target", "", "file that names the fleet (otherwise $SELVAGE_TARGET, .selvage/target.toml here or above, ~/.config/selvage/target.toml)")
 	root.AddGroup(&cobra.Group{ID: "dev", Title: "For those who write functions:"}, &cobra.Group{ID: "ops", Title: "For those who run the fleet:"})
 	for _, c := range []*cobra.Command{initCommand(o), devCommand(o), buildCommand(o), deployCommand(o), rollbackCommand(o), versionsCommand(o), logsCommand(o), removeCommand(o), statusCommand(o), kvCommand(o), requestCommand(o)} {

@@ -211,6 +211,8 @@ var (
 	ErrNobody = errors.New("no node runs on that folder")
 	// ErrKept: the upgrade was not made, and all is as it was.
 	ErrKept = errors.New("not upgraded")
+	// ErrBusy: it was not begun, because another one is under way; the text says how far that is.
+	ErrBusy = fmt.Errorf("%w now", ErrKept)
 	// ErrLeft: the keeper goes on, and nobody waits for what comes of it.
 	ErrLeft = errors.New("not waited for: the upgrade goes on; the node's own log tells what comes of it")
 	// ErrHalf: the server was upgraded, its keeper was not.
@@ -261,6 +263,8 @@ func judge(verdictIs uint64, text string) (string, error) {
 		return text, nil
 	case wentHalf:
 		return "", fmt.Errorf("%w: %s", ErrHalf, text)
+	case busy:
+		return "", fmt.Errorf("%w: %s", ErrBusy, text)
 	default:
 		return "", fmt.Errorf("%w: %s", ErrKept, text)
 	}

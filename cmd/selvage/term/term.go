@@ -48,6 +48,14 @@ func (o *Out) Say(format string, args ...any) {
 	fmt.Fprintln(o.Stderr, plain.Text(fmt.Sprintf(format, args...), maxText))
 }
 
+// Progress is Say while something is under way; with JSON it is silent, so that
+// standard error holds an error alone.
+func (o *Out) Progress(format string, args ...any) {
+	if !o.JSON {
+		o.Say(format, args...)
+	}
+}
+
 // maxText is the most of one text from elsewhere that is shown, in bytes.
 const maxText = 64 << 10
 
