@@ -15,6 +15,7 @@ import (
 	"github.com/selvage-edge/selvage/control/api"
 	"github.com/selvage-edge/selvage/control/bundle"
 	"github.com/selvage-edge/selvage/edge/telemetry"
+	"github.com/selvage-edge/selvage/runtime/guest"
 )
 
 func referenceCommand(_ *options) *cobra.Command {
@@ -39,6 +40,7 @@ func writeReference(w io.Writer, root *cobra.Command) error {
 	fmt.Fprint(w, "\n## Faults\n\nWhat a function can fail with. The function's log says it with the limit and the key that changes it; so do the access\n"+
 		"record (`fault`, `fault_limit`, `fault_knob`) and the metric `selvage_faults_total`. The client sees the status, or, when\nthe answer had begun, a response that breaks off. A table.grow beyond the limit is answered with -1, as WebAssembly has it, and is\nno fault: what a function that did not expect it does next shows as `trap`, or as `table`.\n\n")
 	bundle.WriteFaults(w)
+	fmt.Fprintf(w, "\nOf a stack dump on a function's standard error, as Go's runtime writes one of all goroutines when memory runs out, the log keeps %d lines.\n", guest.DumpLines)
 	fmt.Fprint(w, "\n## Refusals\n\nCalls that the node refuses and the function survives: it reads a status below zero, in Go an error. The function's log says it\n"+
 		"once a request; the access record (`refused_calls`) and the metric `selvage_refused_calls_total` count them.\n\n")
 	bundle.WriteRefusals(w)

@@ -59,6 +59,7 @@ func runRollback(ctx context.Context, o *options, f rollbackFlags, c *client.Cli
 	r := d.Release
 	res := rollbackResult{To: d.To, From: d.From, Unchanged: d.Unchanged, deployResult: deployResult{Project: r.Project, Function: r.Function, Release: r.Number,
 		Digest: string(r.Bundle), Routes: r.Routes, Notes: d.Notes, Nodes: []deployNode{}}}
+	res.address(ctx, c)
 	var late error
 	if f.wait {
 		s, err := await(ctx, out, c, r.Project, r.Function, r.Number, f.timeout)
