@@ -239,13 +239,21 @@ func (w *world) drain(t *testing.T) {
 func (w *world) doctor(t *testing.T) {
 	w.selvage(t, "doctor", "--config", "none.toml").expect(t, exitUsage, "none.toml")
 	got := w.selvage(t, "doctor", "--config", w.Layout.Edges[0].Config)
-	got.expect(t, got.code, "clock against control", "is in use", "means: if that is not this node", "node.state", "tls.certificates[0]", "warn")
+	got.expect(t, got.code, "clock against control", "is in use: the node runs", "node.state", "tls.certificates[0]", "warn")
+	if strings.Contains(got.out, "if that is not this node") {
+		t.Errorf("it warns of the node's own ports:\n%s", got.out)
+	}
 	if got.code != exitOK && got.code != exitFailed {
 		t.Errorf("exit code %d", got.code)
 	}
 	var all []struct{ Level, Name, Found string }
 	if err := json.Unmarshal([]byte(w.selvage(t, "doctor", "--json", "--config", w.Layout.Control.Config).out), &all); err != nil || len(all) < 12 {
 		t.Errorf("%+v, %v", all, err)
+	}
+	for _, f := range all {
+		if strings.HasPrefix(f.Name, "listen.") && (f.Level != "ok" || !strings.Contains(f.Found, "the node runs")) {
+			t.Errorf("of the control node, which runs: %+v", f)
+		}
 	}
 	put("bad.toml", []byte("[node]\n"))(w.dir)
 	w.selvage(t, "doctor", "--config", filepath.Join(w.dir, "bad.toml")).expect(t, exitUsage, "node.state")

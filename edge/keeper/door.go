@@ -219,6 +219,20 @@ var (
 	ErrHalf = errors.New("half upgraded")
 )
 
+// Runs reports whether a keeper runs on that folder. Who may not speak to it learns of none.
+func Runs(dir string) bool {
+	var c net.Conn
+	err := within(dir, func(short string) (err error) {
+		c, err = net.Dial("unixpacket", short)
+		return err
+	})
+	if err != nil {
+		return false
+	}
+	_ = c.Close() // nothing was said
+	return true
+}
+
 // Ask has the keeper of the node with that state folder upgrade, and waits for
 // what comes of it. Program nil is the one that is installed; told hears of each
 // stage. It returns the program that now serves.

@@ -152,6 +152,9 @@ func TestUpgradeLetsRequestsFinish(t *testing.T) {
 	if s, err := r.ReadString('\n'); s != "held\n" {
 		t.Fatal(s, err)
 	}
+	if !Runs(dir) || Runs(t.TempDir()) {
+		t.Error("it is not told where a keeper runs")
+	}
 	switched, ended := make(chan struct{}), make(chan error, 1)
 	go func() {
 		_, err := Ask(t.Context(), dir, nil, func(s Stage) {
