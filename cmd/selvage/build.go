@@ -109,9 +109,8 @@ func runBuild(ctx context.Context, out *term.Out, dir string, m *bundle.Manifest
 	if m.Build.Command == "" {
 		return nil
 	}
-	if out.IsTerminal() {
-		out.Say("building %s: %s", m.Name, m.Build.Command)
-	}
+	out.Progress("building %s: %s", m.Name, m.Build.Command)
+	defer out.Beat(ctx, func(since time.Duration) string { return fmt.Sprintf("still building %s, %v", m.Name, since) })()
 	cmd := exec.CommandContext(ctx, "sh", "-c", m.Build.Command)
 	cmd.Dir = dir
 	var text bytes.Buffer

@@ -3,10 +3,14 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/selvage-edge/selvage/cmd/selvage/target"
 	"github.com/selvage-edge/selvage/edge/keeper"
@@ -25,12 +29,27 @@ func TestUsage(t *testing.T) {
 	selvage(t, env, "deply").expect(t, exitUsage, "deply")
 	selvage(t, env, "deploy", "--wiat").expect(t, exitUsage, "wiat")
 	selvage(t, env, "request").expect(t, exitUsage, "--help")
+	selvage(t, env, "kv", "put", "links").expect(t, exitUsage, "KEY and VALUE are missing", "usage: selvage kv put NAMESPACE KEY VALUE")
+	selvage(t, env, "rollback").expect(t, exitUsage, "FUNCTION is missing", "usage: selvage rollback FUNCTION")
+	selvage(t, env, "status", "a", "b").expect(t, exitUsage, `"b" is one argument too many`, "usage: selvage status [FUNCTION]")
+	selvage(t, env, "up", "now").expect(t, exitUsage, `"now" is one argument too many`)
 	selvage(t, env, "request", "ftp://x/").expect(t, exitUsage, "https://")
 	selvage(t, env, "request", "--http1", "--http3", "https://x/").expect(t, exitUsage, "http1")
 	selvage(t, env, "up", "--pops", "0").expect(t, exitUsage, "--pops 0")
 	selvage(t, env, "up", "--base", "10.0.0.1").expect(t, exitUsage, "127.0.0.0/8")
 	selvage(t, env, "deploy").expect(t, exitReach, "selvage up", "--target")
 	selvage(t, env, "status").expect(t, exitReach, "selvage up")
+	for code, args := range map[int][]string{exitUsage: {"deploy", "--wiat", "--json"}, exitReach: {"--json", "status"}, exitFailed: {"status", "--json", "--target", "none.toml"}} {
+		r := selvage(t, env, args...)
+		r.expect(t, code)
+		var f struct {
+			Error string
+			Code  int
+		}
+		if err := json.Unmarshal([]byte(r.errout), &f); err != nil || f.Error == "" || f.Code != code || r.out != "" {
+			t.Errorf("%v: %q, %q: %v", args, r.out, r.errout, err)
+		}
+	}
 	selvage(t, env, "build", ".").expect(t, exitUsage, "selvage init")
 	selvage(t, env, "server").expect(t, keeper.ExitConfig, "edge.toml")
 	selvage(t, env, "edge", "--config", "none.toml").expect(t, exitUsage, "none.toml")
@@ -53,6 +72,28 @@ func TestTargets(t *testing.T) {
 	selvage(t, env, "status", "--target", write("controll = []\n")).expect(t, exitFailed, "unknown key controll")
 	good := "control = [\"https://127.0.0.9:1\"]\nroot = \"sha256:" + string(bytes.Repeat([]byte("ab"), 32)) + "\"\ntoken = \"x\"\n"
 	selvage(t, env, "status", "--target", write(good)).expect(t, exitReach, "cannot be reached", "127.0.0.9:1")
+	selvage(t, env, "request", "--pop", "lon", "https://x/", "--target", write(good)).expect(t, exitReach, "cannot be reached", "--connect IP:PORT")
+}
+
+// Who waits for another upgrade begins once it is over; who does not is told of it at once.
+func TestUpgradeAfterAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		over := time.Now().Add(25 * time.Second)
+		said := 0
+		ask := func() (string, error) {
+			if time.Now().Before(over) {
+				return "", fmt.Errorf("%w: to next", keeper.ErrBusy)
+			}
+			return "mine", nil
+		}
+		say := func(any) { said++ }
+		if _, err := untilBegun(t.Context(), false, say, ask); !errors.Is(err, keeper.ErrBusy) || said != 0 {
+			t.Errorf("without waiting: %v, %d remarks", err, said)
+		}
+		if name, err := untilBegun(t.Context(), true, say, ask); name != "mine" || err != nil || said != 3 {
+			t.Errorf("waiting: %q, %v, %d remarks in 25 s", name, err, said)
+		}
+	})
 }
 
 func TestInit(t *testing.T) {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -32,10 +34,12 @@ type deployResult struct {
 	Release  uint64       `json:"release"`
 	Digest   string       `json:"digest"`
 	Routes   []string     `json:"routes"`
+	URLs     []string     `json:"urls"` // of routes whose host is one name, with the PoPs' port
 	Notes    []string     `json:"notes,omitempty"`
 	Live     bool         `json:"live"` // on every node that is there; only with --wait
 	Nodes    []deployNode `json:"nodes"`
 	TookMS   int64        `json:"took_ms"`
+	ask      string       // a PoP
 }
 
 type deployNode struct {
@@ -94,6 +98,7 @@ func runDeploy(ctx context.Context, o *options, f deployFlags, dir string) error
 		d.Notes = append(d.Notes, "it has no routes, so no request reaches it: set routes in selvage.toml")
 	}
 	res := deployResult{Project: d.Release.Project, Function: d.Release.Function, Release: d.Release.Number, Digest: string(d.Release.Bundle), Routes: d.Release.Routes, Notes: d.Notes}
+	res.address(ctx, c)
 	var late error
 	if f.wait {
 		s, err := await(ctx, out, c, d.Release.Project, d.Release.Function, d.Release.Number, f.timeout)
@@ -108,6 +113,41 @@ func runDeploy(ctx context.Context, o *options, f deployFlags, dir string) error
 		return errSaid
 	}
 	return late
+}
+
+// address finds how the routes are asked: the URLs, and a PoP that is there. Who
+// may not look at the fleet gets none.
+func (r *deployResult) address(ctx context.Context, c *client.Client) {
+	r.URLs = []string{}
+	fleet, err := c.Fleet(ctx)
+	if err != nil {
+		return
+	}
+	for _, n := range fleet.Nodes {
+		_, port, err := net.SplitHostPort(n.Public)
+		if err != nil || n.Away {
+			continue
+		}
+		r.ask = n.PoP
+		for _, route := range r.Routes {
+			if u := urlOf(route, port); u != "" {
+				r.URLs = append(r.URLs, u)
+			}
+		}
+		return
+	}
+}
+
+// urlOf is a URL that the route takes; empty for a route of many hosts.
+func urlOf(route, port string) string {
+	host, path, _ := strings.Cut(route, "/")
+	if strings.Contains(host, "*") {
+		return ""
+	}
+	if port != "443" {
+		host = host + ":" + port
+	}
+	return "https://" + host + "/" + strings.TrimSuffix(path, "*")
 }
 
 // upload signs the bundle, sends it, and makes it live.
@@ -129,9 +169,8 @@ func upload(ctx context.Context, out *term.Out, c *client.Client, t target.Targe
 		return api.Deployed{}, err
 	}
 	_ = bar.Finish() // drawing only
-	if out.IsTerminal() {
-		out.Say("preparing %s: scan, split, snapshot", m.Name)
-	}
+	out.Progress("preparing %s on the control node: scan, split, compile, snapshot", m.Name)
+	defer out.Beat(ctx, func(since time.Duration) string { return fmt.Sprintf("still preparing %s, %v", m.Name, since) })()
 	return c.Deploy(ctx, m.Project, m.Name, b.Digest)
 }
 
@@ -147,12 +186,15 @@ func await(ctx context.Context, out *term.Out, c statuses, project, name string,
 	defer cancel()
 	s, err := c.Status(ctx, project, name, release, "", 0)
 	bar := out.Steps(max(1, s.Live+s.Failed+s.Pending), "live on nodes")
+	told := telling{out: out, begin: time.Now()}
+	told.of(s)
 	for err == nil && !s.Done && s.Live+s.Failed+s.Pending > 0 { // nobody there is nobody to wait for
 		bar.ChangeMax(max(1, s.Live+s.Failed+s.Pending))
 		_ = bar.Set(s.Live) // drawing only
 		var next api.Status
-		if next, err = c.Status(ctx, project, name, release, s.Tag, 20*time.Second); err == nil {
+		if next, err = c.Status(ctx, project, name, release, s.Tag, term.BeatEvery); err == nil {
 			s = next
+			told.of(s)
 		}
 	}
 	_ = bar.Finish()
@@ -160,6 +202,35 @@ func await(ctx context.Context, out *term.Out, c statuses, project, name string,
 		return s, context.Cause(ctx)
 	}
 	return s, err
+}
+
+// telling says, where no bar is drawn, how far nodes are: each change, and at
+// least every term.BeatEvery that they are still at it.
+type telling struct {
+	out   *term.Out
+	begin time.Time
+}
+
+func (t telling) of(s api.Status) {
+	if t.out.IsTerminal() {
+		return
+	}
+	var rest []string
+	for _, p := range s.PoPs {
+		for _, n := range p.Nodes {
+			if !n.Away && n.State != report.Live {
+				rest = append(rest, n.Node+" "+string(n.State))
+			}
+		}
+	}
+	text := fmt.Sprintf("%5.1f s  live on %d of %d nodes", time.Since(t.begin).Seconds(), s.Live, s.Live+s.Failed+s.Pending)
+	if most := 5; len(rest) > most {
+		rest = append(rest[:most], fmt.Sprintf("%d more", len(rest)-most))
+	}
+	if len(rest) > 0 {
+		text += "; " + strings.Join(rest, ", ")
+	}
+	t.out.Progress("%s", text)
 }
 
 func nodesOf(s api.Status) []deployNode {
@@ -176,7 +247,13 @@ func nodesOf(s api.Status) []deployNode {
 func (r *deployResult) print(w io.Writer, waited bool) {
 	fmt.Fprintf(w, "%s/%s release %d, %s\n", r.Project, r.Function, r.Release, r.Digest)
 	for _, route := range r.Routes {
-		fmt.Fprintf(w, "  https://%s\n", route)
+		fmt.Fprintf(w, "  route %s\n", route)
+	}
+	for _, u := range r.URLs {
+		fmt.Fprintf(w, "  %s\n", u)
+	}
+	if len(r.URLs) > 0 && r.ask != "" {
+		fmt.Fprintf(w, "  ask a PoP: selvage request --pop %s %s\n", r.ask, r.URLs[0])
 	}
 	for _, n := range r.Notes {
 		fmt.Fprintf(w, "  note: %s\n", n)

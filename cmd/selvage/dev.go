@@ -131,7 +131,7 @@ func (d *developing) reload(ctx context.Context) {
 	built := time.Since(begin)
 	var loaded dev.Loaded
 	if err == nil {
-		loaded, err = d.server.Load(ctx, m, module)
+		loaded, err = d.load(ctx, m, module)
 	}
 	if ctx.Err() != nil {
 		return
@@ -146,6 +146,13 @@ func (d *developing) reload(ctx context.Context) {
 	}
 	d.live = true
 	d.out.Say("live: %s, %.2f s (build %.2f s, compile %.2f s)", loaded.Digest.Short(), time.Since(begin).Seconds(), built.Seconds(), loaded.Compile.Seconds())
+}
+
+// load says that it compiles: of a Go program that takes some seconds.
+func (d *developing) load(ctx context.Context, m *bundle.Manifest, module []byte) (dev.Loaded, error) {
+	d.out.Progress("compiling %s, %d KiB of WebAssembly", m.Name, len(module)>>10)
+	defer d.out.Beat(ctx, func(since time.Duration) string { return fmt.Sprintf("still compiling %s, %v", m.Name, since) })()
+	return d.server.Load(ctx, m, module)
 }
 
 func (d *developing) build(ctx context.Context) (*bundle.Manifest, []byte, error) {

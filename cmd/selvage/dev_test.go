@@ -125,6 +125,7 @@ func TestDev(t *testing.T) {
 		}
 	}
 	d := startDev(t, dir)
+	d.until("compiling good")
 	d.until("live: ")
 	for _, v := range []request.Version{request.HTTP1, request.HTTP2, request.HTTP3} {
 		if status, body := d.get(v, "/a"); status != 200 || body != "woven\n" {

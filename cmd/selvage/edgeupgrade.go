@@ -16,6 +16,7 @@ import (
 
 func edgeUpgradeCommand(o *options) *cobra.Command {
 	var file, binary string
+	var wait bool
 	c := &cobra.Command{
 		Use:   "upgrade",
 		Short: "replace a running node's program without losing a request",
@@ -27,12 +28,14 @@ serves on, and this command fails. The configuration is read again as well.
 
 Without --binary the program is the one that is installed where the node was
 started from. A program is replaced by renaming another over it, never by writing
-into it. Run it on the node's machine, as root or as the node's user.`,
+into it. While another upgrade is under way none is begun, and how far that one is
+is said; --wait stays until it is over, and then begins. Run it on the node's machine, as root or as the node's user.`,
 		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return runUpgrade(c.Context(), o, file, binary) },
+		RunE: func(c *cobra.Command, _ []string) error { return runUpgrade(c.Context(), o, file, binary, wait) },
 	}
 	c.Flags().StringVar(&file, "config", "edge.toml", "the node's configuration file")
 	c.Flags().StringVar(&binary, "binary", "", "the new program; outside the node's state folder")
+	c.Flags().BoolVar(&wait, "wait", false, "if another upgrade is under way, wait until it is over, then begin")
 	return c
 }
 
@@ -44,7 +47,7 @@ type upgraded struct {
 	Why      string  `json:"why,omitempty"`
 }
 
-func runUpgrade(ctx context.Context, o *options, file, binary string) error {
+func runUpgrade(ctx context.Context, o *options, file, binary string, wait bool) error {
 	cfg, err := config.LoadEdge(file)
 	if err != nil {
 		return usageError{fmt.Errorf("%w; name the node's configuration file with --config", err)}
@@ -58,9 +61,13 @@ func runUpgrade(ctx context.Context, o *options, file, binary string) error {
 	}
 	begin := time.Now()
 	out := o.out()
-	name, err := keeper.Ask(ctx, cfg.Node.State, program, func(s keeper.Stage) {
-		out.Say("%5.1f s  %s", time.Since(begin).Seconds(), s)
+	say := func(what any) { out.Progress("%5.1f s  %v", time.Since(begin).Seconds(), what) }
+	name, err := untilBegun(ctx, wait, say, func() (string, error) {
+		return keeper.Ask(ctx, cfg.Node.State, program, func(s keeper.Stage) { say(s) })
 	})
+	if errors.Is(err, keeper.ErrBusy) {
+		err = fmt.Errorf("%w\n--wait waits until it is over and then upgrades; the node's log says what comes of it", err)
+	}
 	if errors.Is(err, keeper.ErrNobody) {
 		return fmt.Errorf("%w; is the node running, and is this its configuration file?", err)
 	}
@@ -76,4 +83,31 @@ func runUpgrade(ctx context.Context, o *options, file, binary string) error {
 		return perr
 	}
 	return err
+}
+
+// between is how long it is waited before a keeper that is busy is asked again,
+// and how often it is said how far it is meanwhile.
+const (
+	between = time.Second
+	sayFar  = 10 * time.Second
+)
+
+// untilBegun asks once; with wait, again until no other upgrade is under way.
+func untilBegun(ctx context.Context, wait bool, say func(what any), ask func() (string, error)) (string, error) {
+	var said time.Time
+	for {
+		name, err := ask()
+		if !wait || !errors.Is(err, keeper.ErrBusy) {
+			return name, err
+		}
+		if time.Since(said) >= sayFar {
+			say(err)
+			said = time.Now()
+		}
+		select {
+		case <-ctx.Done():
+			return "", ctx.Err()
+		case <-time.After(between):
+		}
+	}
 }

@@ -129,7 +129,11 @@ const greet = `(data (i32.const 64) "woven\n")
 func TestBadDeploys(t *testing.T) {
 	w := openWorld(t, "127.0.0.50")
 	good := w.function(t, "good", guesttest.Guest(t, greet))
-	w.selvage(t, "deploy", "--wait", good).expect(t, exitOK, "live")
+	w.selvage(t, "deploy", "--wait", good).expect(t, exitOK, "live", "preparing good on the control node", "live on 1 of 1 nodes",
+		"  https://good.edge.localhost:8443/\n", "selvage request --pop lon https://good.edge.localhost:8443/\n")
+	if r := w.selvage(t, "deploy", "--wait", "--json", good); r.code != exitOK || r.errout != "" || !strings.Contains(r.out, `"https://good.edge.localhost:8443/"`) {
+		t.Errorf("with --json: %+v", r)
+	}
 
 	component := append([]byte("\x00asm\x0d\x00\x01\x00"), make([]byte, 16)...)
 	for _, c := range []struct {

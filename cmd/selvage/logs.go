@@ -85,6 +85,8 @@ func runLogs(ctx context.Context, o *options, f *logFlags) error {
 	return f.with(o, func(c *client.Client, project string) error {
 		if f.fleet {
 			project = ""
+		} else if err := known(ctx, c, project, f.Function); err != nil {
+			return err
 		}
 		return c.Logs(ctx, project, f.Query, func(l telemetry.Line, raw []byte) error {
 			if o.json {
@@ -95,6 +97,17 @@ func runLogs(ctx context.Context, o *options, f *logFlags) error {
 			return printLine(os.Stdout, &l)
 		})
 	})
+}
+
+// known fails if the project never had the function; without a name there is nothing to know.
+func known(ctx context.Context, c *client.Client, project, name string) error {
+	if name == "" {
+		return nil
+	}
+	if _, err := c.Releases(ctx, project, name); err != nil {
+		return fmt.Errorf("logs of %s: %w", name, err)
+	}
+	return nil
 }
 
 // printLine writes a line for people: when, where, who, and what.

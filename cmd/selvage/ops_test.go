@@ -40,21 +40,38 @@ func TestOperations(t *testing.T) {
 
 func (w *world) rollBack(t *testing.T) {
 	w.selvage(t, "rollback", "none").expect(t, exitRefused, "never was")
-	w.selvage(t, "rollback", "good").expect(t, exitRefused, "no earlier release")
+	w.nothingThere(t)
+	w.selvage(t, "rollback", "good").expect(t, exitRefused, "no release before", "selvage versions good")
 	w.selvage(t, "deploy", "--wait", w.function(t, "good", guesttest.Guest(t, greetAgain))).expect(t, exitOK, "live")
 	if status, body := w.get(t, request.HTTP2, "good", "/"); status != 200 || body != "again\n" {
 		t.Fatalf("deployed: %d %q", status, body)
 	}
-	w.selvage(t, "rollback", "--wait", "good").expect(t, exitOK, "release 3", "live", "cached")
+	w.selvage(t, "rollback", "--wait", "good").expect(t, exitOK, "back from release 2 to release 1, which is live again as release 3", "live", "cached")
 	if status, body := w.get(t, request.HTTP2, "good", "/"); status != 200 || body != "woven\n" {
 		t.Errorf("rolled back: %d %q", status, body)
 	}
+	w.selvage(t, "rollback", "good").expect(t, exitRefused, "no release before", "3, which is release 1 again")
+	w.selvage(t, "rollback", "good", "--to", "1").expect(t, exitOK, "release 1 is live already, as release 3")
 	w.selvage(t, "rollback", "good", "--to", "1", "--json").expect(t, exitOK, `"unchanged": true`)
 	w.selvage(t, "rollback", "good", "--to", "7").expect(t, exitRefused, "selvage versions good")
 	w.selvage(t, "versions", "good").expect(t, exitOK, "live, as release 1")
 	var all []api.Release
 	if err := json.Unmarshal([]byte(w.selvage(t, "versions", "good", "--json").out), &all); err != nil || len(all) != 3 || all[0].Bundle != all[2].Bundle || all[0].Limits.Concurrency == 0 {
 		t.Errorf("versions: %+v, %v", all, err)
+	}
+}
+
+// nothingThere names what does not exist: it is one exit code everywhere, and JSON if that was asked for.
+func (w *world) nothingThere(t *testing.T) {
+	for _, args := range [][]string{
+		{"status", "none"}, {"versions", "none"}, {"logs", "none"}, {"remove", "none"}, {"rollback", "good", "--to", "9"},
+		{"drain", "none"}, {"kv", "get", "none", "k"}, {"request", "--pop", "none", "https://good.edge.localhost:8443/"},
+	} {
+		r := w.selvage(t, append(args, "--json")...)
+		var f failure
+		if err := json.Unmarshal([]byte(r.errout), &f); err != nil || r.code != exitRefused || f.Code != exitRefused || r.out != "" {
+			t.Errorf("%v: exit code %d, %q, %q: %v", args, r.code, r.out, r.errout, err)
+		}
 	}
 }
 
@@ -222,13 +239,21 @@ func (w *world) drain(t *testing.T) {
 func (w *world) doctor(t *testing.T) {
 	w.selvage(t, "doctor", "--config", "none.toml").expect(t, exitUsage, "none.toml")
 	got := w.selvage(t, "doctor", "--config", w.Layout.Edges[0].Config)
-	got.expect(t, got.code, "clock against control", "is in use", "means: if that is not this node", "node.state", "tls.certificates[0]", "warn")
+	got.expect(t, got.code, "clock against control", "is in use: the node runs", "node.state", "tls.certificates[0]", "warn")
+	if strings.Contains(got.out, "if that is not this node") {
+		t.Errorf("it warns of the node's own ports:\n%s", got.out)
+	}
 	if got.code != exitOK && got.code != exitFailed {
 		t.Errorf("exit code %d", got.code)
 	}
 	var all []struct{ Level, Name, Found string }
 	if err := json.Unmarshal([]byte(w.selvage(t, "doctor", "--json", "--config", w.Layout.Control.Config).out), &all); err != nil || len(all) < 12 {
 		t.Errorf("%+v, %v", all, err)
+	}
+	for _, f := range all {
+		if strings.HasPrefix(f.Name, "listen.") && (f.Level != "ok" || !strings.Contains(f.Found, "the node runs")) {
+			t.Errorf("of the control node, which runs: %+v", f)
+		}
 	}
 	put("bad.toml", []byte("[node]\n"))(w.dir)
 	w.selvage(t, "doctor", "--config", filepath.Join(w.dir, "bad.toml")).expect(t, exitUsage, "node.state")

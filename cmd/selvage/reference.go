@@ -15,6 +15,7 @@ import (
 	"github.com/selvage-edge/selvage/control/api"
 	"github.com/selvage-edge/selvage/control/bundle"
 	"github.com/selvage-edge/selvage/edge/telemetry"
+	"github.com/selvage-edge/selvage/runtime/guest"
 )
 
 func referenceCommand(_ *options) *cobra.Command {
@@ -30,6 +31,8 @@ func referenceCommand(_ *options) *cobra.Command {
 func writeReference(w io.Writer, root *cobra.Command) error {
 	fmt.Fprint(w, "# Reference\n\nWritten by `selvage reference` (`make reference`); a test keeps it true.\n\n## Commands\n")
 	writeCommands(w, root)
+	fmt.Fprint(w, "\n## Exit codes\n\n")
+	writeExitCodes(w)
 	fmt.Fprint(w, "\n## Manifest: selvage.toml\n\n")
 	bundle.WriteReference(w)
 	fmt.Fprint(w, "\n## Limits\n\n")
@@ -37,6 +40,7 @@ func writeReference(w io.Writer, root *cobra.Command) error {
 	fmt.Fprint(w, "\n## Faults\n\nWhat a function can fail with. The function's log says it with the limit and the key that changes it; so do the access\n"+
 		"record (`fault`, `fault_limit`, `fault_knob`) and the metric `selvage_faults_total`. The client sees the status, or, when\nthe answer had begun, a response that breaks off. A table.grow beyond the limit is answered with -1, as WebAssembly has it, and is\nno fault: what a function that did not expect it does next shows as `trap`, or as `table`.\n\n")
 	bundle.WriteFaults(w)
+	fmt.Fprintf(w, "\nOf a stack dump on a function's standard error, as Go's runtime writes one of all goroutines when memory runs out, the log keeps %d lines.\n", guest.DumpLines)
 	fmt.Fprint(w, "\n## Refusals\n\nCalls that the node refuses and the function survives: it reads a status below zero, in Go an error. The function's log says it\n"+
 		"once a request; the access record (`refused_calls`) and the metric `selvage_refused_calls_total` count them.\n\n")
 	bundle.WriteRefusals(w)
@@ -58,6 +62,24 @@ func writeReference(w io.Writer, root *cobra.Command) error {
 	fmt.Fprint(w, "\n## HTTP API\n\nServed by the control node; the OpenAPI document is at /v1/openapi.json.\n\n")
 	api.WriteReference(w)
 	return nil
+}
+
+func writeExitCodes(w io.Writer) {
+	fmt.Fprint(w, "| code | what it means |\n|---|---|\n")
+	for _, row := range []struct {
+		code int
+		what string
+	}{
+		{exitOK, "it is done"},
+		{exitFailed, "it was tried and failed"},
+		{exitUsage, "the command's words are off: nothing was tried"},
+		{exitReach, "the fleet cannot be reached, or did not answer in time"},
+		{exitRefused, "the fleet refused: the right is missing, the input is off, or what was named (a function, a release, a PoP, a namespace, a key) is not there"},
+	} {
+		fmt.Fprintf(w, "| %d | %s |\n", row.code, row.what)
+	}
+	fmt.Fprint(w, "\nErrors go to standard error. With `--json` an error is one object, on a line, the last there: `error` is the text, `code` the exit code,\n"+
+		"and `problem`, if the fleet refused, the stable name of why (`not-found`, `route-taken`). Results go to standard output.\n")
 }
 
 func writeCommands(w io.Writer, c *cobra.Command) {

@@ -42,7 +42,8 @@ func requestCommand(o *options) *cobra.Command {
 		Short: "send one request, over HTTP/3 or to a PoP by name if asked",
 		Long: `Sends one HTTP request and prints the answer's body; -i prints its head too.
 HTTP/2 unless --http1 or --http3. --pop NAME connects to that PoP, whatever the
-URL's host resolves to. Certificates are checked against the target's edge_ca
+URL's host resolves to: it asks the control node for its address; --connect does
+without. Certificates are checked against the target's edge_ca
 (the local CA of 'selvage up'), or the system's.`,
 		Example: "  selvage request --pop lon --http3 https://hello.edge.localhost:8443/",
 		Args:    cobra.ExactArgs(1),
@@ -207,7 +208,7 @@ func popAddress(c *cobra.Command, t target.Target, pop string, u *url.URL) (stri
 	defer api.Close()
 	fleet, err := api.Fleet(c.Context())
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("%w\n--pop asks the control node where PoP %s is; --connect IP:PORT asks that address itself, without control", err, pop)
 	}
 	var names []string
 	for _, n := range fleet.Nodes {
@@ -226,5 +227,5 @@ func popAddress(c *cobra.Command, t target.Target, pop string, u *url.URL) (stri
 		}
 	}
 	slices.Sort(names)
-	return "", fmt.Errorf("no PoP is named %q; the fleet has: %s", pop, strings.Join(names, ", "))
+	return "", missingf("no PoP is named %q; the fleet has: %s", pop, strings.Join(names, ", "))
 }

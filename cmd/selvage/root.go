@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -23,6 +24,14 @@ func (e usageError) Error() string { return e.err.Error() }
 func (e usageError) Unwrap() error { return e.err }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// missingError is a thing that was named and is not there.
+type missingError struct{ error }
+
+// Refused makes it end as if the fleet had said so.
+func (missingError) Refused() bool { return true }
+
+func missingf(format string, args ...any) error { return missingError{fmt.Errorf(format, args...)} }
 
 // options are the flags every command has.
 type options struct {
@@ -57,12 +66,13 @@ Try it on this machine:
   selvage deploy --wait hello    live on every PoP, a line for each
   selvage request --pop lon https://hello.edge.localhost:8443/
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the fleet cannot be reached, 4 the fleet refused.`,
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the fleet cannot be reached, 4 the
+fleet refused, or what was named (a function, a PoP, a key) is not there.`,
 		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.PersistentFlags().BoolVar(&o.json, "json", false, "print results as JSON")
+	root.PersistentFlags().BoolVar(&o.json, "json", false, "print results as JSON, and an error as one object on the last line of standard error")
 	root.PersistentFlags().StringVar(&o.target, "target", "", "file that names the fleet (otherwise $SELVAGE_TARGET, .selvage/target.toml here or above, ~/.config/selvage/target.toml)")
 	root.AddGroup(&cobra.Group{ID: "dev", Title: "For those who write functions:"}, &cobra.Group{ID: "ops", Title: "For those who run the fleet:"})
 	for _, c := range []*cobra.Command{initCommand(o), devCommand(o), buildCommand(o), deployCommand(o), rollbackCommand(o), versionsCommand(o), logsCommand(o), removeCommand(o), statusCommand(o), kvCommand(o), requestCommand(o)} {
@@ -91,10 +101,10 @@ func onlySubcommands(c *cobra.Command, args []string) error {
 func (o *options) watch(c *cobra.Command) {
 	if check := c.Args; check != nil {
 		c.Args = func(c *cobra.Command, args []string) error {
-			if err := check(c, args); err != nil {
-				return fmt.Errorf("%w; see '%s --help'", err, c.CommandPath())
+			if check(c, args) == nil {
+				return nil
 			}
-			return nil
+			return wrongArguments(c.CommandPath(), c.Use, args)
 		}
 	}
 	if work := c.RunE; work != nil {
@@ -106,6 +116,25 @@ func (o *options) watch(c *cobra.Command) {
 	for _, sub := range c.Commands() {
 		o.watch(sub)
 	}
+}
+
+// wrongArguments says which argument of a command's Use is missing, or which is one too many.
+func wrongArguments(path, use string, args []string) error {
+	want := strings.Fields(use)[1:]
+	var missing []string
+	for _, name := range want[min(len(args), len(want)):] {
+		if !strings.HasPrefix(name, "[") {
+			missing = append(missing, name)
+		}
+	}
+	what := strings.Join(missing, " and ") + " is missing"
+	switch {
+	case len(missing) > 1:
+		what = strings.Join(missing, " and ") + " are missing"
+	case len(missing) == 0:
+		what = fmt.Sprintf("%q is one argument too many", args[min(len(want), len(args)-1)])
+	}
+	return usagef("%s\nusage: %s\nsee '%s --help'", what, strings.Join(append([]string{path}, want...), " "), path)
 }
 
 func exitCode(err error) int {

@@ -61,7 +61,7 @@ func runStatus(ctx context.Context, o *options, project, only string) error {
 		}
 	}
 	if only != "" && len(res.Functions) == 0 {
-		return fmt.Errorf("project %s has no function %q; 'selvage status' lists them", project, only)
+		return missingf("project %s has no function %q; 'selvage status' lists them", project, only)
 	}
 	return o.out().Result(res, func(w io.Writer) { res.print(w, only != "") })
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,7 +24,8 @@ func upCommand(o *options) *cobra.Command {
 		Use:   "up",
 		Short: "a whole fleet on this machine: a control node and several PoPs",
 		Long: `Starts a control node and PoPs as processes on loopback addresses of their own,
-and stops them when it is interrupted. State is kept in --dir, so that the next
+and stops them when it is interrupted. Where one ends by itself it is said, and
+the others go on: PoPs serve without a control node. State is kept in --dir, so that the next
 'selvage up' there goes on where this one ended. Other commands, started in the
 folder that holds --dir or below it, find the fleet by themselves.`,
 		Args: cobra.NoArgs,
@@ -63,10 +65,22 @@ func runUp(ctx context.Context, o *options, opts up.Options) error {
 	}
 	defer f.Stop()
 	out.Say("\nready; logs in %s. Interrupt to stop.\nnext, in another terminal in this folder: selvage init hello && selvage deploy --wait hello", layout.Dir)
-	p, err := f.Ended(ctx)
-	if errors.Is(err, context.Canceled) {
-		out.Say("stopping")
-		return nil
+	f.Watch(ctx, func(p *up.Process) { out.Say("%s", endOf(f, p)) })
+	if ctx.Err() == nil {
+		return fmt.Errorf("no PoP is left; see the logs in %s", layout.Dir)
 	}
-	return fmt.Errorf("%s ended by itself: %v; see %s", p.Node.Name, err, p.Node.Log)
+	out.Say("stopping")
+	return nil
 }
+
+// endOf says what it means that a process of the fleet has ended.
+func endOf(f *up.Fleet, p *up.Process) string {
+	text := fmt.Sprintf("%s ended by itself (%v); see %s", p.Node.Name, cmp.Or(p.Err(), errEnded), p.Node.Log)
+	if p != f.Control {
+		return text + "\nthe others go on; 'selvage up' starts it again"
+	}
+	return text + "\nthe PoPs go on without control: they serve what they have. Deployments, KV writes and commands that ask the fleet wait for it:\n  " +
+		f.Selvage + " control --config " + p.Node.Config + "    starts it alone; 'selvage up', once this one is interrupted, starts all"
+}
+
+var errEnded = errors.New("exit status 0")

@@ -2,10 +2,12 @@ package api
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 
+	"github.com/selvage-edge/selvage/control/catalog"
 	"github.com/selvage-edge/selvage/control/identity"
 	"github.com/selvage-edge/selvage/runtime/function"
 )
@@ -40,22 +42,27 @@ func TestRollback(t *testing.T) {
 	if !back.Unchanged || back.Release.Number != 3 {
 		t.Errorf("to what is live: %+v", back)
 	}
-	// Without a number it is the newest of another bundle: forth again.
-	f.want(201, f.admin("POST", helloPath+"/rollback", nil), &back)
-	if back.Release.Number != 4 || back.Release.Bundle != second.Bundle {
+	// Twice back is not forth again.
+	p := f.refused(409, "nothing-before", f.admin("POST", helloPath+"/rollback", nil))
+	if !strings.Contains(p.Detail, "3, which is release 1 again") || !strings.Contains(p.Hint, "selvage versions hello") {
+		t.Errorf("nothing before: %+v", p)
+	}
+	f.want(201, f.admin("POST", helloPath+"/rollback", RollbackRequest{To: 2}), &back)
+	if back.Release.Number != 4 || back.Release.Bundle != second.Bundle || back.To != 2 || back.From != 3 {
 		t.Errorf("forth: %+v", back)
 	}
 	if n := prepared.Load(); n != 2 {
 		t.Errorf("modules were prepared %d times: parts that are kept are not made again", n)
 	}
-	p := f.refused(404, "not-found", f.admin("POST", helloPath+"/rollback", RollbackRequest{To: 9}))
+	p = f.refused(404, "not-found", f.admin("POST", helloPath+"/rollback", RollbackRequest{To: 9}))
 	if !strings.Contains(p.Hint, "selvage versions hello") {
 		t.Errorf("hint %q", p.Hint)
 	}
 	f.want(200, f.admin("DELETE", helloPath, nil), nil)
 	f.refused(422, "removal", f.admin("POST", helloPath+"/rollback", RollbackRequest{To: 5}))
+	back = Deployed{}
 	f.want(201, f.admin("POST", helloPath+"/rollback", nil), &back)
-	if back.Release.Number != 6 || back.Release.Bundle != second.Bundle {
+	if back.Release.Number != 6 || back.Release.Bundle != second.Bundle || back.From != 0 {
 		t.Errorf("after it was removed: %+v", back)
 	}
 
@@ -64,6 +71,26 @@ func TestRollback(t *testing.T) {
 	last := trail.Entries[len(trail.Entries)-1]
 	if last.Action != "rollback" || last.Status != 201 || last.Detail["to"] != "4" || last.Detail["release"] != "6" {
 		t.Errorf("audit: %+v", last)
+	}
+}
+
+// The release before the one that serves, whatever was gone back to meanwhile.
+func TestLineOfReleases(t *testing.T) {
+	for history, want := range map[string]string{
+		"a": "1", "ab": "12", "aba": "1", "abac": "14", "abcb": "12", "abcba": "1", "abcbd": "125", "ab-": "12", "-": "", "ab-b": "12", "a-b": "13",
+	} {
+		var kept []Release
+		for i, b := range history {
+			r := Release{Release: catalog.Release{Number: uint64(i + 1), Bundle: function.Digest(b), Removed: b == '-'}}
+			kept = append(kept, r)
+		}
+		got := ""
+		for _, r := range lineOf(kept) {
+			got += strconv.FormatUint(r.Number, 10)
+		}
+		if got != want {
+			t.Errorf("%s: %s, want %s", history, got, want)
+		}
 	}
 }
 

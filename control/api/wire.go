@@ -39,7 +39,7 @@ type DeployRequest struct {
 
 // RollbackRequest makes an earlier release live again.
 type RollbackRequest struct {
-	To uint64 `json:"to,omitempty"` // the release's number; 0: the newest before the live one that differs from it
+	To uint64 `json:"to,omitempty"` // the release's number; 0: the one before what serves
 }
 
 // Deployed answers a deployment, or a rollback.
@@ -48,6 +48,8 @@ type Deployed struct {
 	Unchanged         bool     `json:"unchanged,omitempty"`          // this bundle was live already: nothing was done
 	CreatedNamespaces []string `json:"created_namespaces,omitempty"` // bound, and new: made in mode "cached"
 	Notes             []string `json:"notes,omitempty"`              // what the platform wants the author to know
+	To                uint64   `json:"to,omitempty"`                 // rollback: the release that this one is again
+	From              uint64   `json:"from,omitempty"`               // rollback: the release that served until now
 }
 
 // Release is one release, with its place in the catalog.

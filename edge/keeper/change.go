@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -37,6 +38,7 @@ const (
 	wentHalf   = 2 // the server is, the keeper is not
 	wentBadly  = 3 // all is as it was
 	notStarted = 4 // there was no attempt
+	busy       = 5 // nor this time: another one is under way
 )
 
 // change is one upgrade.
@@ -49,6 +51,8 @@ type change struct {
 	tried   bool    // it was
 	refused error   // why it would not take over
 	still   bool    // the server's helpers are being waited for
+	began   time.Time
+	at      Stage
 }
 
 // ask is somebody's wish for an upgrade. Its program and link become the duty's.
@@ -60,17 +64,18 @@ type ask struct {
 // ask begins an upgrade, or says why not.
 func (d *duty) ask(a ask) {
 	p, err := d.wanted(a)
+	why := uint64(notStarted)
 	if err == nil && (d.change != nil || d.old != nil) {
 		p.close()
-		err = errors.New("keeper: another upgrade is under way: wait until its old server has finished")
+		err, why = errors.New("keeper: another upgrade is under way"+d.progress(time.Now())), busy
 	}
 	if err != nil {
 		d.config.Event(Event{Kind: Kept, Program: d.current.name, Err: err})
-		lastWord(a.asker, notStarted, err.Error())
+		lastWord(a.asker, why, err.Error())
 		return
 	}
 	d.programs = append(d.programs, p)
-	d.change = &change{program: p, was: d.current, asker: a.asker}
+	d.change = &change{program: p, was: d.current, asker: a.asker, began: time.Now()}
 	d.config.Event(Event{Kind: Upgrading, Program: p.name})
 	d.stage(Starting)
 	if d.serving != nil && d.serving.ready {
@@ -82,6 +87,21 @@ func (d *duty) ask(a ask) {
 	if d.serving != nil {
 		d.serving.kill(fmt.Errorf("keeper: replaced before it served"))
 	}
+}
+
+// progress says how far the upgrade under way is, since when, and what bounds it.
+func (d *duty) progress(now time.Time) string {
+	if d.change == nil {
+		return fmt.Sprintf(": an old server, process %d, still finishes its own; it has %v at most", d.old.pid, d.config.Handover)
+	}
+	s := fmt.Sprintf(", to %s, since %v (%s): %s", d.change.program.name, now.Sub(d.change.began).Round(time.Second), d.change.began.UTC().Format(time.RFC3339), d.change.at)
+	switch d.change.at {
+	case Starting:
+		s += fmt.Sprintf("; it compiles what it has no code of, and has %v at most", d.config.Patience)
+	case Switched:
+		s += fmt.Sprintf("; that takes %v at most", d.config.Handover)
+	}
+	return s
 }
 
 func (d *duty) wanted(a ask) (*program, error) {
@@ -156,6 +176,7 @@ func (d *duty) finish(err error) {
 
 // stage tells who asked how far it is.
 func (d *duty) stage(s Stage) {
+	d.change.at = s
 	if d.change.asker != nil {
 		_ = d.change.asker.send(message{kind: stage, number: uint64(s)}, nil) // they may have left
 	}

@@ -211,11 +211,27 @@ var (
 	ErrNobody = errors.New("no node runs on that folder")
 	// ErrKept: the upgrade was not made, and all is as it was.
 	ErrKept = errors.New("not upgraded")
+	// ErrBusy: it was not begun, because another one is under way; the text says how far that is.
+	ErrBusy = fmt.Errorf("%w now", ErrKept)
 	// ErrLeft: the keeper goes on, and nobody waits for what comes of it.
 	ErrLeft = errors.New("not waited for: the upgrade goes on; the node's own log tells what comes of it")
 	// ErrHalf: the server was upgraded, its keeper was not.
 	ErrHalf = errors.New("half upgraded")
 )
+
+// Runs reports whether a keeper runs on that folder. Who may not speak to it learns of none.
+func Runs(dir string) bool {
+	var c net.Conn
+	err := within(dir, func(short string) (err error) {
+		c, err = net.Dial("unixpacket", short)
+		return err
+	})
+	if err != nil {
+		return false
+	}
+	_ = c.Close() // nothing was said
+	return true
+}
 
 // Ask has the keeper of the node with that state folder upgrade, and waits for
 // what comes of it. Program nil is the one that is installed; told hears of each
@@ -261,6 +277,8 @@ func judge(verdictIs uint64, text string) (string, error) {
 		return text, nil
 	case wentHalf:
 		return "", fmt.Errorf("%w: %s", ErrHalf, text)
+	case busy:
+		return "", fmt.Errorf("%w: %s", ErrBusy, text)
 	default:
 		return "", fmt.Errorf("%w: %s", ErrKept, text)
 	}

@@ -152,6 +152,9 @@ func TestUpgradeLetsRequestsFinish(t *testing.T) {
 	if s, err := r.ReadString('\n'); s != "held\n" {
 		t.Fatal(s, err)
 	}
+	if !Runs(dir) || Runs(t.TempDir()) {
+		t.Error("it is not told where a keeper runs")
+	}
 	switched, ended := make(chan struct{}), make(chan error, 1)
 	go func() {
 		_, err := Ask(t.Context(), dir, nil, func(s Stage) {
@@ -163,7 +166,8 @@ func TestUpgradeLetsRequestsFinish(t *testing.T) {
 	}()
 	<-switched
 	waitUntil(t, func() bool { by, _, err := k.ask("say"); return err == nil && by != old })
-	if _, err := Ask(t.Context(), dir, nil, func(Stage) {}); !errors.Is(err, ErrKept) || !strings.Contains(err.Error(), "another upgrade") {
+	if _, err := Ask(t.Context(), dir, nil, func(Stage) {}); !errors.Is(err, ErrKept) || !errors.Is(err, ErrBusy) ||
+		!strings.Contains(err.Error(), "another upgrade is under way, to ") || !strings.Contains(err.Error(), Switched.String()) || !strings.Contains(err.Error(), "Z)") {
 		t.Errorf("a second upgrade meanwhile: %v", err)
 	}
 	select {

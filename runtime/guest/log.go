@@ -22,6 +22,7 @@ type logWriter struct {
 	requestID string
 	last      time.Time
 	open      [engine.Stderr + 1]line // what has no line end yet, by stream
+	dump      dump                    // on standard error
 	dropped   int
 }
 
@@ -64,19 +65,40 @@ func (w *logWriter) record(r *engine.LogRecord) {
 		if !ended {
 			break
 		}
-		w.emit(l.at, l.level, string(l.text))
+		w.whole(r.Stream, l)
 		*l = line{at: r.Time, level: level(r), text: l.text[:0]}
 		rest = after
 	}
 	if r.Stream == engine.LogCall {
-		w.end(l)
+		w.end(r.Stream)
 	}
 }
 
-func (w *logWriter) end(l *line) {
-	if len(l.text) > 0 {
-		w.emit(l.at, l.level, string(l.text))
+// end hands on what the stream left without a line end.
+func (w *logWriter) end(s engine.Stream) {
+	if l := &w.open[s]; len(l.text) > 0 {
+		w.whole(s, l)
 		l.text = l.text[:0]
+	}
+}
+
+// whole hands a line on, unless it is more of a stack dump than is kept.
+func (w *logWriter) whole(s engine.Stream, l *line) {
+	text := string(l.text)
+	if s == engine.Stderr {
+		ok, left := w.dump.takes(text)
+		w.left(l, left)
+		if !ok {
+			return
+		}
+	}
+	w.emit(l.at, l.level, text)
+}
+
+// left says how much of a dump was left out, if any.
+func (w *logWriter) left(l *line, lines int) {
+	if lines > 0 {
+		w.emit(l.at, l.level, leftOut(lines))
 	}
 }
 
@@ -84,8 +106,9 @@ func (w *logWriter) end(l *line) {
 // among it), and how the guest failed.
 func (w *logWriter) close(refused fault.Tally, failure error) {
 	for s := range w.open {
-		w.end(&w.open[s])
+		w.end(engine.Stream(s))
 	}
+	w.left(&w.open[engine.Stderr], w.dump.end())
 	for _, r := range refused {
 		w.emit(time.Now(), int(slog.LevelWarn), r.String())
 	}

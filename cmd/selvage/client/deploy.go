@@ -42,7 +42,7 @@ func (c *Client) Deploy(ctx context.Context, project, name string, digest functi
 	return d, c.json(ctx, k.jsonBody(api.DeployRequest{Bundle: digest}), &d)
 }
 
-// Rollback makes an earlier release live again; to 0 is the newest of another bundle.
+// Rollback makes an earlier release live again; to 0 is the one before what serves.
 func (c *Client) Rollback(ctx context.Context, project, name string, to uint64) (api.Deployed, error) {
 	var d api.Deployed
 	k := call{method: http.MethodPost, path: projectPath(project, "functions", name, "rollback"), header: http.Header{api.HeaderIdempotency: {rand.Text()}}}

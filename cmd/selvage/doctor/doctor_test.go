@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/selvage-edge/selvage/cmd/selvage/config"
 	"github.com/selvage-edge/selvage/runtime/jail"
 )
@@ -126,5 +128,30 @@ func TestControlJail(t *testing.T) {
 	f := controlJail([]jail.Missing{{What: "landlock", Why: errors.New("it is off; add it to lsm=")}})
 	if f.Level != Warn || !strings.Contains(f.Found, "add it to lsm=") || f.Means == "" || f.Remedy == "" {
 		t.Errorf("%+v", f)
+	}
+}
+
+// A lock that is held is seen, and is not taken to see it.
+func TestIsLocked(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, held := range []bool{false, true, false} {
+		how := unix.LOCK_UN
+		if held {
+			how = unix.LOCK_EX
+		}
+		if err := unix.Flock(int(f.Fd()), how); err != nil {
+			t.Fatal(err)
+		}
+		if isLocked(path) != held {
+			t.Errorf("held %v is not seen", held)
+		}
+	}
+	if isLocked(path + "-none") {
+		t.Error("a file that is not there")
 	}
 }

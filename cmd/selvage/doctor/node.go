@@ -15,14 +15,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/selvage-edge/selvage/cmd/selvage/config"
+	"github.com/selvage-edge/selvage/edge/keeper"
 	"github.com/selvage-edge/selvage/runtime/jail"
 )
 
 func edge(c *config.Edge) []Finding {
 	var all []Finding
 	all = append(all, state("node.state", c.Node.State, 2<<30)...)
-	all = append(all, bindable("listen.public", c.Listen.Public, true), bindable("listen.admin", c.Listen.Admin, false),
-		bindable("listen.peer", c.Listen.Peer, false), bindable("listen.gossip", c.Listen.Gossip, true))
+	runs := keeper.Runs(c.Node.State)
+	all = append(all, bindable("listen.public", c.Listen.Public, true, runs), bindable("listen.admin", c.Listen.Admin, false, runs),
+		bindable("listen.peer", c.Listen.Peer, false, runs), bindable("listen.gossip", c.Listen.Gossip, true, runs))
 	for i, p := range c.TLS.Certificates {
 		all = append(all, certificate(fmt.Sprintf("tls.certificates[%d]", i), p.Cert))
 		all = append(all, private(fmt.Sprintf("tls.certificates[%d].key", i), p.Key))
@@ -32,8 +34,9 @@ func edge(c *config.Edge) []Finding {
 
 func control(c *config.Control) []Finding {
 	all := state("control.state", c.Control.State, uint64(c.Store.ReserveBytes)+1<<30)
-	return append(all, controlJail(jail.ServerLacks()), bindable("listen.api", c.Listen.API, false), bindable("listen.admin", c.Listen.Admin, false),
-		bindable("listen.peer", c.Listen.Peer, false), bindable("listen.gossip", c.Listen.Gossip, true))
+	runs := isLocked(filepath.Join(c.Control.State, "store", "lock"))
+	return append(all, controlJail(jail.ServerLacks()), bindable("listen.api", c.Listen.API, false, runs), bindable("listen.admin", c.Listen.Admin, false, runs),
+		bindable("listen.peer", c.Listen.Peer, false, runs), bindable("listen.gossip", c.Listen.Gossip, true, runs))
 }
 
 // controlJail tells what stands around a control node's own process.
@@ -46,8 +49,24 @@ func controlJail(lacks []jail.Missing) Finding {
 		"who takes over the control node's process meets no such wall", "see the lines that begin with jail:")
 }
 
-// bindable tries a listener's address, TCP, and UDP where it is used too.
-func bindable(key, addr string, udp bool) Finding {
+// isLocked reports whether some process holds a lock on the file. It takes none
+// itself, which who starts just now would find.
+func isLocked(path string) bool {
+	var s unix.Stat_t
+	if unix.Stat(path, &s) != nil {
+		return false
+	}
+	locks, err := os.ReadFile("/proc/locks") // "1: FLOCK  ADVISORY  WRITE 4711 fd:01:1835011 0 EOF"
+	if err != nil {
+		return false
+	}
+	file := fmt.Sprintf(" %02x:%02x:%d ", unix.Major(s.Dev), unix.Minor(s.Dev), s.Ino)
+	return strings.Contains(string(locks), file)
+}
+
+// bindable tries a listener's address, TCP, and UDP where it is used too. The
+// node itself has it where it runs.
+func bindable(key, addr string, udp, runs bool) Finding {
 	l, err := net.Listen("tcp", addr)
 	if err == nil {
 		l.Close()
@@ -61,6 +80,8 @@ func bindable(key, addr string, udp bool) Finding {
 	switch {
 	case err == nil:
 		return Finding{Level: OK, Name: key, Found: addr + " is free"}
+	case errors.Is(err, unix.EADDRINUSE) && runs:
+		return Finding{Level: OK, Name: key, Found: addr + " is in use: the node runs"}
 	case errors.Is(err, unix.EADDRINUSE):
 		return Finding{Level: Warn, Name: key, Found: addr + " is in use", Means: "if that is not this node, it cannot start", Remedy: "'ss -lntup' names who has it; stop that, or give another address"}
 	case errors.Is(err, unix.EACCES):

@@ -4,12 +4,15 @@ package term
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"text/tabwriter"
+	"time"
 
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
@@ -46,6 +49,37 @@ func (o *Out) Result(v any, human func(w io.Writer)) error {
 // Say prints a remark for people; it never mixes with JSON.
 func (o *Out) Say(format string, args ...any) {
 	fmt.Fprintln(o.Stderr, plain.Text(fmt.Sprintf(format, args...), maxText))
+}
+
+// Progress is Say while something is under way; with JSON it is silent, so that
+// standard error holds an error alone.
+func (o *Out) Progress(format string, args ...any) {
+	if !o.JSON {
+		o.Say(format, args...)
+	}
+}
+
+// BeatEvery is how long nothing is said of something that is under way.
+const BeatEvery = 10 * time.Second
+
+// Beat says every BeatEvery what text returns, told how long it has been, until
+// the function it returns is called, which also waits for the last of it, or ctx ends.
+func (o *Out) Beat(ctx context.Context, text func(since time.Duration) string) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var work sync.WaitGroup
+	work.Go(func() {
+		begin, tick := time.Now(), time.NewTicker(BeatEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case now := <-tick.C:
+				o.Progress("%s", text(now.Sub(begin).Round(time.Second)))
+			}
+		}
+	})
+	return func() { cancel(); work.Wait() }
 }
 
 // maxText is the most of one text from elsewhere that is shown, in bytes.

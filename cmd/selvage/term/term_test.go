@@ -7,6 +7,8 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // What comes from guests and nodes reaches a terminal as text only, one line a row.
@@ -31,5 +33,22 @@ func TestWordsArePlain(t *testing.T) {
 	all := out.String() + remarks.String() + Error(errors.New(bad+strings.Repeat("x", 1<<20)))
 	if strings.ContainsAny(all, "\x1b\x07\u009b") || len(all) > 2*maxText || !strings.Contains(all, "\nnode\tx\n") {
 		t.Errorf("%.300q", all)
+	}
+}
+
+// What takes long says so every ten seconds, and nothing once it is over.
+func TestBeat(t *testing.T) {
+	for asJSON, want := range map[bool]string{false: "still at it, 10s\nstill at it, 20s\n", true: ""} {
+		synctest.Test(t, func(t *testing.T) {
+			var remarks bytes.Buffer
+			o := &Out{JSON: asJSON, Stderr: &remarks}
+			stop := o.Beat(t.Context(), func(since time.Duration) string { return fmt.Sprintf("still at it, %v", since) })
+			time.Sleep(25 * time.Second)
+			stop()
+			time.Sleep(time.Minute)
+			if remarks.String() != want {
+				t.Errorf("with JSON %v: %q", asJSON, &remarks)
+			}
+		})
 	}
 }

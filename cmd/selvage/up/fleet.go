@@ -155,28 +155,36 @@ func (f *Fleet) Stop() {
 	}
 }
 
-// Ended yields the first process that ends, or returns when ctx is done.
-func (f *Fleet) Ended(ctx context.Context) (*Process, error) {
+// Watch tells ended of each process that ends by itself, until no PoP is left or
+// ctx ends. What is left goes on: PoPs need no control node to serve.
+func (f *Fleet) Watch(ctx context.Context, ended func(p *Process)) {
 	all := []*Process{f.Control}
 	for _, p := range f.Edges {
 		all = append(all, p)
 	}
-	first := make(chan *Process, len(all))
+	ends := make(chan *Process, len(all))
 	ctx, cancel := context.WithCancel(ctx)
+	var waits sync.WaitGroup
+	defer waits.Wait()
 	defer cancel()
 	for _, p := range all {
-		go func() {
+		waits.Go(func() {
 			select {
 			case <-p.Done():
-				first <- p
+				ends <- p
 			case <-ctx.Done():
 			}
-		}()
+		})
 	}
-	select {
-	case p := <-first:
-		return p, p.Err()
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	for left := len(f.Edges); left > 0; {
+		select {
+		case p := <-ends:
+			ended(p)
+			if p != f.Control {
+				left--
+			}
+		case <-ctx.Done():
+			return
+		}
 	}
 }
