@@ -27,11 +27,15 @@ func (a *API) rollback(ctx context.Context, c *call) (*reply, error) {
 		return unchanged(r), nil
 	}
 	rel := was.Release
+	placed, err := a.checkPlacement(rel.Placement)
+	if err != nil {
+		return nil, err
+	}
 	notes, err := a.again(ctx, &rel)
 	if err != nil {
 		return nil, err
 	}
-	return a.publish(ctx, c, &rel, notes)
+	return a.publish(ctx, c, &rel, append(notes, placed...))
 }
 
 // earlier finds the release that is meant: number, or with 0 the newest one before

@@ -25,10 +25,11 @@ type Edge struct {
 
 // Node says who this node is.
 type Node struct {
-	Name   string `toml:"name" doc:"The node's name, one in the fleet: lower-case letters, digits and dashes."`
-	PoP    string `toml:"pop" doc:"The point of presence it stands in."`
-	Region string `toml:"region" doc:"A label for placement, such as eu." default:"local"`
-	State  string `toml:"state" doc:"Folder for keys, catalog, bundles and compiled code. Made on first start, mode 0700."`
+	Name   string   `toml:"name" doc:"The node's name, one in the fleet: lower-case letters, digits and dashes."`
+	PoP    string   `toml:"pop" doc:"The point of presence it stands in."`
+	Region string   `toml:"region" doc:"A label for placement, such as eu. The node's certificate says it, so that functions can be pinned to it: a node that has joined joins anew to change it." default:"local"`
+	Labels []string `toml:"labels" doc:"Further labels for placement, as key=value: 16 of them, 128 bytes together. Functions cannot be pinned to them." default:"[]"`
+	State  string   `toml:"state" doc:"Folder for keys, catalog, bundles and compiled code. Made on first start, mode 0700."`
 
 	Position  string   `toml:"position" doc:"Where its PoP stands, as latitude, longitude in degrees, such as 51.51, -0.13: clients near it are sent to it by DNS." default:""`
 	Weight    float64  `toml:"weight" doc:"Share of its PoP's own clients that DNS sends to it, 0 to 1; the others go to the next PoP. PoPs in one city share its clients by weight." default:"1"`

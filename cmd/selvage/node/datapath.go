@@ -43,25 +43,26 @@ const headTimeout = 5 * time.Second
 
 // dataPath is everything a request meets.
 type dataPath struct {
-	engine   *engine.Engine
-	compiler *compile.Compiler
-	pool     *pool.Pool
-	kv       *kv.Store
-	fetch    *fetch.Client
-	lines    *telemetry.Log // access records and functions' lines
-	metrics  *telemetry.Telemetry
-	tracer   *telemetry.Tracer // nil: nothing is traced
-	limiter  *limit.Limiter
-	geo      *geo.DB
-	dns      *geodns.Server // nil: this node is no name server
-	handler  *serve.Handler
-	public   *listen.Server
-	admin    *http.Server
-	peer     *peer.Server
-	sockets  struct{ admin, peer net.Listener }
-	serving  sync.WaitGroup
-	ending   atomic.Bool // this server drains before it ends
-	failed   chan error  // what stopped serving by itself
+	engine    *engine.Engine
+	compiler  *compile.Compiler
+	artifacts *artifact.Store
+	pool      *pool.Pool
+	kv        *kv.Store
+	fetch     *fetch.Client
+	lines     *telemetry.Log // access records and functions' lines
+	metrics   *telemetry.Telemetry
+	tracer    *telemetry.Tracer // nil: nothing is traced
+	limiter   *limit.Limiter
+	geo       *geo.DB
+	dns       *geodns.Server // nil: this node is no name server
+	handler   *serve.Handler
+	public    *listen.Server
+	admin     *http.Server
+	peer      *peer.Server
+	sockets   struct{ admin, peer net.Listener }
+	serving   sync.WaitGroup
+	ending    atomic.Bool // this server drains before it ends
+	failed    chan error  // what stopped serving by itself
 }
 
 // openDataPath builds the rooms from the ground up; nothing is served yet.
@@ -84,6 +85,7 @@ func (n *node) openRuntime(p *dataPath) (err error) {
 	if err != nil {
 		return err
 	}
+	p.artifacts = store
 	p.compiler = compile.NewCompiler(compile.CompilerConfig{Runner: n.att, Store: store, Fingerprint: p.engine.Fingerprint(),
 		Notice: func(err error) { n.log.Warn("an artifact is compiled again", "err", err) }})
 	p.pool, err = pool.Open(pool.Config{Engine: p.engine, Compiler: p.compiler, Computing: Computing(),

@@ -39,6 +39,10 @@ func (n *node) join(ctx context.Context) (*place, error) {
 	return &place{id: id, control: control, near: newNeighbours(id.Member)}, nil
 }
 
+// peer is who this node is by its certificate: that, and not its configuration, is what
+// functions are pinned to.
+func (m *place) peer() identity.Peer { return m.id.Member.Peer() }
+
 // announce tells the fleet of this node's head; before gossip runs there is nobody to tell.
 func (m *place) announce(h fleet.Head) error {
 	if f := m.fleet.Load(); f != nil {
