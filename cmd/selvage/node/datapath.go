@@ -21,6 +21,7 @@ import (
 	"github.com/selvage-edge/selvage/control/peer"
 	"github.com/selvage-edge/selvage/edge/certs"
 	"github.com/selvage-edge/selvage/edge/fetch"
+	"github.com/selvage-edge/selvage/edge/forward"
 	"github.com/selvage-edge/selvage/edge/geo"
 	"github.com/selvage-edge/selvage/edge/guard"
 	"github.com/selvage-edge/selvage/edge/invoke"
@@ -56,6 +57,7 @@ type dataPath struct {
 	geo       *geo.DB
 	dns       *geodns.Server // nil: this node is no name server
 	handler   *serve.Handler
+	forward   *forward.Forwarder
 	public    *listen.Server
 	admin     *http.Server
 	peer      *peer.Server
@@ -68,7 +70,7 @@ type dataPath struct {
 // openDataPath builds the rooms from the ground up; nothing is served yet.
 func (n *node) openDataPath() (*dataPath, error) {
 	p := &dataPath{failed: make(chan error, 4)}
-	for _, step := range []func(*dataPath) error{n.openRuntime, n.openPorts, n.openServe, n.openListeners} {
+	for _, step := range []func(*dataPath) error{n.openRuntime, n.openPorts, n.openServe, n.openForward, n.openListeners} {
 		if err := step(p); err != nil {
 			p.close(n.log)
 			return nil, err
@@ -144,7 +146,7 @@ func (n *node) openListeners(p *dataPath) error {
 	if err != nil {
 		return err
 	}
-	p.handler, err = serve.New(serve.Config{Limiter: p.limiter, Telemetry: p.metrics, Covers: store.Covers,
+	p.handler, err = serve.New(serve.Config{Limiter: p.limiter, Telemetry: p.metrics, Covers: store.Covers, Forward: p.forward,
 		Place: telemetry.Place{PoP: n.cfg.Node.PoP, Node: n.cfg.Node.Name, Region: n.cfg.Node.Region}})
 	if err != nil {
 		return err

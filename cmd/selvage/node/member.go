@@ -15,6 +15,7 @@ import (
 	"github.com/selvage-edge/selvage/control/logs"
 	"github.com/selvage-edge/selvage/control/peer"
 	"github.com/selvage-edge/selvage/control/report"
+	"github.com/selvage-edge/selvage/edge/forward"
 )
 
 // place is this node's place in the fleet.
@@ -22,6 +23,7 @@ type place struct {
 	id      *identity.Node
 	control *peer.Client
 	near    *neighbours
+	others  *others
 	fleet   atomic.Pointer[fleet.Fleet] // nil until gossip runs
 }
 
@@ -62,6 +64,9 @@ func (m *place) neighbours() []agent.Neighbour { return m.near.among(m.fleet.Loa
 
 func (m *place) close() {
 	m.near.close()
+	if m.others != nil {
+		m.others.close()
+	}
 	m.control.Close()
 }
 
@@ -76,6 +81,7 @@ func (n *node) peerServer() (*peer.Server, error) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(n.agent.Stats()) // the peer left; nobody to tell
 	})
+	mux.HandleFunc(forward.Path, n.passed)
 	mux.Handle("POST "+report.OrdersPath, n.orders.handler())
 	mux.Handle("GET "+logs.Path, logs.Handler(n.path.lines))
 	return peer.NewServer(peer.ServerConfig{Member: n.member.id.Member, Handler: mux})

@@ -308,5 +308,6 @@ func (n *node) heard(e fleet.Event) {
 // regroup has the agent look again at who follows whom in this PoP.
 func (n *node) regroup() {
 	n.member.near.look()
+	n.member.others.look()
 	n.agent.Regroup()
 }
