@@ -56,7 +56,7 @@ var _ Namespaces = (*kv.Store)(nil)
 
 // Config wires an agent. What has no default must be set.
 type Config[F Function] struct {
-	// Self is what every report says of this node: Node, PoP, Region, Public, Build, Started.
+	// Self is what every report says of this node: Node, PoP and Region as in its certificate, Labels, Public, Build, Started.
 	Self    report.Report
 	Dir     string           // the agent's own folder of the node's state
 	Control Doer             // reaches control
@@ -66,11 +66,13 @@ type Config[F Function] struct {
 
 	// Prepare makes a version runnable out of checked bytes; pool.Pool.Prepare.
 	Prepare func(ctx context.Context, v function.Version, parts pool.Parts) (F, pool.Prepared, error)
-	// Target is what the routes of a release lead to.
+	// Target is what the routes of a release lead to that this node holds. Whether its requests go on to another is the agent's to say.
 	Target func(f F, r catalog.Release) *serve.Target
 	// Swap takes the next route table; serve.Handler.SetRoutes.
 	Swap func(*serve.Routes)
 	KV   Namespaces
+	// Forget gives up what was compiled of a code that this node may no longer hold; may be nil.
+	Forget func(code function.Digest) error
 
 	Announce func(fleet.Head) error // tells the fleet of this node's heads; may be nil
 	OnEvent  func(Event)            // must not block; may be nil
@@ -143,6 +145,7 @@ func (c Config[F]) Validate() error {
 // Agent runs a node's functions by the catalog.
 type Agent[F Function] struct {
 	config    Config[F]
+	labels    function.Labels // what this node is
 	catalog   *catalog.State
 	blobs     *blobs
 	pop       *pop
@@ -161,6 +164,7 @@ type Agent[F Function] struct {
 	born      time.Time
 	stats     atomic.Pointer[Stats]
 	retired   atomic.Bool
+	routed    atomic.Pointer[map[function.ID]bool] // functions that can be run here
 	work      sync.WaitGroup
 	room      chan struct{}
 }
@@ -181,7 +185,7 @@ func Open[F Function](c Config[F]) (*Agent[F], error) {
 	}
 	a := &Agent[F]{
 		born:   time.Now(),
-		config: c, catalog: catalog.NewState(c.Trust), blobs: b, pop: p,
+		config: c, labels: function.LabelsOf(c.Self.Node, c.Self.PoP, c.Self.Region, c.Self.Labels), catalog: catalog.NewState(c.Trust), blobs: b, pop: p,
 		wake: make(chan struct{}, 1), results: make(chan result[F]), room: make(chan struct{}, c.Workers),
 	}
 	a.stats.Store(&Stats{})

@@ -12,6 +12,7 @@ type EventKind string
 // What an agent tells of.
 const (
 	Live          EventKind = "live"           // a release is served
+	Elsewhere     EventKind = "elsewhere"      // a release may not be held here: its requests go on to other nodes
 	Waiting       EventKind = "waiting"        // a release cannot be fetched now; it is tried again
 	Failed        EventKind = "failed"         // a release cannot run here
 	Removed       EventKind = "removed"        // a function is no longer served

@@ -116,7 +116,7 @@ func (l *loop[F]) plan() {
 			s.gone = true
 		}
 	}
-	l.spaces.want(l.snap.Bound())
+	l.spaces.want(l.snap.Bound(l.labels))
 	p := l.snap.Position()
 	// Others are only told what they may ask for: a full table of heads is no fault of this node's.
 	_ = l.config.Announce(fleet.Head{Log: catalogLog, Epoch: p.Epoch, Sequence: p.Revision})
@@ -265,8 +265,10 @@ func (l *loop[F]) swap() {
 	if !l.serving {
 		var parts []part
 		for _, r := range l.snap.Releases() {
-			code, image := partsOf(r)
-			parts = append(parts, code, image)
+			if l.holds(r) {
+				code, image := partsOf(r)
+				parts = append(parts, code, image)
+			}
 		}
 		l.work.Go(func() { l.blobs.scrub(l.ctx, parts) })
 	}
@@ -282,8 +284,11 @@ func (l *loop[F]) swap() {
 		case s.next != nil:
 			s.retire()
 			s.live, s.next = s.next, nil
-			s.state, s.settled, s.took = report.Live, true, time.Since(s.seen)
-			l.config.OnEvent(Event{Kind: Live, Function: id, Release: s.want.Number, Digest: s.want.Bundle, Took: s.took})
+			s.state, s.settled, s.took = s.live.state(), true, time.Since(s.seen)
+			if !s.live.held {
+				l.banish(s.want)
+			}
+			l.config.OnEvent(Event{Kind: s.live.kind(), Function: id, Release: s.want.Number, Digest: s.want.Bundle, Took: s.took})
 		}
 	}
 }
@@ -291,7 +296,9 @@ func (l *loop[F]) swap() {
 // publish tells whoever asks for Stats, and control.
 func (l *loop[F]) publish() {
 	st := &Stats{Functions: len(l.slots), Blobs: l.stats.Load().Blobs}
-	for _, s := range l.slots {
+	held := make(map[function.ID]bool, len(l.slots))
+	for id, s := range l.slots {
+		held[id] = s.live != nil && s.live.held
 		switch s.state {
 		case report.Live:
 			st.Live++
@@ -300,6 +307,7 @@ func (l *loop[F]) publish() {
 		}
 	}
 	l.stats.Store(st)
+	l.routed.Store(&held)
 	if l.untold = time.Now().Before(l.tellAt); !l.untold {
 		l.report()
 	}
@@ -359,11 +367,16 @@ func (l *loop[F]) schedule() {
 func (l *loop[F]) used() map[function.Digest]bool {
 	releases := slices.Clone(l.fallback())
 	for _, s := range l.slots {
-		releases = append(releases, s.releases()...)
+		releases = append(releases, s.releases(l.holds)...)
 	}
 	used := make(map[function.Digest]bool, len(releases))
 	for _, r := range releases {
 		used[r.Code], used[r.Image] = true, true
+	}
+	for _, s := range l.slots {
+		for _, d := range l.forbidden(s.want) {
+			delete(used, d)
+		}
 	}
 	return used
 }

@@ -57,7 +57,7 @@ func (a *Agent[F]) neighbour(ctx context.Context) error {
 
 // mayFollow holds what control holds: a node may follow the catalog, and a
 // namespace's log while some live release binds it. The catalog is signed, so a relay can
-// tell by its own. A catalog that gives nodes different shares has to say so itself.
+// tell by its own, and which nodes may hold what of it.
 func (a *Agent[F]) mayFollow(ctx context.Context, log string) error {
 	if err := a.neighbour(ctx); err != nil {
 		return err
@@ -65,10 +65,16 @@ func (a *Agent[F]) mayFollow(ctx context.Context, log string) error {
 	if log == catalogLog {
 		return nil
 	}
-	if project, name, ok := namespaceOf(log); ok && a.catalog.Snapshot().Binds(project, name, false) {
+	if project, name, ok := namespaceOf(log); ok && a.catalog.Snapshot().Binds(project, name, false, a.labelsOf(ctx)) {
 		return nil
 	}
 	return fmt.Errorf("no live release that this node knows binds %s", log)
+}
+
+// labelsOf are what the neighbour that asks is, by its certificate.
+func (a *Agent[F]) labelsOf(ctx context.Context) function.Labels {
+	p, _ := peer.From(ctx)
+	return function.LabelsOf(p.Name, p.PoP, p.Region, nil)
 }
 
 // namespaceOf reads what logOf writes.
@@ -149,7 +155,7 @@ func (a *Agent[F]) await(ctx context.Context, d function.Digest) (*os.File, erro
 	for {
 		waited := time.Since(begin)
 		state := blobAbsent
-		if a.catalog.Snapshot().Names(d) {
+		if a.catalog.Snapshot().Names(d, a.labelsOf(ctx)) {
 			f, st, err := a.blobs.open(d)
 			if f != nil || err != nil {
 				return f, err

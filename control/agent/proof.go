@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/selvage-edge/selvage/control/catalog"
-	"github.com/selvage-edge/selvage/control/report"
 )
 
 // provenAge is how old the kept catalog gets, in Calms, before the one in use is
@@ -38,10 +37,10 @@ func (l *loop[F]) watch() {
 	p.trial, p.since = l.snap, time.Now()
 }
 
-// tried reports whether every release of the catalog is live here or cannot run.
+// tried reports whether every release of the catalog is live here, cannot run, or may not be here.
 func (l *loop[F]) tried() bool {
 	for _, s := range l.slots {
-		if s.gone || s.state != report.Live && s.state != report.Failed {
+		if s.gone || !s.state.Final() {
 			return false
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/selvage-edge/selvage/control/catalog"
@@ -34,9 +35,10 @@ type slot[F Function] struct {
 	cancel context.CancelFunc
 }
 
-// ready is a release that can be served.
+// ready is a release that can be served, or handed on.
 type ready[F Function] struct {
 	release  catalog.Release
+	held     bool // here; else fn is nothing
 	fn       F
 	target   *serve.Target
 	prepared pool.Prepared
@@ -53,7 +55,7 @@ func (s *slot[F]) stop() {
 // drop gives back what was never served.
 func (s *slot[F]) drop() {
 	if s.next != nil {
-		s.next.fn.Release()
+		s.next.giveBack()
 		s.next = nil
 	}
 }
@@ -61,7 +63,7 @@ func (s *slot[F]) drop() {
 // retire gives back what was served until now.
 func (s *slot[F]) retire() {
 	if s.live != nil {
-		s.live.fn.Release()
+		s.live.giveBack()
 		s.live = nil
 	}
 }
@@ -77,13 +79,13 @@ func (s *slot[F]) chosen() *ready[F] {
 	return s.live
 }
 
-// releases lists those whose bytes are needed.
-func (s *slot[F]) releases() []catalog.Release {
+// releases lists those whose bytes are needed, of those that may be held here.
+func (s *slot[F]) releases(holds func(catalog.Release) bool) []catalog.Release {
 	all := []catalog.Release{s.want}
 	if s.live != nil {
 		all = append(all, s.live.release)
 	}
-	return all
+	return slices.DeleteFunc(all, func(r catalog.Release) bool { return !holds(r) })
 }
 
 func (s *slot[F]) report() report.Function {
@@ -123,7 +125,7 @@ type result[F Function] struct {
 // discard gives back what a result brought too late.
 func (r result[F]) discard() {
 	if r.ready != nil {
-		r.ready.fn.Release()
+		r.ready.giveBack()
 	}
 }
 
@@ -152,6 +154,9 @@ func (t *task[F]) make(ctx context.Context) result[F] {
 		if _, err := route.ParsePattern(p); err != nil {
 			return result[F]{state: report.Compiling, err: err, final: true}
 		}
+	}
+	if !t.agent.holds(r) {
+		return result[F]{ready: elsewhere[F](r)}
 	}
 	// Fetching takes no worker: what control does not hand out now must not hold
 	// up what is on disk.
@@ -183,5 +188,7 @@ func (t *task[F]) prepare(ctx context.Context) result[F] {
 		var refused *jail.Refused
 		return result[F]{state: report.Compiling, err: err, final: errors.As(err, &refused)}
 	}
-	return result[F]{ready: &ready[F]{release: r, fn: fn, target: t.agent.config.Target(fn, r), prepared: prepared}}
+	target := t.agent.config.Target(fn, r)
+	target.Away = !r.Placement.Allows(t.agent.labels)
+	return result[F]{ready: &ready[F]{release: r, held: true, fn: fn, target: target, prepared: prepared}}
 }

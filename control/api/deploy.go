@@ -94,11 +94,15 @@ func (a *API) createRelease(ctx context.Context, c *call) (*reply, error) {
 		return nil, err
 	}
 	rel := releaseOf(b, publisher)
+	placed, err := a.checkPlacement(rel.Placement)
+	if err != nil {
+		return nil, err
+	}
 	notes, err := a.prepareModule(ctx, b, rel)
 	if err != nil {
 		return nil, err
 	}
-	return a.publish(ctx, c, rel, notes)
+	return a.publish(ctx, c, rel, append(notes, placed...))
 }
 
 // unchanged answers who asked for what is live already.
@@ -143,7 +147,7 @@ func releaseOf(b *bundle.Bundle, publisher identity.KeyID) *catalog.Release {
 	m := b.Manifest
 	return &catalog.Release{
 		Project: m.Project, Function: m.Name, Bundle: b.Digest,
-		Routes: m.Routes, Limits: m.Limits, Bindings: m.Bindings, Publisher: publisher,
+		Routes: m.Routes, Limits: m.Limits, Bindings: m.Bindings, Placement: m.Placement, Publisher: publisher,
 	}
 }
 

@@ -34,7 +34,7 @@ func TestDeploy(t *testing.T) {
 	if code, err := f.store.BlobBytes(t.Context(), r.Code, 100); err != nil || !bytes.HasPrefix(code, []byte("code of ")) {
 		t.Errorf("code: %q, %v", code, err)
 	}
-	if !f.api.Catalog().Binds("default", "links", true) {
+	if !f.api.Catalog().Binds("default", "links", true, nil) {
 		t.Error("the binding is not in the catalog")
 	}
 

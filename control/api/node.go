@@ -45,7 +45,7 @@ func (a *API) peerRoutes() []*route {
 }
 
 // mayFollow lets nodes follow the catalog and the namespaces some release binds.
-func (a *API) mayFollow(_ context.Context, log string) error {
+func (a *API) mayFollow(ctx context.Context, log string) error {
 	if log == store.CatalogLog {
 		return nil
 	}
@@ -53,27 +53,34 @@ func (a *API) mayFollow(_ context.Context, log string) error {
 	if err != nil {
 		return err
 	}
-	return a.bound(ns, false)
+	return a.bound(ctx, ns, false)
 }
 
-// bound refuses what no live release binds: a node has no use for it.
-func (a *API) bound(ns hostcall.Namespace, write bool) error {
-	if a.Catalog().Binds(ns.Project, ns.Name, write) {
+// labelsOf are those that a node's certificate proves.
+func labelsOf(p identity.Peer) function.Labels {
+	return function.LabelsOf(p.Name, p.PoP, p.Region, nil)
+}
+
+// bound refuses what no live release binds that the node which asks may hold: it has
+// no use for it.
+func (a *API) bound(ctx context.Context, ns hostcall.Namespace, write bool) error {
+	node, _ := peer.From(ctx)
+	if a.Catalog().Binds(ns.Project, ns.Name, write, labelsOf(node)) {
 		return nil
 	}
 	access := "binds"
 	if write {
 		access = "binds with write access"
 	}
-	return fmt.Errorf("api: no live release %s namespace %s/%s: %w", access, ns.Project, ns.Name, hostcall.ErrDenied)
+	return fmt.Errorf("api: no live release that %s may hold %s namespace %s/%s: %w", node.Name, access, ns.Project, ns.Name, hostcall.ErrDenied)
 }
 
 func (a *API) streamChanges(c *call) { peer.Stream(a.changes).ServeHTTP(c.w, c.r) }
 
-// named reports whether a live release names d. A node may know of a release
+// named reports whether a live release names d that the node may hold. A node may know of a release
 // first: one whose append was never answered here, or another control node's.
-func (a *API) named(ctx context.Context, d function.Digest) (bool, error) {
-	if a.Catalog().Names(d) {
+func (a *API) named(ctx context.Context, node identity.Peer, d function.Digest) (bool, error) {
+	if a.Catalog().Names(d, labelsOf(node)) {
 		return true, nil
 	}
 	a.signed.Lock()
@@ -81,7 +88,7 @@ func (a *API) named(ctx context.Context, d function.Digest) (bool, error) {
 	if err := a.catchUp(ctx); err != nil {
 		return false, err
 	}
-	return a.Catalog().Names(d), nil
+	return a.Catalog().Names(d, labelsOf(node)), nil
 }
 
 // blobWrite bounds the wait for a node to take the next piece of a blob.
@@ -93,13 +100,13 @@ func (a *API) streamBlob(c *call) {
 		c.fail(invalid("%v", err))
 		return
 	}
-	named, err := a.named(c.r.Context(), d)
+	named, err := a.named(c.r.Context(), c.peer, d)
 	if err != nil {
 		c.fail(err)
 		return
 	}
 	if !named {
-		c.fail(notFound("follow the catalog: what is live now has other blobs", "no live release names blob %s", d.Short()))
+		c.fail(notFound("follow the catalog: what is live now has other blobs", "no live release that %s may hold names blob %s", c.peer.Name, d.Short()))
 		return
 	}
 	r, size, err := a.cfg.Store.Blob(c.r.Context(), d)
@@ -155,6 +162,7 @@ func (a *API) takeReport(ctx context.Context, c *call) (*reply, error) {
 	if r.Node != c.peer.Name || r.PoP != c.peer.PoP {
 		return nil, problem(http.StatusForbidden, "not-you", "report for yourself: node and pop of the certificate", "the report is of %s/%s, the certificate of %s/%s", r.PoP, r.Node, c.peer.PoP, c.peer.Name)
 	}
+	r.Region = c.peer.Region // what its certificate says
 	now := a.cfg.Now()
 	before := a.board.post(posted{r, now})
 	if sameReport(before.Report, r) && now.Truncate(reportEvery).Equal(before.received.Truncate(reportEvery)) {
@@ -218,7 +226,7 @@ func (a *API) renew(_ context.Context, c *call) (*reply, error) {
 // peerKey returns the namespace and key of a node's call, if it may make it.
 func (a *API) peerKey(c *call, write bool) (hostcall.Namespace, string, error) {
 	ns := hostcall.Namespace{Project: c.project, Name: c.param("namespace")}
-	if err := a.bound(ns, write); err != nil {
+	if err := a.bound(c.r.Context(), ns, write); err != nil {
 		return ns, "", err
 	}
 	key, err := base64.RawURLEncoding.Strict().DecodeString(c.param("key"))

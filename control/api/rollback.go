@@ -29,11 +29,15 @@ func (a *API) rollback(ctx context.Context, c *call) (*reply, error) {
 		return unchanged(r).back(was.Number, 0), nil
 	}
 	rel := was.Release
+	placed, err := a.checkPlacement(rel.Placement)
+	if err != nil {
+		return nil, err
+	}
 	notes, err := a.again(ctx, &rel)
 	if err != nil {
 		return nil, err
 	}
-	out, err := a.publish(ctx, c, &rel, notes)
+	out, err := a.publish(ctx, c, &rel, append(notes, placed...))
 	if err != nil {
 		return nil, err
 	}

@@ -131,7 +131,7 @@ func (s *Status) count(n NodeStatus) {
 	case n.Away:
 	case n.State == report.Failed:
 		s.Failed++
-	case n.State == report.Live || n.State == report.Removed:
+	case n.State == report.Live || n.State == report.Removed || n.State == report.Elsewhere:
 		s.Live++
 	default:
 		s.Pending++
@@ -160,7 +160,7 @@ func (n *seen) statusOf(rel Release, gone bool) NodeStatus {
 	return out
 }
 
-var advance = map[report.State]int{report.Failed: 0, Pending: 1, report.Fetching: 2, report.Compiling: 3, report.Removed: 4, report.Live: 5}
+var advance = map[report.State]int{report.Failed: 0, Pending: 1, report.Fetching: 2, report.Compiling: 3, report.Elsewhere: 4, report.Removed: 5, report.Live: 6}
 
 // least returns the least advanced state of the nodes that are there.
 func least(nodes []NodeStatus) report.State {

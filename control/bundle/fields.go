@@ -31,6 +31,7 @@ func readManifest(root *table, m *Manifest) {
 	readKV(root, &m.Bindings)
 	readBackends(root, &m.Bindings)
 	readVariables(root.sub("variables"), &m.Bindings)
+	readPlacement(root.sub("placement"), &m.Placement)
 	root.done()
 }
 

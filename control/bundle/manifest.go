@@ -20,14 +20,15 @@ const maxFaults = 100
 
 // Manifest is what a function's author asks for.
 type Manifest struct {
-	Project  string // "default" if the file names none
-	Name     string
-	Routes   []string // canonical patterns, in the file's order
-	Build    Build
-	Snapshot function.Snapshot
-	Limits   function.Limits // zero fields: not given
-	Bindings function.Bindings
-	Source   []byte // the file as written
+	Project   string // "default" if the file names none
+	Name      string
+	Routes    []string // canonical patterns, in the file's order
+	Build     Build
+	Snapshot  function.Snapshot
+	Limits    function.Limits // zero fields: not given
+	Bindings  function.Bindings
+	Placement function.Placement
+	Source    []byte // the file as written
 }
 
 // ID returns the function's name.

@@ -97,6 +97,11 @@ total_timeout = "5s"
 
 [variables]
 GREETING = "hello"
+
+[placement]
+include = ["region = eu", "pop=nyc"]
+exclude = ["pop=fra"]
+residency = true
 `
 
 func TestManifestInFull(t *testing.T) {
@@ -123,7 +128,8 @@ func TestManifestInFull(t *testing.T) {
 			}},
 			Variables: map[string]string{"GREETING": "hello"},
 		},
-		Source: []byte(full),
+		Placement: function.Placement{Include: []string{"region=eu", "pop=nyc"}, Exclude: []string{"pop=fra"}, Residency: true},
+		Source:    []byte(full),
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)

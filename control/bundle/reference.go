@@ -32,6 +32,9 @@ var manifestKeys = []key{
 	{"backends.first_byte_timeout", timeout(function.DefaultTimeouts.FirstByte, function.CeilingTimeouts.FirstByte), "From the request sent to the response's head."},
 	{"backends.between_bytes_timeout", timeout(function.DefaultTimeouts.Between, function.CeilingTimeouts.Between), "Without a byte of the response's body, while the function waits for one."},
 	{"backends.total_timeout", timeout(function.DefaultTimeouts.Total, function.CeilingTimeouts.Total), "From the call to the last byte of the response's body."},
+	{"placement.include", "any node", "Labels, as `\"region=eu\"`: it runs on nodes that have one of them. Each node has `pop`, `region` and `node` (its name), and what its configuration gives it (`node.labels`)."},
+	{"placement.exclude", "none", "It does not run on nodes that have one of these labels."},
+	{"placement.residency", "`false`", "`true`: other nodes neither hold nor run it, even where none that may lives: then its requests get 503. Its labels are those that certificates prove: `pop`, `region`, `node`. `false`: where none that may lives, the node that was asked answers."},
 	{"variables", "none", "Names and values given to the function; also its environment."},
 }
 

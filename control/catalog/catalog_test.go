@@ -251,12 +251,12 @@ func TestSnapshotAnswers(t *testing.T) {
 	}
 	for ask, want := range map[string]string{"a/links": "yn", "a/logs": "yy", "b/links": "nn", "a/none": "nn"} {
 		project, ns, _ := strings.Cut(ask, "/")
-		got := map[bool]string{true: "y", false: "n"}[snap.Binds(project, ns, false)] + map[bool]string{true: "y", false: "n"}[snap.Binds(project, ns, true)]
+		got := map[bool]string{true: "y", false: "n"}[snap.Binds(project, ns, false, nil)] + map[bool]string{true: "y", false: "n"}[snap.Binds(project, ns, true, nil)]
 		if got != want {
 			t.Errorf("%s: read, write %s; want %s", ask, got, want)
 		}
 	}
-	if b := snap.Bound(); len(b) != 2 || b[0].Name != "links" || len(snap.Namespaces()) != 3 {
+	if b := snap.Bound(nil); len(b) != 2 || b[0].Name != "links" || len(snap.Namespaces()) != 3 {
 		t.Errorf("bound %v of %v", b, snap.Namespaces())
 	}
 	if owner, ok := snap.RouteOwner("x.example.com/*"); !ok || owner.String() != "a/f" {
@@ -332,11 +332,11 @@ func TestNames(t *testing.T) {
 	own.Release.Code, own.Release.Image = code, image
 	apply(t, s, c, own)
 	before := s.Snapshot()
-	if !before.Names(code) || !before.Names(image) || before.Names(own.Release.Bundle) || before.Names("") {
+	if !before.Names(code, nil) || !before.Names(image, nil) || before.Names(own.Release.Bundle, nil) || before.Names("", nil) {
 		t.Error("not its code and image, or more than these")
 	}
 	apply(t, s, c, removal("a/f", 2, 2))
-	if s.Snapshot().Names(code) || !before.Names(code) {
+	if s.Snapshot().Names(code, nil) || !before.Names(code, nil) {
 		t.Error("a removal's are named, or another snapshot changed")
 	}
 }

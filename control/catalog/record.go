@@ -28,19 +28,20 @@ func (p Position) String() string { return fmt.Sprintf("%d/%d", p.Epoch, p.Revis
 
 // Release makes one function version live, or says that the function is gone.
 type Release struct {
-	Project   string            `json:"project"`
-	Function  string            `json:"function"`
-	Number    uint64            `json:"number"` // counts the function's releases, removals too, from 1
-	Bundle    function.Digest   `json:"bundle,omitempty"`
-	Code      function.Digest   `json:"code,omitempty"`
-	Image     function.Digest   `json:"image,omitempty"`
-	Started   bool              `json:"started,omitempty"`
-	Routes    []string          `json:"routes,omitempty"` // canonical patterns
-	Limits    function.Limits   `json:"limits,omitzero"`
-	Bindings  function.Bindings `json:"bindings"`
-	Publisher identity.KeyID    `json:"publisher,omitempty"`
-	CreatedAt time.Time         `json:"created_at"`
-	Removed   bool              `json:"removed,omitempty"` // then only Project, Function, Number and CreatedAt are set
+	Project   string             `json:"project"`
+	Function  string             `json:"function"`
+	Number    uint64             `json:"number"` // counts the function's releases, removals too, from 1
+	Bundle    function.Digest    `json:"bundle,omitempty"`
+	Code      function.Digest    `json:"code,omitempty"`
+	Image     function.Digest    `json:"image,omitempty"`
+	Started   bool               `json:"started,omitempty"`
+	Routes    []string           `json:"routes,omitempty"` // canonical patterns
+	Limits    function.Limits    `json:"limits,omitzero"`
+	Bindings  function.Bindings  `json:"bindings"`
+	Placement function.Placement `json:"placement,omitzero"`
+	Publisher identity.KeyID     `json:"publisher,omitempty"`
+	CreatedAt time.Time          `json:"created_at"`
+	Removed   bool               `json:"removed,omitempty"` // then only Project, Function, Number and CreatedAt are set
 }
 
 // ID returns the function's name.
@@ -50,7 +51,7 @@ func (r *Release) ID() function.ID { return function.ID{Project: r.Project, Name
 func (r *Release) Version() function.Version {
 	return function.Version{
 		ID: r.ID(), Digest: r.Bundle, Code: r.Code, Image: r.Image, Started: r.Started,
-		Limits: r.Limits.WithDefaults(), Bindings: r.Bindings,
+		Limits: r.Limits.WithDefaults(), Bindings: r.Bindings, Placement: r.Placement,
 	}
 }
 
@@ -154,13 +155,13 @@ func (r *Release) validate() error {
 		errs = append(errs, err)
 	}
 	_, err := identity.ParseKeyID(string(r.Publisher))
-	return errors.Join(append(errs, err, checkRoutes(r.Routes), checkLimits(r.Limits), checkBindings(r.Bindings))...)
+	return errors.Join(append(errs, err, checkRoutes(r.Routes), checkLimits(r.Limits), checkBindings(r.Bindings), r.Placement.Validate())...)
 }
 
 func (r *Release) checkRemoved() error {
 	b := r.Bindings
 	if r.Bundle != "" || r.Code != "" || r.Image != "" || r.Started || r.Publisher != "" || len(r.Routes) > 0 ||
-		r.Limits != (function.Limits{}) || len(b.KV)+len(b.Backends)+len(b.Variables) > 0 {
+		r.Limits != (function.Limits{}) || len(b.KV)+len(b.Backends)+len(b.Variables) > 0 || !r.Placement.IsZero() {
 		return errors.New("a removal says nothing but what is removed")
 	}
 	return nil

@@ -32,8 +32,8 @@ type view struct {
 	releases   []Release
 	namespaces []Namespace
 	routes     map[string]owner
-	bound      map[string]bool // namespaceKey -> some binding may write
-	blobs      func() map[function.Digest]bool
+	bound      map[string]holders // by namespaceKey
+	blobs      func() map[function.Digest]holders
 }
 
 type owner struct {
@@ -52,7 +52,7 @@ func (s *Snapshot) cloneEntries(more int) map[string]entry {
 }
 
 func newView(entries map[string]entry) *view {
-	v := &view{routes: map[string]owner{}, bound: map[string]bool{}}
+	v := &view{routes: map[string]owner{}, bound: map[string]holders{}}
 	for _, e := range byRevision(entries) {
 		switch r := e.record; {
 		case r.Release != nil && !r.Release.Removed:
@@ -71,10 +71,13 @@ func newView(entries map[string]entry) *view {
 	return v
 }
 
-func (v *view) named() map[function.Digest]bool {
-	blobs := make(map[function.Digest]bool, 2*len(v.releases))
+func (v *view) named() map[function.Digest]holders {
+	blobs := make(map[function.Digest]holders, 2*len(v.releases))
 	for i := range v.releases {
-		blobs[v.releases[i].Code], blobs[v.releases[i].Image] = true, true
+		r := &v.releases[i]
+		for _, d := range []function.Digest{r.Code, r.Image} {
+			blobs[d] = blobs[d].and(r.Placement, false)
+		}
 	}
 	return blobs
 }
@@ -95,7 +98,7 @@ func (v *view) takeRelease(r *Release) {
 	}
 	for _, k := range r.Bindings.KV {
 		key := namespaceKey(r.Project, k.Namespace)
-		v.bound[key] = v.bound[key] || k.Write
+		v.bound[key] = v.bound[key].and(r.Placement, k.Write)
 	}
 }
 
@@ -122,8 +125,11 @@ func (s *Snapshot) ReleasePosition(id function.ID) Position {
 // Releases returns all live releases, by project and function.
 func (s *Snapshot) Releases() []Release { return s.releases }
 
-// Names reports whether a live release has d as its code or image.
-func (s *Snapshot) Names(d function.Digest) bool { return s.blobs()[d] }
+// Names reports whether a live release that a node with these labels may hold
+// has d as its code or image.
+func (s *Snapshot) Names(d function.Digest, by function.Labels) bool {
+	return s.blobs()[d].has(by, false)
+}
 
 // Namespace returns a live namespace.
 func (s *Snapshot) Namespace(project, name string) (Namespace, bool) {
@@ -137,18 +143,18 @@ func (s *Snapshot) Namespace(project, name string) (Namespace, bool) {
 // Namespaces returns all live namespaces, by project and name.
 func (s *Snapshot) Namespaces() []Namespace { return s.namespaces }
 
-// Binds reports whether some live release binds the namespace (with write
-// access, if write).
-func (s *Snapshot) Binds(project, namespace string, write bool) bool {
-	writes, ok := s.bound[namespaceKey(project, namespace)]
-	return ok && (writes || !write)
+// Binds reports whether some live release that a node with these labels may hold
+// binds the namespace (with write access, if write).
+func (s *Snapshot) Binds(project, namespace string, write bool, by function.Labels) bool {
+	return s.bound[namespaceKey(project, namespace)].has(by, write)
 }
 
-// Bound returns the live namespaces that some live release binds.
-func (s *Snapshot) Bound() []Namespace {
+// Bound returns the live namespaces that a node with these labels may hold,
+// because some live release that it may hold binds them.
+func (s *Snapshot) Bound(by function.Labels) []Namespace {
 	var list []Namespace
 	for _, n := range s.namespaces {
-		if s.Binds(n.Project, n.Name, false) {
+		if s.Binds(n.Project, n.Name, false, by) {
 			list = append(list, n)
 		}
 	}

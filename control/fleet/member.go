@@ -7,11 +7,14 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"github.com/selvage-edge/selvage/runtime/function"
 )
 
 // ErrDuplicate means that another live member has this node's name. Names are
@@ -56,6 +59,16 @@ type Member struct {
 	Since  time.Time     // when Health became what it is
 	Acked  time.Time     // the last answer to this node's own probe; zero before one
 	RTT    time.Duration // that probe's round trip
+}
+
+// Labels are what the member says it is; of these its certificate proves those
+// that function.Proven names.
+func (m *Member) Labels() function.Labels {
+	var more []string
+	if m.Meta.Labels != "" {
+		more = strings.Split(m.Meta.Labels, ",")
+	}
+	return function.LabelsOf(m.Name, m.Meta.PoP, m.Meta.Region, more)
 }
 
 // view is what this node knows of the members. memberlist's own list hands

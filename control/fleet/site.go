@@ -49,13 +49,14 @@ func (s Site) append(b []byte) []byte {
 	return append(append(b, s.V4.AsSlice()...), s.V6.AsSlice()...)
 }
 
-func decodeSite(b []byte) (Site, error) {
+// decodeSite returns what comes after the site, too.
+func decodeSite(b []byte) (s Site, rest []byte, err error) {
 	short := errors.New("site cut short")
 	if len(b) < 3 {
-		return Site{}, short
+		return Site{}, nil, short
 	}
 	has := b[0]
-	s := Site{Told: true, Located: has&siteLocated != 0, Weight: b[1], Load: b[2]}
+	s = Site{Told: true, Located: has&siteLocated != 0, Weight: b[1], Load: b[2]}
 	b = b[3:]
 	take := func(n int) []byte {
 		if len(b) < n {
@@ -68,7 +69,7 @@ func decodeSite(b []byte) (Site, error) {
 	if s.Located {
 		p := take(8)
 		if p == nil {
-			return Site{}, short
+			return Site{}, nil, short
 		}
 		s.Latitude = float64(int32(binary.LittleEndian.Uint32(p))) / micro
 		s.Longitude = float64(int32(binary.LittleEndian.Uint32(p[4:]))) / micro
@@ -80,9 +81,9 @@ func decodeSite(b []byte) (Site, error) {
 		s.V6, _ = netip.AddrFromSlice(take(16))
 	}
 	if s.V4.IsValid() != (has&siteV4 != 0) || s.V6.IsValid() != (has&siteV6 != 0) {
-		return Site{}, short
+		return Site{}, nil, short
 	}
-	return s, nil
+	return s, b, nil
 }
 
 func (s Site) validate() error {

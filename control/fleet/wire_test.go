@@ -19,8 +19,9 @@ func TestMetaRoundTrip(t *testing.T) {
 		{Role: Control},
 		{Role: Node, PoP: "x", Public: "edge.example.com:443"},
 		{Role: NameServer, Draining: true, Site: Site{Told: true}},
+		{Role: Node, PoP: "x", Labels: "tier=large,gpu=no"},
 		{Role: Node, PoP: "x", Leaving: true, Site: Site{Told: true, Located: true, Latitude: -89.123456, Longitude: 179.999999, Weight: 100, Load: 7,
-			V4: netip.MustParseAddr("192.0.2.1"), V6: netip.MustParseAddr("2001:db8::1")}},
+			V4: netip.MustParseAddr("192.0.2.1"), V6: netip.MustParseAddr("2001:db8::1")}, Labels: "tier=large"},
 		{Role: Node, PoP: "x", Site: Site{Told: true, Weight: 50, V6: netip.MustParseAddr("2001:db8::1")}},
 	} {
 		b, err := m.Encode()
@@ -37,6 +38,7 @@ func TestMetaRoundTrip(t *testing.T) {
 		{Role: Node, PoP: "lon", Public: "nowhere"}, {Role: Node, PoP: "lon", Peer: ":1"}, {Role: Node, PoP: "lon", Version: "a b"}, {Role: Node, PoP: "lon", Version: strings.Repeat("v", 65)},
 		{Role: Node, PoP: "lon", Public: strings.Repeat("a", 200) + ":1"},
 		{Role: Node, PoP: "lon", Site: Site{Weight: 101}}, {Role: Node, PoP: "lon", Site: Site{Located: true, Latitude: math.NaN()}},
+		{Role: Node, PoP: "lon", Labels: "tier"}, {Role: Node, PoP: "lon", Labels: "pop=nyc"}, {Role: Node, PoP: "lon", Labels: "a=b,"}, {Role: Node, PoP: "lon", Labels: strings.Repeat("a", 63) + "=" + strings.Repeat("b", 63) + ",c=d"},
 		{Role: Node, PoP: "lon", Site: Site{V4: netip.MustParseAddr("::1")}}, {Role: Node, PoP: "lon", Site: Site{V6: netip.MustParseAddr("fe80::1%eth0")}},
 	} {
 		if _, err := m.Encode(); err == nil {
@@ -49,6 +51,8 @@ func FuzzMeta(f *testing.F) {
 	b, _ := Meta{Role: Node, PoP: "lon", Region: "eu", Public: "192.0.2.1:443", Peer: "192.0.2.1:9", Version: "v1"}.Encode()
 	f.Add(b)
 	b, _ = Meta{Role: Node, PoP: "lon", Site: Site{Told: true, Located: true, V4: netip.MustParseAddr("192.0.2.1"), V6: netip.MustParseAddr("2001:db8::1")}}.Encode()
+	f.Add(b)
+	b, _ = Meta{Role: Node, PoP: "lon", Site: Site{Told: true}, Labels: "tier=large"}.Encode()
 	f.Add(b)
 	f.Add([]byte{metaVersion, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -103,8 +103,10 @@ func verifyLeaf(leaf *x509.Certificate, cas []*x509.Certificate, usage x509.ExtK
 
 // Expect says whom a connection must reach. Zero fields match anything.
 type Expect struct {
-	Kind Kind
-	Name string
+	Kind   Kind
+	Name   string
+	PoP    string
+	Region string
 }
 
 func checkPeer(leaf *x509.Certificate, fleet string, want Expect) (Peer, error) {
@@ -118,6 +120,9 @@ func checkPeer(leaf *x509.Certificate, fleet string, want Expect) (Peer, error) 
 		return p, fmt.Errorf("%w: %s answered where a %s was to be", ErrUntrusted, p, want.Kind)
 	case want.Name != "" && p.Name != want.Name:
 		return p, fmt.Errorf("%w: %s answered where %s was to be", ErrUntrusted, p, want.Name)
+	}
+	if want.PoP != "" && p.PoP != want.PoP || want.Region != "" && p.Region != want.Region {
+		return p, fmt.Errorf("%w: %s is of PoP %q, region %q, not of %q, %q", ErrUntrusted, p, p.PoP, p.Region, want.PoP, want.Region)
 	}
 	return p, nil
 }

@@ -84,6 +84,13 @@ type errDial struct{ error }
 
 func (e *errDial) Unwrap() error { return e.error }
 
+// Unsent reports whether err, of Do, means that nothing of the request was sent:
+// no address could be reached, or none proved to be whom it should be.
+func Unsent(err error) bool {
+	var dial *errDial
+	return errors.As(err, &dial)
+}
+
 func dialer(c ClientConfig, conns *connSet) func(context.Context, string, string) (net.Conn, error) {
 	conf := c.Member.ClientTLS(c.Expect)
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {

@@ -20,17 +20,18 @@ const MaxBytes = 4 << 20
 // State is where a node is with one release.
 type State string
 
-// The states. Live, Failed and Removed are final.
+// The states. Live, Failed, Removed and Elsewhere are final.
 const (
 	Fetching  State = "fetching"  // the blobs are on their way
 	Compiling State = "compiling" // code is being compiled, or the image mapped
 	Live      State = "live"      // the route table serves it
 	Failed    State = "failed"    // it cannot run here; Why says it
 	Removed   State = "removed"   // it is no longer served
+	Elsewhere State = "elsewhere" // it may not be held here: requests go on to where it may
 )
 
 // Final reports whether the state changes only with another release.
-func (s State) Final() bool { return s == Live || s == Failed || s == Removed }
+func (s State) Final() bool { return s == Live || s == Failed || s == Removed || s == Elsewhere }
 
 func (s State) known() bool {
 	return s == Fetching || s == Compiling || s.Final()
@@ -42,6 +43,7 @@ type Report struct {
 	Node      string     `json:"node"` // must be the name in the node's certificate
 	PoP       string     `json:"pop"`
 	Region    string     `json:"region,omitempty"`
+	Labels    []string   `json:"labels,omitempty"` // what its operator calls it, as key=value
 	Public    string     `json:"public,omitempty"` // address requests reach, host:port
 	Build     string     `json:"build,omitempty"`  // version of the binary
 	Started   time.Time  `json:"started"`          // of the server process
@@ -69,6 +71,14 @@ type Function struct {
 func (r *Report) Validate() error {
 	if r.Node == "" || len(r.Node) > 128 || r.PoP == "" || len(r.PoP) > 128 {
 		return errors.New("report: node and pop must be named, in at most 128 bytes")
+	}
+	if len(r.Labels) > 16 {
+		return fmt.Errorf("report: %d labels, at most 16", len(r.Labels))
+	}
+	for _, s := range r.Labels {
+		if _, err := function.ParseLabel(s); err != nil {
+			return fmt.Errorf("report: %w", err)
+		}
 	}
 	for i := range r.Functions {
 		f := &r.Functions[i]

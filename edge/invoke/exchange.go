@@ -29,6 +29,7 @@ type exchange struct {
 	version *function.Version
 	meta    telemetry.Meta
 	where   Locator       // nil: not known
+	place   *geo.Place    // where the client is, if that is known already
 	body    io.ReadCloser // nil: no body
 	bodyEnd atomic.Bool   // it was read to its end
 	invited bool          // the client was told to send it
@@ -90,7 +91,10 @@ func (x *exchange) StartBy() time.Time { return x.meta.StartBy }
 // AppendHead encodes the request head.
 func (x *exchange) AppendHead(b []byte) []byte {
 	var place geo.Place
-	if x.where != nil {
+	switch {
+	case x.place != nil:
+		place = *x.place
+	case x.where != nil:
 		place = x.where.Lookup(x.meta.Client.Addr())
 	}
 	return appendRequestHead(b, x.r, x.version, &x.meta, &place, x.body != nil)

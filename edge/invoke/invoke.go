@@ -49,7 +49,7 @@ func (t *Target) Version() *function.Version { return t.fn.Version() }
 // the caller's to answer; if one was, the caller must break the response off.
 func (t *Target) Invoke(ctx context.Context, w http.ResponseWriter, r *http.Request, m telemetry.Meta) (telemetry.Usage, error) {
 	x := newExchange(w, r, t.fn.Version(), m)
-	x.where = t.Where
+	x.where, x.place = t.Where, geo.PlaceOf(ctx)
 	if err := x.admit(); err != nil {
 		return telemetry.Usage{}, err
 	}

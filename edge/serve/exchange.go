@@ -15,19 +15,22 @@ import (
 
 // exchange is what is known of one request on its way through the stages.
 type exchange struct {
-	r       *http.Request
-	w       response
-	body    requestBody
-	id      [1]string // as the values of its header
-	client  netip.AddrPort
-	start   time.Time
-	canon   guard.Canon
-	target  *Target
-	startBy time.Time
-	ticket  limit.Ticket
-	span    *telemetry.Span // nil: it is not traced
-	usage   Usage
-	fact    telemetry.Record // once it is over
+	r        *http.Request
+	w        response
+	body     requestBody
+	id       [1]string // as the values of its header
+	client   netip.AddrPort
+	protocol string // the client's
+	start    time.Time
+	canon    guard.Canon
+	target   *Target
+	startBy  time.Time
+	ticket   limit.Ticket
+	span     *telemetry.Span // nil: it is not traced
+	usage    Usage
+	ran      bool // its function was begun here
+	passing
+	fact telemetry.Record // once it is over
 }
 
 // response counts what is sent, and remembers whether a head was.
@@ -58,6 +61,7 @@ func (w *response) commit(status int) {
 	w.first = time.Since(w.exchange.start)
 	h := w.Header()
 	h[RequestIDHeader] = w.exchange.id[:]
+	w.exchange.mark(h)
 	if h["Server"] == nil {
 		h["Server"] = serverHeader
 	}
@@ -126,7 +130,9 @@ func (x *exchange) record(err error) *telemetry.Record {
 		Method:    x.r.Method,
 		Host:      x.canon.Host,
 		Path:      x.canon.Path,
-		Protocol:  x.r.Proto,
+		Protocol:  x.protocol,
+		PassedTo:  x.to,
+		PassedBy:  x.by,
 		Client:    x.client,
 		Status:    x.w.status,
 		BytesIn:   x.body.bytes.Load(),

@@ -30,8 +30,9 @@ type Invoker interface {
 
 // Target is what a route leads to.
 type Target struct {
-	Version *function.Version // whose function it is, and its limits
-	Invoker Invoker
+	Version *function.Version // whose function it is, its limits and its placement
+	Invoker Invoker           // nil: it must not run here
+	Away    bool              // its requests go on to a node that it is placed on
 }
 
 // Routes maps requests to targets.

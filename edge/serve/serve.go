@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/selvage-edge/selvage/edge/fetch"
+	"github.com/selvage-edge/selvage/edge/forward"
 	"github.com/selvage-edge/selvage/edge/guard"
 	"github.com/selvage-edge/selvage/edge/limit"
 	"github.com/selvage-edge/selvage/edge/telemetry"
@@ -36,6 +37,8 @@ type Config struct {
 	// Covers reports whether the certificate chosen for a server name is good for
 	// another host; see guard.Guard. Nil: never.
 	Covers func(sni, host string) bool
+	// Forward hands exchanges on to other nodes. Nil: none goes on.
+	Forward *forward.Forwarder
 }
 
 // Handler serves every exchange of a node. Make it with New.
@@ -44,6 +47,7 @@ type Handler struct {
 	guard    guard.Guard
 	routes   atomic.Pointer[Routes] // nil until the first SetRoutes
 	draining atomic.Bool
+	ledger   ledger
 }
 
 var _ http.Handler = (*Handler)(nil)
@@ -80,10 +84,14 @@ func (h *Handler) Draining() bool { return h.draining.Load() }
 // ServeHTTP serves one exchange: it runs the stages, answers for them when they
 // fail, and records the exchange whatever happened.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := h.begin(w, r)
+	h.serve(h.begin(w, r))
+}
+
+func (h *Handler) serve(x *exchange) {
 	err := h.protect(x)
 	cut := h.answer(x, err)
 	x.w.linger()
+	h.ledger.note(x)
 	h.cfg.Telemetry.End(x.span, x.record(err))
 	if cut {
 		panic(http.ErrAbortHandler) // how net/http and http3 are told to break a response off
@@ -102,8 +110,11 @@ func (h *Handler) stages(x *exchange) error {
 	if err := h.route(x); err != nil {
 		return err
 	}
-	if err := h.admit(x); err != nil {
+	if done, err := h.placed(x); done {
 		return err
+	}
+	if err := h.admit(x); err != nil {
+		return h.overflow(x, err)
 	}
 	defer x.ticket.Release()
 	return h.invoke(x)
@@ -127,7 +138,7 @@ func (h *Handler) protect(x *exchange) (err error) {
 
 // begin prepares the exchange's state.
 func (h *Handler) begin(w http.ResponseWriter, r *http.Request) *exchange {
-	x := &exchange{r: r, start: time.Now(), client: clientOf(r)}
+	x := &exchange{r: r, start: time.Now(), client: clientOf(r), protocol: r.Proto}
 	x.span = h.cfg.Telemetry.Begin(r, x.start)
 	x.w.ResponseWriter = w
 	x.w.exchange = x
@@ -175,6 +186,7 @@ func (h *Handler) loop(x *exchange) error {
 
 func (h *Handler) route(x *exchange) error {
 	table := h.routes.Load()
+	x.notHere = "no route" // of what another node hands on
 	if table == nil {
 		return errNoRoutes
 	}
@@ -183,7 +195,7 @@ func (h *Handler) route(x *exchange) error {
 		return errNoRoute
 	}
 	x.target = target
-	return nil
+	return x.expected()
 }
 
 func (h *Handler) admit(x *exchange) (err error) {
@@ -201,13 +213,14 @@ func (h *Handler) invoke(x *exchange) (err error) {
 		Scheme:    "https",
 		Authority: x.canon.Authority(),
 		Target:    x.canon.Target(),
-		Protocol:  x.r.Proto,
+		Protocol:  x.protocol,
 		Client:    x.client,
 		Place:     h.cfg.Place,
 		StartBy:   x.startBy,
 	}
+	x.ran = true
 	run := x.span.Child("guest")
-	x.usage, err = x.target.Invoker.Invoke(run.Context(x.r.Context()), &x.w, x.r, meta)
+	x.usage, err = x.target.Invoker.Invoke(x.located(run.Context(x.r.Context())), &x.w, x.r, meta)
 	x.usage.Queued += x.ticket.Waited
 	run.Done(x.span, err)
 	if err != nil && errors.Is(x.r.Context().Err(), context.Canceled) && fault.Of(err).Kind == fault.Internal {

@@ -81,6 +81,12 @@ func (e encoder) exchange(b []byte, r *Record) []byte {
 	if len(r.Usage.Refused) > 0 {
 		b = refusedCalls(b, r.Usage.Refused)
 	}
+	if r.PassedTo != "" {
+		b = text(b, `,"passed_to":`, r.PassedTo)
+	}
+	if r.PassedBy != "" {
+		b = text(b, `,"passed_by":`, r.PassedBy)
+	}
 	if r.TraceID != "" {
 		b = text(b, `,"trace_id":`, r.TraceID)
 	}

@@ -29,9 +29,11 @@ type Record struct {
 	Version  function.Digest
 	Usage    Usage
 
-	TraceID string       // hex; "" if it is in no trace
-	Refused string       // why the node answered by itself: guard's and serve's words
-	Fault   *fault.Error // why the function failed; nil if it did not
+	PassedTo string       // the node that it was handed on to; "" if to none
+	PassedBy string       // the node that handed it on
+	TraceID  string       // hex; "" if it is in no trace
+	Refused  string       // why the node answered by itself: guard's and serve's words
+	Fault    *fault.Error // why the function failed; nil if it did not
 }
 
 // level is error for what operators must look at, the platform's own failures,

@@ -328,6 +328,26 @@ func (s *Store) Trim(used func(function.Digest) bool) (removed int, err error) {
 	return removed, nil
 }
 
+// Drop removes the artifacts of a code, also other engines', at once.
+func (s *Store) Drop(code function.Digest) error {
+	s.writes.Lock()
+	defer s.writes.Unlock()
+	all, err := s.list()
+	if err != nil {
+		return err
+	}
+	for _, k := range all {
+		if codeOf(k.name) != code {
+			continue
+		}
+		if err := s.remove(k.name); err != nil {
+			return err
+		}
+		s.total -= k.size
+	}
+	return nil
+}
+
 // codeOf is the code an artifact's name speaks of; the name proves nothing.
 func codeOf(name string) function.Digest {
 	hex, _, _ := strings.Cut(name, "-")

@@ -16,13 +16,14 @@ func (id ID) String() string { return id.Project + "/" + id.Name }
 // Version is one deployable version: its code, its image and its bounds. It is
 // immutable; a change is another Version.
 type Version struct {
-	ID       ID
-	Digest   Digest // the bundle's
-	Code     Digest // the module without its data
-	Image    Digest // initial memory and globals
-	Started  bool   // the image was taken after start-up: run only handle
-	Limits   Limits
-	Bindings Bindings
+	ID        ID
+	Digest    Digest // the bundle's
+	Code      Digest // the module without its data
+	Image     Digest // initial memory and globals
+	Started   bool   // the image was taken after start-up: run only handle
+	Limits    Limits
+	Bindings  Bindings
+	Placement Placement
 }
 
 // Snapshot says whether a function's start-up is run once, at deploy.

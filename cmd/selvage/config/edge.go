@@ -25,10 +25,11 @@ type Edge struct {
 
 // Node says who this node is.
 type Node struct {
-	Name   string `toml:"name" doc:"The node's name, one in the fleet: lower-case letters, digits and dashes."`
-	PoP    string `toml:"pop" doc:"The point of presence it stands in."`
-	Region string `toml:"region" doc:"A label for placement, such as eu." default:"local"`
-	State  string `toml:"state" doc:"Folder for keys, catalog, bundles and compiled code. Made on first start, mode 0700."`
+	Name   string   `toml:"name" doc:"The node's name, one in the fleet: lower-case letters, digits and dashes."`
+	PoP    string   `toml:"pop" doc:"The point of presence it stands in."`
+	Region string   `toml:"region" doc:"A label for placement, such as eu. The node's certificate says it, so that functions can be pinned to it: a node that has joined joins anew to change it." default:"local"`
+	Labels []string `toml:"labels" doc:"Further labels for placement, as key=value: 16 of them, 128 bytes together. Functions cannot be pinned to them." default:"[]"`
+	State  string   `toml:"state" doc:"Folder for keys, catalog, bundles and compiled code. Made on first start, mode 0700."`
 
 	Position  string   `toml:"position" doc:"Where its PoP stands, as latitude, longitude in degrees, such as 51.51, -0.13: clients near it are sent to it by DNS." default:""`
 	Weight    float64  `toml:"weight" doc:"Share of its PoP's own clients that DNS sends to it, 0 to 1; the others go to the next PoP. PoPs in one city share its clients by weight." default:"1"`
@@ -57,13 +58,14 @@ type Certificate struct {
 
 // EdgeLimits bound the node, beside each function's own limits.
 type EdgeLimits struct {
-	Concurrency int `toml:"concurrency" doc:"Requests being answered at once on this node; more wait." default:"10000"`
-	Queue       int `toml:"queue" doc:"Requests waiting to be started on this node, because it or their function has all that it may; more get 503 with Retry-After. A project may have as many as are still free." default:"5000"`
-	Connections int `toml:"connections" doc:"Connections of users open at once, TCP and QUIC together; one more is closed unread. Bounded by the process's descriptors too." default:"20000"`
-	PerClient   int `toml:"connections_per_client" doc:"Of these, one client's: an IPv4 address or an IPv6 /64." default:"1000"`
-	CacheBytes  int `toml:"kv_cache_bytes" doc:"Memory for cached KV entries, in bytes." default:"134217728"`
-	LoadedBytes int `toml:"loaded_bytes" doc:"Memory for the code and images of functions that are loaded, in bytes; functions that were not invoked for longest give theirs up, and load it again when they are." default:"2147483648"`
-	LoadedMaps  int `toml:"loaded_maps" doc:"Memory maps for them: an image takes one, and a descriptor; code takes three. Bounded by a quarter of vm.max_map_count, and by half of the process's descriptors, too." default:"16384"`
+	Concurrency int     `toml:"concurrency" doc:"Requests being answered at once on this node; more wait." default:"10000"`
+	Queue       int     `toml:"queue" doc:"Requests waiting to be started on this node, because it or their function has all that it may; more get 503 with Retry-After. A project may have as many as are still free." default:"5000"`
+	Connections int     `toml:"connections" doc:"Connections of users open at once, TCP and QUIC together; one more is closed unread. Bounded by the process's descriptors too." default:"20000"`
+	PerClient   int     `toml:"connections_per_client" doc:"Of these, one client's: an IPv4 address or an IPv6 /64." default:"1000"`
+	Overflow    float64 `toml:"overflow" doc:"Share of requests, 0 to 1, that may be handed on to the next PoP's nodes when there is no place for them here; beyond it they get 503. 0: none." default:"0.1"`
+	CacheBytes  int     `toml:"kv_cache_bytes" doc:"Memory for cached KV entries, in bytes." default:"134217728"`
+	LoadedBytes int     `toml:"loaded_bytes" doc:"Memory for the code and images of functions that are loaded, in bytes; functions that were not invoked for longest give theirs up, and load it again when they are." default:"2147483648"`
+	LoadedMaps  int     `toml:"loaded_maps" doc:"Memory maps for them: an image takes one, and a descriptor; code takes three. Bounded by a quarter of vm.max_map_count, and by half of the process's descriptors, too." default:"16384"`
 }
 
 // Fetch bounds what functions may reach.
@@ -93,7 +95,7 @@ func DefaultEdge() Edge {
 	return Edge{
 		Node:   Node{Region: "local", Weight: 1},
 		Listen: EdgeListen{Public: "0.0.0.0:443", Admin: "127.0.0.1:9090", Peer: "0.0.0.0:7443", Gossip: "0.0.0.0:7946"},
-		Limits: EdgeLimits{Concurrency: 10_000, Queue: 5_000, Connections: 20_000, PerClient: 1_000, CacheBytes: 128 << 20, LoadedBytes: 2 << 30, LoadedMaps: 16 << 10},
+		Limits: EdgeLimits{Concurrency: 10_000, Queue: 5_000, Connections: 20_000, PerClient: 1_000, Overflow: 0.1, CacheBytes: 128 << 20, LoadedBytes: 2 << 30, LoadedMaps: 16 << 10},
 		Fetch:  Fetch{Connections: 256},
 		Log:    Log{Level: "info", Access: true, RecentBytes: 16 << 20, FunctionBytes: 1 << 20},
 		Trace:  Trace{Ratio: 0.01, Asked: 10},
@@ -147,6 +149,9 @@ func (c *Edge) Validate() error {
 	f.positive("limits.queue", c.Limits.Queue)
 	f.positive("limits.connections", c.Limits.Connections)
 	f.positive("limits.connections_per_client", c.Limits.PerClient)
+	if !(c.Limits.Overflow >= 0 && c.Limits.Overflow <= 1) {
+		f.add("limits.overflow: %v: want 0 to 1", c.Limits.Overflow)
+	}
 	f.positive("limits.kv_cache_bytes", c.Limits.CacheBytes)
 	f.positive("limits.loaded_bytes", c.Limits.LoadedBytes)
 	f.positive("limits.loaded_maps", c.Limits.LoadedMaps)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/selvage-edge/selvage/control/geodns"
 	"github.com/selvage-edge/selvage/edge/geo"
+	"github.com/selvage-edge/selvage/runtime/function"
 )
 
 // Geo says where places of addresses come from.
@@ -161,6 +162,7 @@ func (n Node) validateSite(f *faults) {
 	if !(n.Weight >= 0 && n.Weight <= 1) {
 		f.add("node.weight: %v: want 0 to 1", n.Weight)
 	}
+	n.validateLabels(f)
 	had := map[bool]bool{}
 	for i, s := range n.Addresses {
 		a, err := netip.ParseAddr(s)
@@ -169,6 +171,30 @@ func (n Node) validateSite(f *faults) {
 		}
 		had[a.Is4()] = true
 	}
+}
+
+func (n Node) validateLabels(f *faults) {
+	for i, s := range n.Labels {
+		l, err := function.ParseLabel(s)
+		switch {
+		case err != nil:
+			f.add("node.labels[%d]: %w", i, err)
+		case function.Proven(l):
+			f.add("node.labels[%d]: %q: pop, region and node are told by node.pop, node.region and node.name", i, s)
+		}
+	}
+	if size := len(strings.Join(n.Labels, ",")); len(n.Labels) > 16 || size > 128 {
+		f.add("node.labels: %d labels of %d bytes: want at most 16, of 128 bytes together", len(n.Labels), size)
+	}
+}
+
+// LabelList are the node's labels in their canonical form. Call after Validate.
+func (n Node) LabelList() (all []string) {
+	for _, s := range n.Labels {
+		l, _ := function.ParseLabel(s)
+		all = append(all, l)
+	}
+	return all
 }
 
 func (d DNS) validate(f *faults, required bool) {

@@ -21,6 +21,7 @@ import (
 	"github.com/selvage-edge/selvage/control/peer"
 	"github.com/selvage-edge/selvage/edge/certs"
 	"github.com/selvage-edge/selvage/edge/fetch"
+	"github.com/selvage-edge/selvage/edge/forward"
 	"github.com/selvage-edge/selvage/edge/geo"
 	"github.com/selvage-edge/selvage/edge/guard"
 	"github.com/selvage-edge/selvage/edge/invoke"
@@ -43,31 +44,33 @@ const headTimeout = 5 * time.Second
 
 // dataPath is everything a request meets.
 type dataPath struct {
-	engine   *engine.Engine
-	compiler *compile.Compiler
-	pool     *pool.Pool
-	kv       *kv.Store
-	fetch    *fetch.Client
-	lines    *telemetry.Log // access records and functions' lines
-	metrics  *telemetry.Telemetry
-	tracer   *telemetry.Tracer // nil: nothing is traced
-	limiter  *limit.Limiter
-	geo      *geo.DB
-	dns      *geodns.Server // nil: this node is no name server
-	handler  *serve.Handler
-	public   *listen.Server
-	admin    *http.Server
-	peer     *peer.Server
-	sockets  struct{ admin, peer net.Listener }
-	serving  sync.WaitGroup
-	ending   atomic.Bool // this server drains before it ends
-	failed   chan error  // what stopped serving by itself
+	engine    *engine.Engine
+	compiler  *compile.Compiler
+	artifacts *artifact.Store
+	pool      *pool.Pool
+	kv        *kv.Store
+	fetch     *fetch.Client
+	lines     *telemetry.Log // access records and functions' lines
+	metrics   *telemetry.Telemetry
+	tracer    *telemetry.Tracer // nil: nothing is traced
+	limiter   *limit.Limiter
+	geo       *geo.DB
+	dns       *geodns.Server // nil: this node is no name server
+	handler   *serve.Handler
+	forward   *forward.Forwarder
+	public    *listen.Server
+	admin     *http.Server
+	peer      *peer.Server
+	sockets   struct{ admin, peer net.Listener }
+	serving   sync.WaitGroup
+	ending    atomic.Bool // this server drains before it ends
+	failed    chan error  // what stopped serving by itself
 }
 
 // openDataPath builds the rooms from the ground up; nothing is served yet.
 func (n *node) openDataPath() (*dataPath, error) {
 	p := &dataPath{failed: make(chan error, 4)}
-	for _, step := range []func(*dataPath) error{n.openRuntime, n.openPorts, n.openServe, n.openListeners} {
+	for _, step := range []func(*dataPath) error{n.openRuntime, n.openPorts, n.openServe, n.openForward, n.openListeners} {
 		if err := step(p); err != nil {
 			p.close(n.log)
 			return nil, err
@@ -84,6 +87,7 @@ func (n *node) openRuntime(p *dataPath) (err error) {
 	if err != nil {
 		return err
 	}
+	p.artifacts = store
 	p.compiler = compile.NewCompiler(compile.CompilerConfig{Runner: n.att, Store: store, Fingerprint: p.engine.Fingerprint(),
 		Notice: func(err error) { n.log.Warn("an artifact is compiled again", "err", err) }})
 	p.pool, err = pool.Open(pool.Config{Engine: p.engine, Compiler: p.compiler, Computing: Computing(),
@@ -142,7 +146,7 @@ func (n *node) openListeners(p *dataPath) error {
 	if err != nil {
 		return err
 	}
-	p.handler, err = serve.New(serve.Config{Limiter: p.limiter, Telemetry: p.metrics, Covers: store.Covers,
+	p.handler, err = serve.New(serve.Config{Limiter: p.limiter, Telemetry: p.metrics, Covers: store.Covers, Forward: p.forward,
 		Place: telemetry.Place{PoP: n.cfg.Node.PoP, Node: n.cfg.Node.Name, Region: n.cfg.Node.Region}})
 	if err != nil {
 		return err

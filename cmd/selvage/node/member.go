@@ -15,6 +15,7 @@ import (
 	"github.com/selvage-edge/selvage/control/logs"
 	"github.com/selvage-edge/selvage/control/peer"
 	"github.com/selvage-edge/selvage/control/report"
+	"github.com/selvage-edge/selvage/edge/forward"
 )
 
 // place is this node's place in the fleet.
@@ -22,6 +23,7 @@ type place struct {
 	id      *identity.Node
 	control *peer.Client
 	near    *neighbours
+	others  *others
 	fleet   atomic.Pointer[fleet.Fleet] // nil until gossip runs
 }
 
@@ -38,6 +40,10 @@ func (n *node) join(ctx context.Context) (*place, error) {
 	}
 	return &place{id: id, control: control, near: newNeighbours(id.Member)}, nil
 }
+
+// peer is who this node is by its certificate: that, and not its configuration, is what
+// functions are pinned to.
+func (m *place) peer() identity.Peer { return m.id.Member.Peer() }
 
 // announce tells the fleet of this node's head; before gossip runs there is nobody to tell.
 func (m *place) announce(h fleet.Head) error {
@@ -58,6 +64,9 @@ func (m *place) neighbours() []agent.Neighbour { return m.near.among(m.fleet.Loa
 
 func (m *place) close() {
 	m.near.close()
+	if m.others != nil {
+		m.others.close()
+	}
 	m.control.Close()
 }
 
@@ -72,6 +81,7 @@ func (n *node) peerServer() (*peer.Server, error) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(n.agent.Stats()) // the peer left; nobody to tell
 	})
+	mux.HandleFunc(forward.Path, n.passed)
 	mux.Handle("POST "+report.OrdersPath, n.orders.handler())
 	mux.Handle("GET "+logs.Path, logs.Handler(n.path.lines))
 	return peer.NewServer(peer.ServerConfig{Member: n.member.id.Member, Handler: mux})

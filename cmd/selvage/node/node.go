@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 
@@ -202,7 +203,7 @@ func (n *node) openAgent() (*agent.Agent[*pool.Function], error) {
 	}
 	a, err := agent.Open(agent.Config[*pool.Function]{
 		Reign: n.att.Reign(), Hold: hold, Settle: settle,
-		Self: report.Report{Node: n.cfg.Node.Name, PoP: n.cfg.Node.PoP, Region: n.cfg.Node.Region,
+		Self: report.Report{Node: n.cfg.Node.Name, PoP: n.member.peer().PoP, Region: n.member.peer().Region, Labels: n.cfg.Node.LabelList(),
 			Public: config.Reach(n.cfg.Listen.Public, n.cfg.Listen.Advertise), Build: n.build, Started: time.Now()},
 		Dir:     filepath.Join(n.cfg.Node.State, "agent"),
 		Control: n.member.control,
@@ -215,6 +216,7 @@ func (n *node) openAgent() (*agent.Agent[*pool.Function], error) {
 		},
 		Swap:     n.swap,
 		KV:       n.path.kv,
+		Forget:   n.path.artifacts.Drop,
 		Announce: n.member.announce,
 		OnEvent:  n.told,
 		Draining: n.orders.draining,
@@ -281,9 +283,9 @@ func (n *node) gossip() (*fleet.Fleet, error) {
 	listen := n.cfg.Listen
 	g, err := fleet.Join(fleet.Config{
 		Fleet: n.member.id.Member.Peer().Fleet, Name: n.cfg.Node.Name, Key: n.member.id.GossipKey,
-		Meta: fleet.Meta{Role: fleet.Node, PoP: n.cfg.Node.PoP, Region: n.cfg.Node.Region,
+		Meta: fleet.Meta{Role: fleet.Node, PoP: n.member.peer().PoP, Region: n.member.peer().Region,
 			Public: config.Reach(listen.Public, listen.Advertise), Peer: config.Reach(listen.Peer, listen.Advertise), Version: n.build,
-			Draining: n.path.handler.Draining(), Site: n.site()},
+			Draining: n.path.handler.Draining(), Site: n.site(), Labels: strings.Join(n.cfg.Node.LabelList(), ",")},
 		Bind: listen.Gossip, Advertise: config.Reach(listen.Gossip, listen.Advertise),
 		Seeds: n.member.id.Seeds, SeedsFile: filepath.Join(n.cfg.Node.State, "seeds.json"),
 		OnHead: n.agent.Hear, OnEvent: n.heard, Log: n.log.With("room", "fleet"),
@@ -306,5 +308,6 @@ func (n *node) heard(e fleet.Event) {
 // regroup has the agent look again at who follows whom in this PoP.
 func (n *node) regroup() {
 	n.member.near.look()
+	n.member.others.look()
 	n.agent.Regroup()
 }

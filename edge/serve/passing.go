@@ -1,0 +1,136 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/selvage-edge/selvage/edge/forward"
+	"github.com/selvage-edge/selvage/edge/geo"
+	"github.com/selvage-edge/selvage/runtime/fault"
+)
+
+// passing is an exchange's way between nodes.
+type passing struct {
+	by       string            // the node that handed it on to this one; "" if a client sent it
+	envelope *forward.Envelope // what that node told of it
+	notHere  string            // why this node has not touched it
+	to       string            // the node that it was handed on to
+}
+
+var (
+	errNotHere = &refusal{http.StatusServiceUnavailable, "placement", "the function may not run here"}
+	errNowhere = &refusal{http.StatusServiceUnavailable, "placement", "the function may not run here, and no node that may run it can be reached"}
+	errBroken  = &refusal{http.StatusBadGateway, "forward", "the node that may run the function broke off"}
+	errLate    = &refusal{http.StatusGatewayTimeout, "forward", "the node that may run the function did not answer in time"}
+	errOther   = &refusal{http.StatusServiceUnavailable, "placement", "this node has another function for this host and path"}
+)
+
+// ServePassed serves an exchange that the node of that name hands on. The caller
+// has authenticated it as one of the fleet: what it says of the client is believed.
+func (h *Handler) ServePassed(w http.ResponseWriter, r *http.Request, node string) {
+	e, err := forward.Unpack(r)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	x := h.begin(w, r)
+	x.by, x.envelope = node, e
+	x.id[0], x.client, x.protocol = e.RequestID, e.Client, e.Protocol
+	x.start = x.start.Add(-e.Age)
+	h.serve(x)
+}
+
+// expected refuses what is routed to another function here than where it came from.
+func (x *exchange) expected() error {
+	if x.envelope != nil && x.envelope.Function != x.target.Version.ID {
+		x.notHere = "another function"
+		return errOther
+	}
+	x.notHere = ""
+	return nil
+}
+
+// mark tells the node that handed the exchange on whether it was touched.
+func (x *exchange) mark(h http.Header) {
+	if x.envelope != nil {
+		forward.Mark(h, x.notHere)
+	}
+}
+
+// located gives the function the place that the first node found.
+func (x *exchange) located(ctx context.Context) context.Context {
+	if x.envelope == nil || x.envelope.Place == nil {
+		return ctx
+	}
+	return geo.WithPlace(ctx, x.envelope.Place)
+}
+
+// placed hands the exchange on if its function is placed elsewhere: once, and never
+// on from there. Where no such node lives it is answered here, unless it is pinned.
+func (h *Handler) placed(x *exchange) (done bool, err error) {
+	if h.cfg.Forward != nil && x.envelope == nil {
+		h.cfg.Forward.Seen()
+	}
+	mayRun := x.target.Invoker != nil
+	switch {
+	case !x.target.Away:
+		return false, nil
+	case x.envelope != nil && !mayRun:
+		x.notHere = "placement"
+		return true, errNotHere
+	case x.envelope != nil:
+		return false, nil
+	case h.cfg.Forward == nil:
+		return !mayRun, errOf(mayRun, errNowhere)
+	}
+	x.to, err = h.cfg.Forward.Placed(x.r.Context(), x.onward())
+	if errors.Is(err, forward.ErrNowhere) {
+		x.to = ""
+		return !mayRun, errOf(mayRun, errNowhere)
+	}
+	return true, passed(err)
+}
+
+func errOf(fine bool, err error) error {
+	if fine {
+		return nil
+	}
+	return err
+}
+
+// overflow hands an exchange that found no room here on to a node that may have some;
+// err is what is said otherwise.
+func (h *Handler) overflow(x *exchange, err error) error {
+	if h.cfg.Forward == nil || x.envelope != nil || !fault.Of(err).Kind.Shed() {
+		return err
+	}
+	to, ferr := h.cfg.Forward.Overflow(x.r.Context(), x.onward())
+	if errors.Is(ferr, forward.ErrNowhere) {
+		return err
+	}
+	x.to = to
+	return passed(ferr)
+}
+
+// passed is what is answered when another node could not.
+func passed(err error) error {
+	switch {
+	case errors.Is(err, forward.ErrLate):
+		return errLate
+	case errors.Is(err, forward.ErrBroken):
+		return errBroken
+	}
+	return err
+}
+
+func (x *exchange) onward() forward.Exchange {
+	if x.body.ReadCloser != nil && x.r.ProtoMajor == 1 {
+		_ = x.w.EnableFullDuplex() // its body is read while the answer is written
+	}
+	return forward.Exchange{W: &x.w, R: x.r, Version: x.target.Version, Envelope: forward.Envelope{
+		RequestID: x.id[0], Function: x.target.Version.ID, Authority: x.canon.Authority(), Target: x.canon.Target(),
+		Protocol: x.protocol, Client: x.client, Age: time.Since(x.start),
+	}}
+}
