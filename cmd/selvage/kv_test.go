@@ -21,6 +21,8 @@ func TestKVCommands(t *testing.T) {
 	t.Run("limits", w.kvLimits)
 	t.Run("many", w.kvMany)
 	t.Run("increment", w.kvIncrement)
+	t.Run("export and import", w.kvDump)
+	t.Run("import goes on", w.kvImportGoesOn)
 }
 
 func (w *world) kvValues(t *testing.T) {
@@ -138,4 +140,85 @@ func (w *world) kvIncrement(t *testing.T) {
 	if sum.Value != 1 || sum.Revision == 0 {
 		t.Errorf("%+v", sum)
 	}
+}
+
+// What was exported and imported elsewhere is the same; an export that was cut off goes on.
+func (w *world) kvDump(t *testing.T) {
+	dir := t.TempDir()
+	file, again := filepath.Join(dir, "words"), filepath.Join(dir, "again")
+	w.selvage(t, "kv", "create", "copy").expect(t, exitOK)
+	var made exported
+	w.json(t, &made, "kv", "export", "words", file)
+	text := read(t, file)
+	if made.Keys < 3 || int64(strings.Count(text, "\n")) != made.Keys || made.AsOf == 0 || !strings.Contains(text, `{"key":"a","value":"alpha","metadata":"the first","expires":"20`) {
+		t.Fatalf("%+v\n%s", made, text)
+	}
+	w.selvage(t, "kv", "export", "words", file).expect(t, exitUsage, "is there already", "--resume")
+	w.selvage(t, "kv", "import", "copy", file).expect(t, exitOK, "keys written")
+	if r := w.selvage(t, "kv", "export", "copy", "-"); r.out != text || !strings.Contains(r.errout, "revision") {
+		t.Errorf("the copy is\n%s(%s), not\n%s", r.out, r.errout, text)
+	}
+	// Cut off within the second line.
+	first := strings.Index(text, "\n") + 1
+	if err := os.WriteFile(again, []byte(text[:first+5]), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.selvage(t, "kv", "export", "words", again, "--resume").expect(t, exitOK)
+	if got := read(t, again); got != text {
+		t.Errorf("gone on with:\n%s", got)
+	}
+	if r := w.selvage(t, "kv", "export", "words", "-", "--cursor", "YQ"); text[first:] != r.out {
+		t.Errorf("after a: %s", r.out)
+	}
+	if r := w.selvage(t, "kv", "export", "words", "-", "--prefix", "bin"); strings.Count(r.out, "\n") != 1 {
+		t.Errorf("by prefix: %s", r.out)
+	}
+	if err := os.WriteFile(again, []byte("some text\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.selvage(t, "kv", "export", "words", again, "--resume").expect(t, exitFailed, "line 1", "JSON object")
+	if got := read(t, again); got != "some text\n" {
+		t.Errorf("a file of others was changed: %q", got)
+	}
+}
+
+func (w *world) kvImportGoesOn(t *testing.T) {
+	dir := t.TempDir()
+	file, note := filepath.Join(dir, "in"), filepath.Join(dir, "note")
+	lines := func(third string) {
+		t.Helper()
+		text := `{"key":"x","value":"1"}` + "\n" + `{"key":"old","value":"1","expires":"2020-01-01T00:00:00Z"}` + "\n" + third + "\n" + `{"key_base64":"/w==","value":"4"}` + "\n"
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lines(`{"key":"y","valu":"1"}`)
+	w.selvage(t, "kv", "import", "copy", file, "--dry-run").expect(t, exitFailed, "line 3", `"valu"`)
+	w.selvage(t, "kv", "get", "copy", "x").expect(t, exitRefused, "no key")
+	w.selvage(t, "kv", "import", "copy", file, "--resume", note).expect(t, exitFailed, "line 3", `"valu"`, "up to line 2", "the same --resume")
+	w.selvage(t, "kv", "get", "copy", "x").expect(t, exitOK, "1")
+	w.selvage(t, "kv", "import", "words", file, "--resume", note).expect(t, exitUsage, "default/copy")
+	w.selvage(t, "kv", "put", "copy", "x", "2").expect(t, exitOK)
+	lines(`{"key":"y","value":"1"}`)
+	var sum imported
+	w.json(t, &sum, "kv", "import", "copy", file, "--resume", note)
+	if sum.Resumed != 2 || sum.Written != 2 || sum.Over != 0 || sum.Done.Line != 4 {
+		t.Errorf("%+v", sum)
+	}
+	if _, err := os.Stat(note); err == nil {
+		t.Error("the note is still there")
+	}
+	w.selvage(t, "kv", "get", "copy", "x", "y", "\xff").expect(t, exitOK, "2", "4") // x was not written again
+	w.selvage(t, "kv", "import", "copy", file).expect(t, exitOK, "3 keys written", "1 left out")
+	w.selvage(t, "kv", "import", "copy", file, "--from-line", "4").expect(t, exitOK, "1 keys written")
+	w.selvage(t, "kv", "import", "nowhere", file).expect(t, exitRefused, "line 1", "selvage kv create nowhere", "--from-line 1")
+}
+
+func read(t *testing.T, file string) string {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }

@@ -50,6 +50,24 @@ func TestKVMetadata(t *testing.T) {
 	}
 }
 
+// A value may be given its end instead of its life; what has ended already is not written.
+func TestKVExpires(t *testing.T) {
+	f := withNamespace(t)
+	ends := time.Now().Add(time.Hour).UnixMilli()
+	f.want(200, f.admin("PUT", fmt.Sprintf("%s/k?expires=%d", keysOf, ends), []byte("v")), nil)
+	got, err := strconv.ParseInt(f.admin("GET", keysOf+"/k", nil).Header.Get(HeaderExpires), 10, 64)
+	if off := got - ends; err != nil || off < -1 || off > time.Minute.Milliseconds() {
+		t.Errorf("it ends %d ms later than it was told: %v", off, err)
+	}
+	f.refused(422, "expired", f.admin("PUT", fmt.Sprintf("%s/k?expires=%d", keysOf, time.Now().UnixMilli()), []byte("w")))
+	for _, q := range []string{"expires=0", "expires=-1", "expires=soon", "expires=2030-01-01T00:00:00Z", "expires=99999999999999&ttl=1s", fmt.Sprint("expires=", int64(math.MaxInt64))} {
+		f.refused(400, "invalid-request", f.admin("PUT", keysOf+"/k?"+q, []byte("w")))
+	}
+	if a := f.admin("GET", keysOf+"/k", nil); string(a.body) != "v" {
+		t.Errorf("what was refused was written: %q", a.body)
+	}
+}
+
 const incrementOf = "/v1/projects/default/kv/links/increment/"
 
 func TestKVIncrement(t *testing.T) {

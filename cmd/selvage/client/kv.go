@@ -97,15 +97,31 @@ func condition(ifRevision int64) url.Values {
 // Put writes a key; it returns once the value is durable.
 func (c *Client) Put(ctx context.Context, project, ns, key string, value []byte, o hostcall.PutOptions) (api.Written, error) {
 	var w api.Written
-	k := call{method: http.MethodPut, path: keyPath(project, ns, key), query: condition(o.IfRevision), body: value}
-	if value == nil {
-		k.body = []byte{}
-	}
+	k := put(keyPath(project, ns, key), value, o.Metadata, o.IfRevision)
 	if o.TTL > 0 {
 		k.query.Set("ttl", o.TTL.String())
 	}
-	if len(o.Metadata) > 0 {
-		k.header = http.Header{api.HeaderMetadata: {base64.StdEncoding.EncodeToString(o.Metadata)}}
+	return w, c.json(ctx, k, &w)
+}
+
+func put(path string, value, metadata []byte, ifRevision int64) call {
+	k := call{method: http.MethodPut, path: path, query: condition(ifRevision), body: value}
+	if value == nil {
+		k.body = []byte{}
+	}
+	if len(metadata) > 0 {
+		k.header = http.Header{api.HeaderMetadata: {base64.StdEncoding.EncodeToString(metadata)}}
+	}
+	return k
+}
+
+// PutUntil writes a key that ends at a time on the store's clock; the zero time is never. A *Refusal named
+// "expired" says that it is over.
+func (c *Client) PutUntil(ctx context.Context, project, ns, key string, value, metadata []byte, expires time.Time) (api.Written, error) {
+	var w api.Written
+	k := put(keyPath(project, ns, key), value, metadata, hostcall.AnyRevision)
+	if !expires.IsZero() {
+		k.query.Set("expires", strconv.FormatInt(expires.UnixMilli(), 10))
 	}
 	return w, c.json(ctx, k, &w)
 }
