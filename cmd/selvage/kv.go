@@ -1,18 +1,15 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
-	"os"
-	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/selvage-edge/selvage/cmd/selvage/client"
-	"github.com/selvage-edge/selvage/cmd/selvage/term"
 	"github.com/selvage-edge/selvage/control/api"
+	"github.com/selvage-edge/selvage/control/catalog"
 	"github.com/selvage-edge/selvage/runtime/hostcall"
 )
 
@@ -21,208 +18,80 @@ func kvCommand(o *options) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "kv",
 		Short: "read and write KV namespaces at the truth",
-		Long: `Reads and writes KV at the control node: a write is on disk before it is
-acknowledged, and every PoP forgets its old value the moment the change reaches it.`,
+		Long: fmt.Sprintf(`Reads and writes KV at the control node: a write is on disk before it is
+acknowledged, and every PoP forgets its old value the moment the change reaches it.
+
+Keys are any bytes, up to %d; values have up to %d MiB, and up to %d KiB of metadata beside them.
+A key that is not there, and what KV refuses, ends a command with exit code 4.`,
+			hostcall.MaxKeyBytes, hostcall.MaxValueBytes>>20, hostcall.MaxMetadataBytes>>10),
 	}
 	c.RunE = onlySubcommands
 	f.flag(c.PersistentFlags())
-	c.AddCommand(kvGet(o, &f), kvPut(o, &f), kvRemove(o, &f), kvList(o, &f), kvCreate(o, &f))
+	c.AddCommand(kvGet(o, &f), kvPut(o, &f), kvIncrement(o, &f), kvRemove(o, &f), kvList(o, &f), kvCreate(o, &f), kvExport(o, &f), kvImport(o, &f))
 	return c
 }
 
-func kvGet(o *options, f *project) *cobra.Command {
-	return &cobra.Command{
-		Use: "get NAMESPACE KEY", Short: "print a value", Args: cobra.ExactArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.with(o, func(c *client.Client, project string) error {
-				e, err := c.Get(cmd.Context(), project, args[0], args[1])
-				if err != nil {
-					return err
-				}
-				v := struct {
-					Key      string     `json:"key"`
-					Value    []byte     `json:"value_base64"`
-					Revision uint64     `json:"revision"`
-					Expires  *time.Time `json:"expires,omitempty"`
-				}{args[1], e.Value, e.Revision, nil}
-				if !e.Expires.IsZero() {
-					v.Expires = &e.Expires
-				}
-				out := o.out()
-				if !out.JSON && !term.IsTerminal(out.Stdout) {
-					_, err := out.Stdout.Write(e.Value) // as it is: it is going into a file
-					return err
-				}
-				return out.Result(v, func(w io.Writer) { fmt.Fprintln(w, string(e.Value)) })
-			})
-		},
-	}
+// noKey is the answer for what is not there.
+type noKey struct{ namespace, key, hint string }
+
+func (e noKey) Error() string {
+	return fmt.Sprintf("namespace %s has no key %q; 'selvage kv ls %s' lists them%s", e.namespace, e.key, e.namespace, e.hint)
 }
 
-func kvPut(o *options, f *project) *cobra.Command {
-	var ttl time.Duration
-	var ifRevision int64
-	var ifAbsent bool
+// Refused makes it an exit code of its own, that of the fleet's no.
+func (noKey) Refused() bool { return true }
+
+// overLimit is what KV would refuse, found before it is sent.
+type overLimit struct{ what string }
+
+func (e overLimit) Error() string {
+	return fmt.Sprintf("%s: KV takes keys of 1 to %d bytes, values of up to %d MiB (%d bytes) and metadata of up to %d KiB", e.what,
+		hostcall.MaxKeyBytes, hostcall.MaxValueBytes>>20, hostcall.MaxValueBytes, hostcall.MaxMetadataBytes>>10)
+}
+
+// Refused makes its exit code the same as if the fleet had said it.
+func (overLimit) Refused() bool { return true }
+
+// checkKey refuses a key that KV does not take.
+func checkKey(key string) error {
+	if len(key) == 0 || len(key) > hostcall.MaxKeyBytes {
+		return overLimit{fmt.Sprintf("a key of %d bytes", len(key))}
+	}
+	return nil
+}
+
+func kvCreate(o *options, f *project) *cobra.Command {
+	var maxStale time.Duration
 	c := &cobra.Command{
-		Use:   "put NAMESPACE KEY VALUE",
-		Short: "write a value; VALUE may be @FILE, or - for standard input",
-		Args:  cobra.ExactArgs(3),
+		Use: "create NAMESPACE", Short: "make a namespace, or set its bound; deploying a function that binds one makes it too", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if ttl < 0 || ttl > 0 && ttl < time.Millisecond {
-				return usagef("--ttl %v: want at least 1ms, or 0 for ever", ttl)
-			}
-			if ifRevision < hostcall.AnyRevision {
-				return usagef("--if-revision %d: want a revision, or 0 for a key that is not there", ifRevision)
-			}
-			value, err := valueOf(args[2])
-			if err != nil {
-				return err
-			}
-			if ifAbsent {
-				ifRevision = hostcall.AbsentRevision
+			var r api.NamespaceRequest
+			if cmd.Flags().Changed("max-stale") {
+				if maxStale != 0 && (maxStale < catalog.MinMaxStale || maxStale > catalog.MaxMaxStale) {
+					return usagef("--max-stale %v: want 0 for any, or %v to %v", maxStale, catalog.MinMaxStale, catalog.MaxMaxStale)
+				}
+				ms := maxStale.Milliseconds()
+				r.MaxStaleMS = &ms
 			}
 			return f.with(o, func(c *client.Client, project string) error {
-				w, err := c.Put(cmd.Context(), project, args[0], args[1], value, hostcall.PutOptions{TTL: ttl, IfRevision: ifRevision})
+				n, err := c.CreateNamespace(cmd.Context(), project, args[0], r)
 				if err != nil {
 					return err
 				}
-				return o.out().Result(w, func(out io.Writer) { fmt.Fprintf(out, "revision %d\n", w.Revision) })
-			})
-		},
-	}
-	c.Flags().DurationVar(&ttl, "ttl", 0, "gone after this time, such as 10m; 0 is never")
-	c.Flags().Int64Var(&ifRevision, "if-revision", hostcall.AnyRevision, "only if the key stands at this revision")
-	c.Flags().BoolVar(&ifAbsent, "if-absent", false, "only if the key is not there")
-	c.MarkFlagsMutuallyExclusive("if-revision", "if-absent")
-	return c
-}
-
-func valueOf(arg string) ([]byte, error) {
-	switch {
-	case arg == "-":
-		return io.ReadAll(io.LimitReader(os.Stdin, hostcall.MaxValueBytes+1))
-	case len(arg) > 0 && arg[0] == '@':
-		return os.ReadFile(arg[1:])
-	default:
-		return []byte(arg), nil
-	}
-}
-
-func kvRemove(o *options, f *project) *cobra.Command {
-	ifRevision := hostcall.AnyRevision
-	var ifExists bool
-	c := &cobra.Command{
-		Use: "rm NAMESPACE KEY", Short: "delete a key; it exits with 4 if there is none", Args: cobra.ExactArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.with(o, func(c *client.Client, project string) error {
-				w, err := c.Delete(cmd.Context(), project, args[0], args[1], ifRevision)
-				if err != nil {
-					return err
-				}
-				if w.Absent && !ifExists {
-					return noKey{namespace: args[0], key: args[1]}
-				}
-				return o.out().Result(w, func(out io.Writer) {
-					if w.Absent {
-						fmt.Fprintln(out, "there was no such key")
-						return
-					}
-					fmt.Fprintf(out, "deleted, revision %d\n", w.Revision)
+				return o.out().Result(n, func(w io.Writer) {
+					fmt.Fprintf(w, "%s, mode %s, max stale %s\n", n.Name, n.Mode, staleBound(n.MaxStaleMS))
 				})
 			})
 		},
 	}
-	c.Flags().Int64Var(&ifRevision, "if-revision", hostcall.AnyRevision, "only if the key stands at this revision")
-	c.Flags().BoolVar(&ifExists, "if-exists", false, "a key that is not there is no failure")
+	c.Flags().DurationVar(&maxStale, "max-stale", 0, "PoPs that cannot tell that a value is at most so old do not serve it while control is away, 30s or more; 0: they serve what they have (default: as it is)")
 	return c
 }
 
-// noKey is the deletion of what is not there.
-type noKey struct{ namespace, key string }
-
-func (e noKey) Error() string {
-	return fmt.Sprintf("namespace %s has no key %q; 'selvage kv ls %s' lists them, --if-exists makes this no failure", e.namespace, e.key, e.namespace)
-}
-
-// Refused makes it the exit code of kv get's answer for such a key.
-func (noKey) Refused() bool { return true }
-
-func kvList(o *options, f *project) *cobra.Command {
-	var prefix string
-	var limit int
-	c := &cobra.Command{
-		Use: "ls [NAMESPACE]", Short: "list namespaces, or a namespace's keys", Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.with(o, func(c *client.Client, project string) error {
-				if len(args) == 0 {
-					return listNamespaces(cmd.Context(), o, c, project)
-				}
-				return listKeys(cmd.Context(), o, c, project, args[0], prefix, limit)
-			})
-		},
+// staleBound is a namespace's bound for people.
+func staleBound(ms int64) string {
+	if ms == 0 {
+		return "any"
 	}
-	c.Flags().StringVar(&prefix, "prefix", "", "only keys that begin with this")
-	c.Flags().IntVar(&limit, "limit", 10_000, "at most so many keys")
-	return c
-}
-
-func listNamespaces(ctx context.Context, o *options, c *client.Client, project string) error {
-	all, err := c.Namespaces(ctx, project)
-	if err != nil {
-		return err
-	}
-	return o.out().Result(all, func(w io.Writer) {
-		var rows [][]string
-		for _, n := range all {
-			rows = append(rows, []string{n.Name, string(n.Mode)})
-		}
-		term.Table(w, []string{"NAMESPACE", "MODE"}, rows)
-	})
-}
-
-func listKeys(ctx context.Context, o *options, c *client.Client, project, ns, prefix string, limit int) error {
-	if limit < 1 {
-		return usagef("--limit %d: want 1 or more", limit)
-	}
-	keys := []api.Key{}
-	var cursor []byte
-	for {
-		page, err := c.List(ctx, project, ns, prefix, cursor, min(limit-len(keys), hostcall.MaxListKeys))
-		if err != nil {
-			return err
-		}
-		keys = append(keys, page.Keys...)
-		if cursor = page.Next; len(cursor) == 0 || len(keys) >= limit {
-			break
-		}
-	}
-	return o.out().Result(keys, func(w io.Writer) {
-		var rows [][]string
-		for _, k := range keys {
-			name, expires := k.Text, ""
-			if name == "" {
-				name = strconv.QuoteToASCII(string(k.Key))
-			}
-			if !k.Expires.IsZero() {
-				expires = k.Expires.Format(time.RFC3339)
-			}
-			rows = append(rows, []string{name, strconv.FormatUint(k.Revision, 10), expires})
-		}
-		term.Table(w, []string{"KEY", "REVISION", "EXPIRES"}, rows)
-	})
-}
-
-func kvCreate(o *options, f *project) *cobra.Command {
-	return &cobra.Command{
-		Use: "create NAMESPACE", Short: "make a namespace; deploying a function that binds one makes it too", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.with(o, func(c *client.Client, project string) error {
-				n, err := c.CreateNamespace(cmd.Context(), project, args[0])
-				if err != nil {
-					return err
-				}
-				return o.out().Result(n, func(w io.Writer) { fmt.Fprintf(w, "%s, mode %s\n", n.Name, n.Mode) })
-			})
-		},
-	}
+	return (time.Duration(ms) * time.Millisecond).String()
 }

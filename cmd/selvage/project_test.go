@@ -37,5 +37,5 @@ func TestProjects(t *testing.T) {
 	w.selvage(t, "kv", "create", "links").expect(t, exitOK)
 	w.selvage(t, "kv", "create", "links", "--project", "shop").expect(t, exitOK)
 	w.selvage(t, "kv", "put", "links", "a", "1").expect(t, exitOK)
-	w.selvage(t, "kv", "get", "links", "a", "--project", "shop").expect(t, exitRefused, "not found")
+	w.selvage(t, "kv", "get", "links", "a", "--project", "shop").expect(t, exitRefused, `no key "a"`, "selvage kv ls links")
 }

@@ -72,6 +72,11 @@ func (a *API) putKey(ctx context.Context, c *call) (*reply, error) {
 			return nil, invalid("ttl=%.40q: want a duration above 0, such as 90s or 24h", s)
 		}
 	}
+	if s := c.r.URL.Query().Get("expires"); s != "" {
+		if o.TTL, err = a.until(s, o.TTL); err != nil {
+			return nil, err
+		}
+	}
 	if o.IfRevision, err = ifRevision(c.r); err != nil {
 		return nil, err
 	}
@@ -79,6 +84,22 @@ func (a *API) putKey(ctx context.Context, c *call) (*reply, error) {
 		return nil, invalid("header %s: want up to %d bytes in base64: %v", HeaderMetadata, hostcall.MaxMetadataBytes, err)
 	}
 	return a.writeKey(ctx, c, ns, c.param("key"), o)
+}
+
+// until is the time to live of a value that ends at a time on the store's clock, in Unix ms.
+func (a *API) until(expires string, ttl time.Duration) (time.Duration, error) {
+	ms, err := strconv.ParseInt(expires, 10, 64)
+	if err != nil || ms <= 0 {
+		return 0, invalid("expires=%.40q: want Unix milliseconds", expires)
+	}
+	if ttl != 0 {
+		return 0, invalid("ttl and expires: want one of them")
+	}
+	left := time.UnixMilli(ms).Sub(a.cfg.Now())
+	if left < time.Millisecond {
+		return 0, problem(http.StatusUnprocessableEntity, "expired", "leave it out, or give it a later end", "expires=%d is over: the store's clock says %d", ms, a.cfg.Now().UnixMilli())
+	}
+	return left, nil
 }
 
 func (a *API) writeKey(ctx context.Context, c *call, ns hostcall.Namespace, key string, o hostcall.PutOptions) (*reply, error) {

@@ -75,7 +75,6 @@ func problemOfUpload(err error) *Problem {
 		faults  *bundle.Faults
 		taken   *catalog.RouteTaken
 		refused *jail.Refused
-		tooBig  *http.MaxBytesError
 	)
 	const unfit = http.StatusUnprocessableEntity
 	switch {
@@ -85,8 +84,6 @@ func problemOfUpload(err error) *Problem {
 		return p
 	case errors.As(err, &taken):
 		return problem(http.StatusConflict, "route-taken", "choose another route, or give it up there first: deploy "+taken.Owner.String()+" without it, or 'selvage remove' it", "%v", err)
-	case errors.As(err, &tooBig):
-		return problem(http.StatusRequestEntityTooLarge, "too-large", "send less", "the body is over %d bytes", tooBig.Limit)
 	case errors.Is(err, bundle.ErrTooLarge):
 		return problem(http.StatusRequestEntityTooLarge, "bundle-too-large", "build a smaller module: strip debug information, drop what is not used", "%v", err)
 	case errors.Is(err, identity.ErrUntrusted):
@@ -103,6 +100,10 @@ func problemOfUpload(err error) *Problem {
 	return nil
 }
 
+// kvLimits is the hint to who is over one of them.
+var kvLimits = fmt.Sprintf("KV takes keys of up to %d bytes, values of up to %d MiB, metadata of up to %d KiB; one answer has values of up to %d MiB",
+	hostcall.MaxKeyBytes, hostcall.MaxValueBytes>>20, hostcall.MaxMetadataBytes>>10, hostcall.MaxReadBytes>>20)
+
 func problemOfStore(err error) *Problem {
 	switch {
 	case errors.Is(err, store.ErrFull):
@@ -116,7 +117,7 @@ func problemOfStore(err error) *Problem {
 	case errors.Is(err, hostcall.ErrDenied):
 		return problem(http.StatusForbidden, "denied", "bind it in the function's manifest", "%v", err)
 	case errors.Is(err, hostcall.ErrTooLarge):
-		return problem(http.StatusRequestEntityTooLarge, "too-large", "send less", "%v", err)
+		return problem(http.StatusRequestEntityTooLarge, "too-large", kvLimits, "%v", err)
 	case errors.Is(err, hostcall.ErrInvalid):
 		return invalid("%v", err)
 	case errors.Is(err, hostcall.ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):

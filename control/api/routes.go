@@ -31,8 +31,9 @@ type route struct {
 	who     who
 	scope   identity.Scope
 	mutates bool
-	secret  bool  // the answer is shown once: it is not remembered under an idempotency key
-	limit   int64 // of the body; 0: none is read
+	secret  bool   // the answer is shown once: it is not remembered under an idempotency key
+	limit   int64  // of the body; 0: none is read
+	over    string // the hint to who sends more; default "send less"
 
 	status int     // of success
 	query  []param // in the query
@@ -60,6 +61,7 @@ var (
 	pageQuery = []param{{"prefix", "keys that begin with these bytes"}, {"cursor", "where the page before ended, in base64url"}, {"limit", "keys in the page, 1 to 1000; default 100"}}
 	ifQuery   = param{"if_revision", "the key must be at this revision; 0: must not be there"}
 	ttlQuery  = param{"ttl", "how long the value lives, Go duration from 1ms; default for ever"}
+	endQuery  = param{"expires", "in place of ttl: when the value ends, Unix ms on the store's clock; 422 if that is over"}
 	byQuery   = param{"by", "what is added, 64 bits with a sign; default 1"}
 	ifHeaders = []param{{"If-Match", "as if_revision, in quotes"}, {"If-None-Match", "*: the key must not be there"}}
 )
@@ -99,7 +101,7 @@ func (a *API) publicRoutes() []*route {
 		{name: "putNamespace", method: "PUT", pattern: "/v1/projects/{project}/kv/{namespace}", summary: "Make a KV namespace; done already is done", scope: deploy, mutates: true, limit: jsonLimit, status: 200, in: NamespaceRequest{}, out: Namespace{}, do: a.putNamespace},
 		{name: "listKeys", method: "GET", pattern: kvPath, summary: "Keys in byte order", scope: read, status: 200, query: pageQuery, out: KeyList{}, do: a.listKeys},
 		{name: "getKey", method: "GET", pattern: kvPath + "/{key...}", summary: "A value; the key is the rest of the path, percent-encoded, any bytes", scope: read, status: 200, query: []param{{"at_least", "a revision that has to be reflected: 400 if no write has had it"}}, rawOut: "the value", do: a.getKey},
-		{name: "putKey", method: "PUT", pattern: kvPath + "/{key...}", summary: "Write a value; answered when it is durable", scope: deploy, mutates: true, limit: hostcall.MaxValueBytes, status: 200, query: []param{ttlQuery, ifQuery}, header: append(slices.Clone(ifHeaders), param{HeaderMetadata, "up to 1,024 bytes kept with the value, in base64"}), raw: "the value", out: Written{}, do: a.putKey},
+		{name: "putKey", method: "PUT", pattern: kvPath + "/{key...}", summary: "Write a value; answered when it is durable", scope: deploy, mutates: true, limit: hostcall.MaxValueBytes, over: kvLimits, status: 200, query: []param{ttlQuery, endQuery, ifQuery}, header: append(slices.Clone(ifHeaders), param{HeaderMetadata, "up to 1,024 bytes kept with the value, in base64"}), raw: "the value", out: Written{}, do: a.putKey},
 		{name: "getKeys", method: "POST", pattern: "/v1/projects/{project}/kv/{namespace}/read", summary: "Up to 100 values in one answer, of 32 MiB at most", scope: read, limit: jsonLimit, status: 200, in: ReadRequest{}, out: ReadAnswer{}, do: a.getKeys},
 		{name: "incrementKey", method: "POST", pattern: "/v1/projects/{project}/kv/{namespace}/increment/{key...}", summary: "Add to a decimal number, in one step; a key that is not there counts as 0", scope: deploy, mutates: true, status: 200, query: []param{byQuery}, out: Incremented{}, do: a.incrementKey},
 		{name: "deleteKey", method: "DELETE", pattern: kvPath + "/{key...}", summary: "Delete a value", scope: deploy, mutates: true, status: 200, query: []param{ifQuery}, header: ifHeaders[:1], out: Written{}, do: a.deleteKey},

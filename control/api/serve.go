@@ -204,7 +204,7 @@ func (c *call) readBody(ctx context.Context) (release func(), err error) {
 		return func() {}, nil
 	}
 	if c.r.ContentLength > limit {
-		return nil, &http.MaxBytesError{Limit: limit}
+		return nil, c.tooLarge()
 	}
 	weight := c.r.ContentLength
 	if weight < 0 {
@@ -226,11 +226,20 @@ func (c *call) readBody(ctx context.Context) (release func(), err error) {
 		release()
 		var tooBig *http.MaxBytesError
 		if errors.As(err, &tooBig) {
-			return nil, err
+			return nil, c.tooLarge()
 		}
 		return nil, invalid("the body ended early: %v", err)
 	}
 	return release, nil
+}
+
+// tooLarge is the answer to a body over the route's limit.
+func (c *call) tooLarge() error {
+	hint := c.route.over
+	if hint == "" {
+		hint = "send less"
+	}
+	return problem(http.StatusRequestEntityTooLarge, "too-large", hint, "the body is over %d bytes", c.route.limit)
 }
 
 func (c *call) fail(err error) {

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/base64"
 	"fmt"
 	"io"
@@ -14,11 +15,15 @@ import (
 	"github.com/selvage-edge/selvage/runtime/hostcall"
 )
 
-// Entry is one value.
+// Entry is one value, as the truth had it when it answered.
 type Entry struct {
 	Value    []byte
+	Metadata []byte // nil: none
 	Revision uint64
-	Expires  time.Time // zero: never
+	Expires  time.Time // zero: never; on the store's clock
+	AsOf     uint64    // every change of the namespace up to this revision is in the answer
+	Epoch    uint64
+	Time     time.Time // the store's clock at the answer
 }
 
 func keyPath(project, ns, key string) string { return projectPath(project, "kv", ns, "keys", key) }
@@ -30,17 +35,54 @@ func (c *Client) Get(ctx context.Context, project, ns, key string) (Entry, error
 		return Entry{}, err
 	}
 	defer resp.Body.Close()
-	var e Entry
+	e, err := entryOf(resp.Header)
+	if err != nil {
+		return e, err
+	}
 	if e.Value, err = io.ReadAll(io.LimitReader(resp.Body, hostcall.MaxValueBytes+1)); err != nil {
 		return e, fmt.Errorf("read the value: %w", err)
 	}
-	if e.Revision, err = strconv.ParseUint(resp.Header.Get(api.HeaderRevision), 10, 64); err != nil {
+	return e, nil
+}
+
+// entryOf reads what an answer's head says of the value.
+func entryOf(h http.Header) (e Entry, err error) {
+	if e.Revision, err = strconv.ParseUint(h.Get(api.HeaderRevision), 10, 64); err != nil {
 		return e, fmt.Errorf("the answer names no revision: %w", err)
 	}
-	if ms, err := strconv.ParseInt(resp.Header.Get(api.HeaderExpires), 10, 64); err == nil {
-		e.Expires = time.UnixMilli(ms)
+	if e.Metadata, err = base64.StdEncoding.DecodeString(h.Get(api.HeaderMetadata)); err != nil {
+		return e, fmt.Errorf("the answer's metadata: %w", err)
 	}
+	if ms, err := strconv.ParseInt(h.Get(api.HeaderExpires), 10, 64); err == nil {
+		e.Expires = time.UnixMilli(ms).UTC()
+	}
+	if ms, err := strconv.ParseInt(h.Get(api.HeaderTime), 10, 64); err == nil {
+		e.Time = time.UnixMilli(ms).UTC()
+	}
+	e.AsOf, _ = strconv.ParseUint(h.Get(api.HeaderAsOf), 10, 64) // 0: not said
+	e.Epoch, _ = strconv.ParseUint(h.Get(api.HeaderEpoch), 10, 64)
 	return e, nil
+}
+
+// Read reads 1 to hostcall.MaxReadKeys keys from the truth in one answer.
+func (c *Client) Read(ctx context.Context, project, ns string, keys [][]byte) (api.ReadAnswer, error) {
+	var a api.ReadAnswer
+	k := call{method: http.MethodPost, path: projectPath(project, "kv", ns, "read")}
+	if err := c.json(ctx, k.jsonBody(api.ReadRequest{Keys: keys}), &a); err != nil {
+		return a, err
+	}
+	if len(a.Entries) != len(keys) {
+		return a, fmt.Errorf("the answer has %d entries for %d keys", len(a.Entries), len(keys))
+	}
+	return a, nil
+}
+
+// Increment adds by to the number under key, once, whichever control node takes it.
+func (c *Client) Increment(ctx context.Context, project, ns, key string, by int64) (api.Incremented, error) {
+	var i api.Incremented
+	k := call{method: http.MethodPost, path: projectPath(project, "kv", ns, "increment", key), query: url.Values{"by": {strconv.FormatInt(by, 10)}},
+		header: http.Header{api.HeaderIdempotency: {rand.Text()}}}
+	return i, c.json(ctx, k, &i)
 }
 
 // condition is the expected revision as a query; none for any.
@@ -55,12 +97,31 @@ func condition(ifRevision int64) url.Values {
 // Put writes a key; it returns once the value is durable.
 func (c *Client) Put(ctx context.Context, project, ns, key string, value []byte, o hostcall.PutOptions) (api.Written, error) {
 	var w api.Written
-	k := call{method: http.MethodPut, path: keyPath(project, ns, key), query: condition(o.IfRevision), body: value}
+	k := put(keyPath(project, ns, key), value, o.Metadata, o.IfRevision)
+	if o.TTL > 0 {
+		k.query.Set("ttl", o.TTL.String())
+	}
+	return w, c.json(ctx, k, &w)
+}
+
+func put(path string, value, metadata []byte, ifRevision int64) call {
+	k := call{method: http.MethodPut, path: path, query: condition(ifRevision), body: value}
 	if value == nil {
 		k.body = []byte{}
 	}
-	if o.TTL > 0 {
-		k.query.Set("ttl", o.TTL.String())
+	if len(metadata) > 0 {
+		k.header = http.Header{api.HeaderMetadata: {base64.StdEncoding.EncodeToString(metadata)}}
+	}
+	return k
+}
+
+// PutUntil writes a key that ends at a time on the store's clock; the zero time is never. A *Refusal named
+// "expired" says that it is over.
+func (c *Client) PutUntil(ctx context.Context, project, ns, key string, value, metadata []byte, expires time.Time) (api.Written, error) {
+	var w api.Written
+	k := put(keyPath(project, ns, key), value, metadata, hostcall.AnyRevision)
+	if !expires.IsZero() {
+		k.query.Set("expires", strconv.FormatInt(expires.UnixMilli(), 10))
 	}
 	return w, c.json(ctx, k, &w)
 }
@@ -81,11 +142,11 @@ func (c *Client) List(ctx context.Context, project, ns, prefix string, cursor []
 	return l, c.json(ctx, call{method: http.MethodGet, path: projectPath(project, "kv", ns, "keys"), query: q}, &l)
 }
 
-// CreateNamespace makes a namespace; one that is there already is fine.
-func (c *Client) CreateNamespace(ctx context.Context, project, ns string) (api.Namespace, error) {
+// CreateNamespace makes a namespace, or sets what r says of one that is there.
+func (c *Client) CreateNamespace(ctx context.Context, project, ns string, r api.NamespaceRequest) (api.Namespace, error) {
 	var n api.Namespace
 	k := call{method: http.MethodPut, path: projectPath(project, "kv", ns)}
-	return n, c.json(ctx, k.jsonBody(api.NamespaceRequest{}), &n)
+	return n, c.json(ctx, k.jsonBody(r), &n)
 }
 
 // Namespaces lists the project's namespaces.
