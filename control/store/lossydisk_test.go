@@ -214,11 +214,11 @@ func (n *lossyDir) Unlink(_ context.Context, name string) syscall.Errno {
 	return 0
 }
 
-func (n *lossyDir) Rmdir(_ context.Context, name string) syscall.Errno {
+func (n *lossyDir) Rmdir(ctx context.Context, name string) syscall.Errno {
 	if c := n.GetChild(name); c != nil && len(c.Children()) > 0 {
 		return syscall.ENOTEMPTY
 	}
-	return n.Unlink(nil, name)
+	return n.Unlink(ctx, name)
 }
 
 func (n *lossyDir) Rename(_ context.Context, name string, parent fs.InodeEmbedder, to string, flags uint32) syscall.Errno {
