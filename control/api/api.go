@@ -52,6 +52,8 @@ type Config struct {
 	Bundle        bundle.Limits // of uploads
 	PrepareAtOnce int           // modules prepared at once, one of them for another project; default 2
 	BodyBytes     int64         // bytes of request bodies held at once; default 512 MiB
+	AnswerBytes   int64         // bytes of answers with values held at once, a quarter of them for one token; default 512 MiB
+	AnswerWait    time.Duration // how long a read waits for room among those before it is refused; default 5 s
 	AwayAfter     time.Duration // a node silent for so long is not waited for; default 75 s
 	NodeBody      time.Duration // how long a node may take to send a body; default a minute
 	// Closing is closed when the servers are about to end: what waits for news is then answered. May be nil.
@@ -82,6 +84,12 @@ func (c *Config) defaults() {
 	if c.BodyBytes <= 0 {
 		c.BodyBytes = 512 << 20
 	}
+	if c.AnswerBytes <= 0 {
+		c.AnswerBytes = 512 << 20
+	}
+	if c.AnswerWait <= 0 {
+		c.AnswerWait = 5 * time.Second
+	}
 	if c.AwayAfter <= 0 {
 		c.AwayAfter = 75 * time.Second
 	}
@@ -110,6 +118,7 @@ type API struct {
 	board   *board
 	limiter *limiter
 	bodies  *semaphore.Weighted
+	answers *answers
 	prepare *seats
 	routes  []*route
 	peers   []*route
@@ -130,6 +139,7 @@ func Open(ctx context.Context, cfg Config) (*API, error) {
 	a := &API{
 		cfg: cfg, board: newBoard(), limiter: newLimiter(cfg.Now),
 		bodies:  semaphore.NewWeighted(cfg.BodyBytes),
+		answers: newAnswers(cfg.AnswerBytes),
 		prepare: newSeats(cfg.PrepareAtOnce),
 	}
 	if err := a.openLogs(); err != nil {

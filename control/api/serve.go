@@ -32,6 +32,7 @@ type call struct {
 	project string         // from the path
 	body    []byte
 	detail  map[string]string // for the audit trail
+	share   *share            // of the room for answers; nil where the route has no weight
 }
 
 // note adds a fact to the request's audit entry.
@@ -129,6 +130,7 @@ func (a *API) serve(rt *route) http.Handler {
 			rt.stream(c)
 			return
 		}
+		defer func() { c.share.release() }()
 		out, err := c.run(r.Context())
 		if err != nil {
 			c.fail(err)
@@ -154,6 +156,11 @@ func (c *call) run(ctx context.Context) (*reply, error) {
 		return nil, err
 	}
 	defer release()
+	if c.route.weight > 0 {
+		if c.share, err = c.a.answers.reserve(ctx, c.actor, c.route.weight, c.a.cfg.AnswerWait); err != nil {
+			return nil, err
+		}
+	}
 	if !c.route.mutates {
 		return c.route.do(ctx, c)
 	}
@@ -275,7 +282,8 @@ func (c *call) send(out *reply) {
 	}
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	c.w.WriteHeader(c.statusOf(out))
-	c.w.Write(body)
+	c.share.keep(int64(len(body)))
+	deliver(c.w, body)
 }
 
 func (c *call) statusOf(out *reply) int {

@@ -59,7 +59,8 @@ type Config struct {
 	HeadTimeout      time.Duration // to read a request's head (HTTP/3: see heads.go); default HeadTimeout
 	IdleTimeout      time.Duration // of a connection without requests; default IdleTimeout
 	// Linger is how long a drain lets connections without requests live, so that
-	// each can learn from one more answer that it must end. Default 1 s.
+	// each can learn from one more answer that it must end; those of HTTP/3 up to
+	// five times as long while packets come and go. Default 1 s.
 	Linger time.Duration
 }
 

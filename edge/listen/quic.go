@@ -28,6 +28,7 @@ type quicServer struct {
 	serving   sync.WaitGroup
 	starting  sync.WaitGroup // connections that http3 does not count yet
 	unstarted sync.Map       // *quic.Conn to func(): takes it from starting, once
+	live      sync.Map       // *quic.Conn to struct{}: those that are served
 	rate      rate
 	lifecycle struct {
 		sync.Mutex
@@ -147,7 +148,9 @@ func (q *quicServer) begin(conn *quic.Conn) {
 	q.starting.Add(1)
 	q.unstarted.Store(conn, sync.OnceFunc(q.starting.Done))
 	q.conns.Add(1)
+	q.live.Store(conn, struct{}{})
 	q.serving.Go(func() {
+		defer q.live.Delete(conn)
 		defer q.conns.Add(-1)
 		defer q.started(conn)
 		if err := q.http.ServeQUICConn(conn); err != nil {
@@ -200,18 +203,17 @@ func (q *quicServer) shutdown(ctx context.Context) error {
 	return err
 }
 
-// whenIdle calls f when no exchange was under way for Linger. Being without
-// exchanges is not enough: the last answers may still be on their way.
+// whenIdle calls f when no exchange was under way for Linger, nor a packet: being without
+// exchanges is not enough, the last answers may still be on their way.
 func (q *quicServer) whenIdle(ctx context.Context, f func()) {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	since := time.Now()
+	now := time.Now()
+	quiet := quiet{linger: q.cfg.Linger, since: now, idle: now}
 	for {
 		select {
 		case now := <-tick.C:
-			if q.busy.Load() > 0 {
-				since = now
-			} else if now.Sub(since) >= q.cfg.Linger {
+			if quiet.long(now, q.busy.Load() > 0, q.moved()) {
 				f()
 				return
 			}
@@ -219,6 +221,38 @@ func (q *quicServer) whenIdle(ctx context.Context, f func()) {
 			return
 		}
 	}
+}
+
+// moved is a number that changes with each packet that the connections open send or
+// receive: an answer that was not acknowledged is sent again.
+func (q *quicServer) moved() (bytes uint64) {
+	q.live.Range(func(conn, _ any) bool {
+		s := conn.(*quic.Conn).ConnectionStats()
+		bytes += s.BytesSent + s.BytesReceived
+		return true
+	})
+	return bytes
+}
+
+// mostLingers bounds the wait for packets to end: a client may send some for ever.
+const mostLingers = 5
+
+// quiet finds out when nothing has happened for linger.
+type quiet struct {
+	linger time.Duration
+	since  time.Time // when something happened last
+	idle   time.Time // when an exchange was under way last
+	moved  uint64
+}
+
+func (q *quiet) long(now time.Time, busy bool, moved uint64) bool {
+	if busy {
+		q.since, q.idle = now, now
+	}
+	if moved != q.moved {
+		q.since, q.moved = now, moved
+	}
+	return now.Sub(q.since) >= q.linger || now.Sub(q.idle) >= mostLingers*q.linger
 }
 
 // rate counts events by the second.

@@ -33,3 +33,35 @@ func TestTicketKeysChange(t *testing.T) {
 		t.Error("keys are not the secret's and the day's")
 	}
 }
+
+// A drain ends when neither an exchange nor a packet was there for a while, and at some
+// time after the last exchange whatever the packets.
+func TestQuiet(t *testing.T) {
+	const linger = 10 // ticks
+	for _, c := range []struct {
+		name string
+		busy int // ticks with an exchange
+		move int // ticks with a packet
+		want int // the tick at which it is quiet
+	}{
+		{"nothing", 0, 0, 10},
+		{"an exchange", 7, 0, 17},
+		{"its answer is sent again", 7, 25, 35},
+		{"a client that sends for ever", 7, 1000, 57},
+	} {
+		at := func(tick int) time.Time { return time.Unix(int64(tick), 0) }
+		q, moved := quiet{linger: linger * time.Second, since: at(0), idle: at(0)}, uint64(0)
+		tick := 1
+		for ; ; tick++ {
+			if tick <= c.move {
+				moved++
+			}
+			if q.long(at(tick), tick <= c.busy, moved) {
+				break
+			}
+		}
+		if tick != c.want {
+			t.Errorf("%s: quiet at %d, want %d", c.name, tick, c.want)
+		}
+	}
+}

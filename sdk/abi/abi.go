@@ -124,7 +124,8 @@ const (
 	// kv_keys(ns, prefix, prefix_len, cursor, cursor_len, limit, buf, cap i32) -> i32: kv_list with the keys' metadata.
 	CallKVKeys = "kv_keys"
 	// kv_read(ns, keys, keys_len i32, at_least i64, buf, cap i32) -> i32: answers for several keys and returns the answer's length. When
-	// cap is too small nothing is written, the needed length is returned, and the same call right after is answered from what was read. at_least is
+	// cap is too small nothing is written, the needed length is returned, and the same call right after is answered from what was read;
+	// it is read anew, for as many operations again, where the guest's memory limit has no room for it and for as large a buffer. at_least is
 	// ReadAny, ReadStrong, or a revision that the answer must reflect. Each key is a KV operation. StatusTooLarge when the answer is over 32 MiB.
 	CallKVRead = "kv_read"
 	// kv_write(ns, key, key_len, value, value_len, metadata, metadata_len i32, ttl_ms i64, if_revision i64) -> i64: kv_put with metadata, at

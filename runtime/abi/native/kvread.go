@@ -10,7 +10,8 @@ import (
 	"github.com/selvage-edge/selvage/sdk/abi"
 )
 
-// kvAnswer is an answer of kv_read that the guest's buffer was too small for.
+// kvAnswer is an answer of kv_read that the guest's buffer was too small for. It is
+// memory of the guest's: what its limit has no room for is read anew.
 type kvAnswer struct {
 	ns      uint32
 	keys    string
@@ -39,12 +40,27 @@ func (s *Session) kvRead(ctx context.Context, a args) (int64, error) {
 			return refused, err
 		}
 	}
-	if len(q.encoded) > len(buf.Bytes()) {
-		s.kvAnswer = q
-	} else {
+	if len(q.encoded) <= len(buf.Bytes()) {
 		copy(buf.Bytes(), q.encoded)
+	} else if s.affords(2 * len(q.encoded)) { // for as large a buffer too
+		s.kvAnswer = q
 	}
 	return length(len(q.encoded)), nil
+}
+
+// keptAlways is how much is kept beside any memory.
+const keptAlways = 64 << 10
+
+// affords reports whether the guest's memory could be larger by so many bytes.
+func (s *Session) affords(n int) bool {
+	return n <= keptAlways || s.Instance.Usage().MemoryBytes+int64(n) <= s.Limits.MemoryBytes
+}
+
+// dropKept gives the kept answer up once the guest has grown into its room.
+func (s *Session) dropKept() {
+	if n := len(s.kvAnswer.encoded); n > 0 && !s.affords(n) {
+		s.kvAnswer = kvAnswer{}
+	}
 }
 
 // read asks the port, after it has charged for each key.

@@ -74,6 +74,7 @@ func (e *PointerError) Error() string {
 // in the guest's stead, until ctx ends at the latest. An error ends the
 // invocation: a *PointerError, a *fault.Error or ctx's.
 func (s *Session) Do(ctx context.Context, ev *engine.Event) (int64, error) {
+	s.dropKept()
 	a := args{ev.Args[:]}
 	switch ev.Op {
 	case OpRequestRead:

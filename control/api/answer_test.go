@@ -1,0 +1,123 @@
+package api
+
+import (
+	"bytes"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/selvage-edge/selvage/control/identity"
+)
+
+// The bytes of answers are bounded for each token and in all; who finds no room waits for a while.
+func TestAnswersAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const patience = 5 * time.Second
+		a := newAnswers(400) // 100 for a token
+		reserve := func(token string, weight int64, want error) *share {
+			t.Helper()
+			began := time.Now()
+			s, err := a.reserve(t.Context(), token, weight, patience)
+			if err != want {
+				t.Fatalf("%s: %v, want %v", token, err, want)
+			}
+			if waited := time.Since(began); (want != nil) != (waited == patience) {
+				t.Errorf("%s: after %v", token, waited)
+			}
+			return s
+		}
+		whole := reserve("one", 1000, nil) // as much as there is
+		refused := error(errTokenAnswers)
+		if reserve("one", 1, refused); whole.weight != 100 {
+			t.Errorf("weighs %d", whole.weight)
+		}
+		whole.keep(60) // it is known how large it is
+		whole.keep(90)
+		part := reserve("one", 40, nil)
+		reserve("one", 1, refused)
+		for _, other := range []string{"two", "three", "four"} {
+			s := reserve(other, 100, nil)
+			defer s.release()
+		}
+		reserve("five", 1, error(errAllAnswers))
+		time.AfterFunc(time.Second, part.release)
+		if s, err := a.reserve(t.Context(), "five", 40, patience); err != nil {
+			t.Errorf("when there is room: %v", err)
+		} else {
+			s.release()
+		}
+		whole.release()
+		(*share)(nil).release() // a route without weight
+		if len(a.mu.tokens) != 3 {
+			t.Errorf("%d tokens are known", len(a.mu.tokens))
+		}
+	})
+}
+
+// One who does not take the answers keeps others of that token out, and nobody else.
+func TestAnswerThatIsNotTaken(t *testing.T) {
+	f := start(t, func(c *Config) { c.AnswerBytes, c.AnswerWait = 64<<20, 50*time.Millisecond }) // 16 MiB for a token
+	f.want(200, f.admin("PUT", "/v1/projects/default/kv/links", nil), nil)
+	value := bytes.Repeat([]byte("v"), 20<<20) // more than what is on the way
+	f.want(200, f.admin("PUT", keysOf+"/large", value), nil)
+	f.want(200, f.admin("PUT", keysOf+"/small", []byte("s")), nil)
+	slow, quick := f.token(identity.ScopeRead, "default"), f.token(identity.ScopeRead, "default")
+
+	req, err := http.NewRequestWithContext(t.Context(), "GET", f.url+keysOf+"/large", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+slow)
+	held, err := f.client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := f.as(slow, "GET", keysOf+"/small", nil)
+	if f.refused(429, "too-many-answers", a); a.Header.Get("Retry-After") != "1" {
+		t.Errorf("head %v", a.Header)
+	}
+	f.refused(429, "too-many-answers", f.as(slow, "POST", "/v1/projects/default/kv/links/read", ReadRequest{Keys: [][]byte{[]byte("small")}}))
+	if a := f.as(slow, "GET", keysOf, nil); a.StatusCode != 200 {
+		t.Errorf("what has no weight: %d", a.StatusCode)
+	}
+	if a := f.as(quick, "GET", keysOf+"/large", nil); a.StatusCode != 200 || !bytes.Equal(a.body, value) {
+		t.Errorf("another token: %d, %d bytes", a.StatusCode, len(a.body))
+	}
+	held.Body.Close()
+	for a = f.as(slow, "GET", keysOf+"/small", nil); a.StatusCode == 429; a = f.as(slow, "GET", keysOf+"/small", nil) {
+	}
+	if string(a.body) != "s" {
+		t.Errorf("once it is over: %d %s", a.StatusCode, a.body)
+	}
+}
+
+// timed is a writer that has deadlines.
+type timed struct {
+	*httptest.ResponseRecorder
+	deadlines []time.Time
+	written   int // deadlines when the body came
+}
+
+func (w *timed) SetWriteDeadline(t time.Time) error {
+	w.deadlines = append(w.deadlines, t)
+	return nil
+}
+
+func (w *timed) Write(b []byte) (int, error) {
+	w.written = len(w.deadlines)
+	return w.ResponseRecorder.Write(b)
+}
+
+func TestAnswersHaveADeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for size, want := range map[int]time.Duration{10: 10 * time.Second, 1 << 20: 14 * time.Second} {
+			w := &timed{ResponseRecorder: httptest.NewRecorder()}
+			deliver(w, make([]byte, size))
+			if len(w.deadlines) != 2 || w.written != 1 || time.Until(w.deadlines[0]) != want || !w.deadlines[1].IsZero() || w.Body.Len() != size {
+				t.Errorf("%d bytes: deadlines %v, %d before the body of %d", size, w.deadlines, w.written, w.Body.Len())
+			}
+		}
+	})
+}
