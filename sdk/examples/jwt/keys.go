@@ -26,7 +26,7 @@ const (
 // keys finds an issuer's keys.
 type keys struct {
 	kv    *edge.Namespace
-	url   string // of its JWK set
+	url   func() string // of its JWK set
 	fetch func(*http.Request) (*http.Response, error)
 	now   func() time.Time
 }
@@ -59,6 +59,9 @@ func (k *keys) find(ctx context.Context, kid string) ([]key, error) {
 	if err != nil { // the issuer is away: what it said last holds
 		slog.Warn("the issuer's keys are not renewed", "error", err, "age", k.now().Sub(at))
 		return found, nil
+	}
+	if newer == nil && at.IsZero() {
+		return nil, errors.New("the issuer's keys are not known, and were asked for just now")
 	}
 	if newer == nil { // somebody asked just now
 		return found, nil
@@ -101,18 +104,19 @@ func (k *keys) renew(ctx context.Context) ([]key, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, k.url, nil)
+	url := k.url()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, err
 	}
 	resp, err := k.fetch(r)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", k.url, err)
+		return nil, fmt.Errorf("%s: %w", url, err)
 	}
 	defer resp.Body.Close()
 	set, err := io.ReadAll(io.LimitReader(resp.Body, maxJWKS+1))
 	if err != nil || resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s: status %d, %w", k.url, resp.StatusCode, errors.Join(err, errors.New("no key set")))
+		return nil, fmt.Errorf("%s: status %d, %w", url, resp.StatusCode, errors.Join(err, errors.New("no key set")))
 	}
 	all, err := parseKeys(set)
 	if err != nil {

@@ -16,9 +16,11 @@ import (
 
 func main() {
 	g := &guard{
-		keys:   &keys{kv: edge.KV("keys"), url: edge.Var("JWKS_URL"), fetch: edge.Fetch, now: time.Now},
-		policy: policy{issuer: edge.Var("ISSUER"), audience: edge.Var("AUDIENCE"), leeway: 30 * time.Second},
-		next:   http.HandlerFunc(tell),
+		keys: &keys{kv: edge.KV("keys"), url: func() string { return edge.Var("JWKS_URL") }, fetch: edge.Fetch, now: time.Now},
+		policy: func() policy {
+			return policy{issuer: edge.Var("ISSUER"), audience: edge.Var("AUDIENCE"), leeway: 30 * time.Second}
+		},
+		next: http.HandlerFunc(tell),
 	}
 	edge.Serve(g)
 }
@@ -26,7 +28,7 @@ func main() {
 // guard lets requests with a valid token through to next.
 type guard struct {
 	keys   *keys
-	policy policy
+	policy func() policy // variables are read while a request is handled
 	next   http.Handler
 }
 
@@ -64,7 +66,7 @@ func (g *guard) admit(r *http.Request) (claims, error) {
 	}
 	for _, k := range all {
 		if k.signs(t) {
-			return g.policy.check(t, g.keys.now())
+			return g.policy().check(t, g.keys.now())
 		}
 	}
 	return claims{}, refused("no key of the issuer's signs it (alg %q, kid %q)", t.alg, t.kid)

@@ -11,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"path"
 	"time"
 
 	edge "github.com/selvage-edge/selvage/sdk/go"
@@ -19,22 +20,28 @@ import (
 // secrets are the keys of tokens, under "key:NAME": two of them while one replaces the other.
 var secrets = edge.KV("secrets")
 
-func main() { edge.Serve(routes(edge.Var("ORIGIN"), edge.Fetch)) }
+func main() {
+	edge.Serve(routes(func() string { return edge.Var("ORIGIN") }, edge.Fetch)) // variables are read while a request is handled
+}
 
-func routes(origin string, fetch func(*http.Request) (*http.Response, error)) http.Handler {
+func routes(origin func() string, fetch func(*http.Request) (*http.Response, error)) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{stream}/{token}/{file...}", func(w http.ResponseWriter, r *http.Request) {
 		if err := allowed(r); err != nil {
 			refuse(w, r, err)
 			return
 		}
-		out, err := http.NewRequestWithContext(r.Context(), r.Method, origin, nil)
+		out, err := http.NewRequestWithContext(r.Context(), r.Method, origin(), nil)
 		if err != nil {
 			refuse(w, r, err)
 			return
 		}
 		// Path, not a string: what was decoded is encoded again.
 		out.URL.Path = "/" + r.PathValue("stream") + "/" + r.PathValue("file")
+		if out.URL.Path != path.Clean(out.URL.Path) { // "..", however it is written, would leave what the token is for
+			http.NotFound(w, r)
+			return
+		}
 		for _, name := range []string{"Accept", "Range", "If-Range", "If-None-Match", "If-Modified-Since"} {
 			if v := r.Header.Get(name); v != "" {
 				out.Header.Set(name, v)

@@ -29,7 +29,7 @@ func TestStream(t *testing.T) {
 	if _, err := secrets.Put(t.Context(), "key:k1", secret); err != nil {
 		t.Fatal(err)
 	}
-	h := routes(origin.URL, edge.Fetch)
+	h := routes(func() string { return origin.URL }, edge.Fetch)
 	ask := func(path string) *httptest.ResponseRecorder {
 		ctx := edge.WithInfo(context.Background(), edge.Metadata{Client: netip.AddrPortFrom(viewer, 4000)})
 		r := httptest.NewRequestWithContext(ctx, http.MethodGet, path, nil)
@@ -61,6 +61,11 @@ func TestStream(t *testing.T) {
 	} {
 		if w := ask(path); w.Code != http.StatusForbidden || w.Header().Get("Cache-Control") != "no-store" {
 			t.Errorf("%s: %d %q", why, w.Code, w.Body)
+		}
+	}
+	for _, file := range []string{"../other/a.ts", "%2e%2e/other/a.ts", "a%2f..%2f..%2fother/a.ts", "hd/"} {
+		if w := ask("/live/" + good + "/" + file); w.Code < 300 {
+			t.Errorf("%s: %d %q", file, w.Code, w.Body)
 		}
 	}
 	if len(asked) != 2 {

@@ -25,12 +25,12 @@ var (
 const stay = "stay"
 
 func main() {
-	s := site{countries: parseCountries(edge.Var("COUNTRIES"))}
+	s := site{countries: func() map[string]string { return parseCountries(edge.Var("COUNTRIES")) }}
 	edge.Serve(s.routes())
 }
 
-// site is what the variables say.
-type site struct{ countries map[string]string } // path by country
+// site is what the variables say: they are read while a request is handled.
+type site struct{ countries func() map[string]string } // path by country
 
 // parseCountries reads "DE=/de/ AT=/de/ FR=/fr/".
 func parseCountries(text string) map[string]string {
@@ -64,7 +64,7 @@ func (s site) front(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	_, err := r.Cookie(stay)
-	if path, ok := s.countries[place.Country]; ok && err != nil && !place.Assumed {
+	if path, ok := s.countries()[place.Country]; ok && err != nil && !place.Assumed {
 		http.Redirect(w, r, path, http.StatusFound)
 		return
 	}

@@ -15,7 +15,8 @@ func from(country string, assumed bool) context.Context {
 
 // Who is sent where, and who is greeted how.
 func TestVisitors(t *testing.T) {
-	s := site{countries: parseCountries("DE=/de/ at=/de/ FR=/fr/ XX=//evil.example/ nonsense")}
+	countries := parseCountries("DE=/de/ at=/de/ FR=/fr/ XX=//evil.example/ nonsense")
+	s := site{countries: func() map[string]string { return countries }}
 	for _, c := range []struct {
 		name     string
 		ctx      context.Context
