@@ -23,7 +23,7 @@ demo: build ## the main job, end to end, on this machine (DEMO_JSON=FILE also wr
 test: ## all tests, of every module in the tree
 	$(GO) test -timeout 25m $(PKGS)
 	cd sdk/go && $(GO) vet ./... && $(GO) test ./...
-	cd sdk/examples/proxy && $(GO) vet ./... && $(GO) test ./...
+	for d in jwt proxy redirects streamtoken welcome; do (cd sdk/examples/$$d && $(GO) vet ./... && $(GO) test ./...) || exit 1; done
 
 check: fmt-check lint test race ## what CI runs: format, vet, lint, tests, the race detector, each benchmark once, a clean tree
 	$(GO) test -run '^$$' -bench . -benchtime 1x $(PKGS) >/dev/null

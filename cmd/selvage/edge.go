@@ -33,7 +33,7 @@ are installed now, as 'selvage edge upgrade' does.`,
 		RunE: func(c *cobra.Command, _ []string) error { return runKeeper(c.Context(), file) },
 	}
 	c.Flags().StringVar(&file, "config", "edge.toml", "configuration file")
-	c.AddCommand(edgeUpgradeCommand(o))
+	c.AddCommand(edgeUpgradeCommand(o), edgeAnnounceCommand(o))
 	return c
 }
 

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -30,6 +31,7 @@ func TestOperations(t *testing.T) {
 	w.selvage(t, "deploy", "--wait", dir).expect(t, exitOK, "live")
 	t.Run("rollback", func(t *testing.T) { w.rollBack(t) })
 	t.Run("logs", func(t *testing.T) { w.logs(t) })
+	t.Run("announce", func(t *testing.T) { w.announces(t) })
 	t.Run("drain", func(t *testing.T) { w.drain(t) })
 	t.Run("doctor", func(t *testing.T) { w.doctor(t) })
 	t.Run("support", func(t *testing.T) { w.support(t) })
@@ -197,6 +199,43 @@ func (w *world) ready(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return strings.TrimSpace(string(text))
+}
+
+// announces watches a node that is drained, put back, and left alone.
+func (w *world) announces(t *testing.T) {
+	w.selvage(t, "edge", "announce").expect(t, exitUsage, "--exabgp", "--exec")
+	w.selvage(t, "edge", "announce", "--exabgp", "192.0.2.53/24").expect(t, exitUsage, "192.0.2.53/32")
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(exe, "edge", "announce", "--admin", w.Layout.Edges[0].Admin, "--exabgp", "192.0.2.53/32", "--fall", "100000") // a slow machine is not a failing node
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill() }) // it has ended, unless the test failed
+	said := bufio.NewReader(out)
+	next := func(want string) {
+		t.Helper()
+		if line, err := said.ReadString('\n'); err != nil || line != want+" route 192.0.2.53/32 next-hop self\n" {
+			t.Fatalf("%q, %v; want it to %s", line, err, want)
+		}
+	}
+	next("withdraw") // what one before may have left
+	next("announce")
+	w.selvage(t, "drain", "lon-1", "--timeout", "1m").expect(t, exitOK)
+	next("withdraw")
+	w.selvage(t, "undrain", "lon-1", "--timeout", "1m").expect(t, exitOK)
+	next("announce")
+	_ = cmd.Process.Signal(syscall.SIGTERM)
+	next("withdraw")
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("it ended with %v", err)
+	}
 }
 
 func (w *world) drain(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -55,7 +56,12 @@ type Config struct {
 	// /64. Default 1,000.
 	ConnectionsPerClient int
 
-	HandshakeTimeout time.Duration // default HandshakeTimeout
+	// Balancers are networks whose TCP connections begin with a PROXY protocol
+	// header, which says whose they are; without one they are closed. From
+	// anywhere else such a header is not believed: it is no TLS. See edge/proxy.
+	Balancers []netip.Prefix
+
+	HandshakeTimeout time.Duration // default HandshakeTimeout; it includes the PROXY header
 	HeadTimeout      time.Duration // to read a request's head (HTTP/3: see heads.go); default HeadTimeout
 	IdleTimeout      time.Duration // of a connection without requests; default IdleTimeout
 	// Linger is how long a drain lets connections without requests live, so that

@@ -8,9 +8,13 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/selvage-edge/selvage/edge/proxy"
 )
 
 // tcpServer accepts and shakes hands by itself, then gives net/http two kinds
@@ -143,6 +147,13 @@ func (t *tcpServer) admit(c net.Conn) {
 		abort(c)
 		return
 	}
+	if t.relayed(c) {
+		t.handshakes.Go(func() {
+			t.unwrap(c)
+			<-t.slots
+		})
+		return
+	}
 	if !t.gate.enter(c.RemoteAddr()) {
 		<-t.slots
 		abort(c)
@@ -153,6 +164,43 @@ func (t *tcpServer) admit(c net.Conn) {
 		t.handshake(c)
 		<-t.slots
 	})
+}
+
+// relayed reports whether a balancer passes the connection on.
+func (t *tcpServer) relayed(c net.Conn) bool {
+	if len(t.cfg.Balancers) == 0 {
+		return false
+	}
+	a, ok := c.RemoteAddr().(*net.TCPAddr)
+	if !ok {
+		return false
+	}
+	ip := a.AddrPort().Addr().Unmap().WithZone("")
+	return slices.ContainsFunc(t.cfg.Balancers, func(p netip.Prefix) bool { return p.Contains(ip) })
+}
+
+// unwrap reads whose connection it is, and begins it as theirs: it counts for
+// the client, not for the balancer. Until then it counts as a handshake.
+func (t *tcpServer) unwrap(c net.Conn) {
+	_ = c.SetReadDeadline(time.Now().Add(t.cfg.HandshakeTimeout)) // a socket takes it
+	who, err := proxy.Read(c)
+	if err != nil {
+		t.cfg.Log.Debug("proxy protocol", slog.String("balancer", c.RemoteAddr().String()), slog.Any("error", err))
+		t.failed.Add(1)
+		abort(c)
+		return
+	}
+	_ = c.SetReadDeadline(time.Time{})
+	of := c
+	if who.IsValid() {
+		of = proxy.As(c, who)
+	}
+	if !t.gate.enter(of.RemoteAddr()) {
+		abort(c)
+		return
+	}
+	t.open.Add(1)
+	t.handshake(of)
 }
 
 // abort closes without the wait that TCP keeps for stragglers: what is refused

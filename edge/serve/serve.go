@@ -39,6 +39,9 @@ type Config struct {
 	Covers func(sni, host string) bool
 	// Forward hands exchanges on to other nodes. Nil: none goes on.
 	Forward *forward.Forwarder
+	// Proxies are networks whose word is taken, in X-Forwarded-For, for whom they
+	// ask. From anywhere else it is what a client likes to say, and means nothing.
+	Proxies []netip.Prefix
 }
 
 // Handler serves every exchange of a node. Make it with New.
@@ -138,7 +141,7 @@ func (h *Handler) protect(x *exchange) (err error) {
 
 // begin prepares the exchange's state.
 func (h *Handler) begin(w http.ResponseWriter, r *http.Request) *exchange {
-	x := &exchange{r: r, start: time.Now(), client: clientOf(r), protocol: r.Proto}
+	x := &exchange{r: r, start: time.Now(), client: h.clientOf(r), protocol: r.Proto}
 	x.span = h.cfg.Telemetry.Begin(r, x.start)
 	x.w.ResponseWriter = w
 	x.w.exchange = x
@@ -227,12 +230,4 @@ func (h *Handler) invoke(x *exchange) (err error) {
 		return fault.New(fault.Canceled, "", err)
 	}
 	return err
-}
-
-func clientOf(r *http.Request) netip.AddrPort {
-	addr, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.AddrPort{}
-	}
-	return netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 }

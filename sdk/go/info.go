@@ -42,6 +42,12 @@ func Info(ctx context.Context) Metadata {
 	return Metadata{}
 }
 
+// WithInfo returns a context in which Info returns m: for tests of handlers. On
+// the edge each request's has what the edge knows.
+func WithInfo(ctx context.Context, m Metadata) context.Context {
+	return context.WithValue(ctx, infoKey{}, &m)
+}
+
 // set records one pair of the request head; unknown names are ignored.
 func (m *Metadata) set(name, value string) {
 	switch name {

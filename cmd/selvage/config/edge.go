@@ -43,6 +43,9 @@ type EdgeListen struct {
 	Peer      string `toml:"peer" doc:"Address for the fleet's mTLS traffic." default:"0.0.0.0:7443"`
 	Gossip    string `toml:"gossip" doc:"Address for membership, TCP and UDP." default:"0.0.0.0:7946"`
 	Advertise string `toml:"advertise" doc:"IP address other nodes reach this one at; needed when peer and gossip listen on 0.0.0.0." default:""`
+
+	ProxyProtocol  []string `toml:"proxy_protocol" doc:"Networks (CIDR) of balancers before this node, whose TCP connections to listen.public begin with a PROXY protocol header (version 1 or 2) that says whose they are; without one they are closed. Elsewhere such a header is refused. HTTP/3 has none: let UDP keep its clients' addresses." default:"[]"`
+	TrustedProxies []string `toml:"trusted_proxies" doc:"Networks (CIDR) of HTTP proxies whose X-Forwarded-For is believed: the client is the last address in it that is not in them. Elsewhere the field means nothing." default:"[]"`
 }
 
 // TLS names the certificates shown to users.
@@ -138,6 +141,8 @@ func (c *Edge) Validate() error {
 	f.address("listen.peer", c.Listen.Peer)
 	f.address("listen.gossip", c.Listen.Gossip)
 	f.advertise(c.Listen.Advertise, c.Listen.Peer, c.Listen.Gossip)
+	f.networks("listen.proxy_protocol", c.Listen.ProxyProtocol)
+	f.networks("listen.trusted_proxies", c.Listen.TrustedProxies)
 	if len(c.TLS.Certificates) == 0 {
 		f.add("tls.certificates: none; name at least one pair: certificates = [{cert = \"...\", key = \"...\"}]")
 	}
@@ -156,11 +161,7 @@ func (c *Edge) Validate() error {
 	f.positive("limits.loaded_bytes", c.Limits.LoadedBytes)
 	f.positive("limits.loaded_maps", c.Limits.LoadedMaps)
 	f.positive("fetch.connections", c.Fetch.Connections)
-	for i, n := range c.Fetch.Allow {
-		if _, err := netip.ParsePrefix(n); err != nil {
-			f.add("fetch.allow[%d]: %q is not a network such as 10.0.0.0/8", i, n)
-		}
-	}
+	f.networks("fetch.allow", c.Fetch.Allow)
 	f.level(c.Log.Level)
 	f.positive("log.recent_bytes", c.Log.RecentBytes)
 	f.positive("log.function_bytes", c.Log.FunctionBytes)
@@ -175,11 +176,19 @@ func (c *Edge) Validate() error {
 	return errors.Join(f...)
 }
 
-// Prefixes returns the allowed networks, parsed. Call after Validate.
-func (f Fetch) Prefixes() []netip.Prefix {
+// Prefixes returns networks of a configuration, parsed. Call after Validate.
+func Prefixes(networks []string) []netip.Prefix {
 	var all []netip.Prefix
-	for _, n := range f.Allow {
+	for _, n := range networks {
 		all = append(all, netip.MustParsePrefix(n))
 	}
 	return all
+}
+
+func (f *faults) networks(key string, networks []string) {
+	for i, n := range networks {
+		if _, err := netip.ParsePrefix(n); err != nil {
+			f.add("%s[%d]: %q is not a network such as 10.0.0.0/8", key, i, n)
+		}
+	}
 }

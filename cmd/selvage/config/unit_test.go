@@ -39,3 +39,25 @@ func TestShippedUnits(t *testing.T) {
 		}
 	}
 }
+
+// The examples for BGP speakers are ones that these take.
+func TestShippedSpeakers(t *testing.T) {
+	for tool, args := range map[string][]string{"bird": {"-p", "-c"}, "exabgp": {"--test"}} {
+		path, err := exec.LookPath(tool)
+		if err != nil {
+			t.Logf("%s is not here: its example is not checked", tool)
+			continue
+		}
+		text, err := os.ReadFile("../../../configs/" + tool + ".conf")
+		if err != nil {
+			t.Fatal(err)
+		}
+		conf := filepath.Join(t.TempDir(), tool+".conf")
+		write(t, conf, strings.ReplaceAll(string(text), "/usr/local/bin/selvage", "/bin/true")) // of an installation
+		cmd := exec.Command(path, append(args, conf)...)
+		cmd.Dir = t.TempDir()
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", tool, err, out)
+		}
+	}
+}

@@ -99,7 +99,7 @@ func (n *node) openPorts(p *dataPath) (err error) {
 	if p.kv, err = kv.New(kv.Config{Origin: agent.NewOrigin(n.member.control), Owner: n.owner, Bytes: int64(n.cfg.Limits.CacheBytes)}); err != nil {
 		return err
 	}
-	p.fetch, err = fetch.New(fetch.Config{Allow: n.cfg.Fetch.Prefixes(), Refuse: n.own(), Connections: n.cfg.Fetch.Connections})
+	p.fetch, err = fetch.New(fetch.Config{Allow: config.Prefixes(n.cfg.Fetch.Allow), Refuse: n.own(), Connections: n.cfg.Fetch.Connections})
 	return err
 }
 
@@ -147,6 +147,7 @@ func (n *node) openListeners(p *dataPath) error {
 		return err
 	}
 	p.handler, err = serve.New(serve.Config{Limiter: p.limiter, Telemetry: p.metrics, Covers: store.Covers, Forward: p.forward,
+		Proxies: config.Prefixes(n.cfg.Listen.TrustedProxies),
 		Place: telemetry.Place{PoP: n.cfg.Node.PoP, Node: n.cfg.Node.Name, Region: n.cfg.Node.Region}})
 	if err != nil {
 		return err
@@ -161,8 +162,9 @@ func (n *node) openListeners(p *dataPath) error {
 	}
 	p.public, err = listen.New(listen.Config{TCP: tcp, UDP: udp, Certificate: store.Get, Handler: p.handler,
 		Connections: n.cfg.Limits.Connections, ConnectionsPerClient: n.cfg.Limits.PerClient,
-		Guard:    func(c net.Conn) net.Conn { return guard.Wire(c, headTimeout) },
-		ResetKey: derive(n.secret, "quic reset"), TokenKey: derive(n.secret, "quic token"), TicketKey: derive(n.secret, "tls ticket"),
+		Balancers: config.Prefixes(n.cfg.Listen.ProxyProtocol),
+		Guard:     func(c net.Conn) net.Conn { return guard.Wire(c, headTimeout) },
+		ResetKey:  derive(n.secret, "quic reset"), TokenKey: derive(n.secret, "quic token"), TicketKey: derive(n.secret, "tls ticket"),
 		ConnectionPrefix: n.att.ConnectionPrefix(), Log: n.log.With("room", "listen")})
 	if err != nil {
 		return err
