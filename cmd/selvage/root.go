@@ -69,7 +69,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the fleet cannot be reached, 4 th
 		c.GroupID = "dev"
 		root.AddCommand(c)
 	}
-	for _, c := range []*cobra.Command{upCommand(o), controlCommand(o), edgeCommand(o), dnsCommand(o), geoCommand(o), drainCommand(o), undrainCommand(o), doctorCommand(o), supportCommand(o), joinTokenCommand(o), tokenCommand(o), publisherCommand(o), referenceCommand(o)} {
+	for _, c := range []*cobra.Command{upCommand(o), controlCommand(o), edgeCommand(o), dnsCommand(o), geoCommand(o), auditCommand(o), drainCommand(o), undrainCommand(o), doctorCommand(o), supportCommand(o), joinTokenCommand(o), tokenCommand(o), publisherCommand(o), referenceCommand(o)} {
 		c.GroupID = "ops"
 		root.AddCommand(c)
 	}
