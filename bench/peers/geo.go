@@ -23,7 +23,8 @@ import (
 )
 
 // The geo rows: DNS answers a second over a bare handler's on the same server,
-// what an answer allocates with 500 PoPs over with 5, and a warm place lookup.
+// what an answer allocates with 500 PoPs over with 5, a warm place lookup, and what handing on to
+// another PoP adds to a request.
 const (
 	geoName    = "www.edge.example.net."
 	geoPlaces  = 1 << 15 // networks in the database
@@ -46,6 +47,13 @@ func geoRows(ctx context.Context, s size, only string) ([]row, error) {
 	}
 	if wanted(only, "geo/dns-allocs-500") {
 		r, err := allocsRow(places)
+		if err != nil {
+			return rows, err
+		}
+		rows = append(rows, r)
+	}
+	if wanted(only, "geo/forward") {
+		r, err := forwardRow(ctx, dir, s)
 		if err != nil {
 			return rows, err
 		}

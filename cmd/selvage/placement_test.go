@@ -2,11 +2,11 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/selvage-edge/selvage/cmd/selvage/request"
+	"github.com/selvage-edge/selvage/control/api"
 )
 
 // A function pinned to eu, asked at nyc, is answered from lon, over each protocol; once
@@ -33,7 +33,7 @@ func TestPinnedToEU(t *testing.T) {
 	eventually(t, "the access records say who answered", func() bool {
 		return strings.Contains(logOf(t, nyc), `"passed_to":"lon-1"`) && strings.Contains(logOf(t, lon), `"passed_by":"nyc-1"`)
 	})
-	//AUDIT
+	w.audit(t)
 
 	w.end(lon)
 	eventually(t, "pinned is answered nowhere", func() bool {
@@ -41,40 +41,27 @@ func TestPinnedToEU(t *testing.T) {
 		return status == 503 && strings.Contains(body, `"reason":"placement"`)
 	})
 	w.answers(t, nyc, "placed", "anywhere")
-	//AUDIT2
+	w.selvage(t, "audit", "placement").expect(t, exitOK, "not reached: lon-1", "region=eu; residency", "may not hold it", "no violations")
 	if err := w.StartEdge(t.Context(), lon); err != nil {
 		t.Fatal(err)
 	}
 	w.answers(t, nyc, "pinned", "from eu")
 }
 
-// audit checks what 'selvage audit placement' says of a fleet without a fault.
-func (w *world) audit(t *testing.T, fine bool) {
+// audit checks what 'selvage audit placement' says of the pinned function.
+func (w *world) audit(t *testing.T) {
 	t.Helper()
-	var a struct {
-		Violations []string
-		Functions  []struct {
-			Function string
-			Nodes    []struct {
-				Node                     string
-				Allowed, MayHold, Held   bool
-				Answered, Away, PassedOn uint64
-			}
-		}
-	}
 	r := w.selvage(t, "audit", "placement", "--json")
-	if err := json.Unmarshal([]byte(r.out), &a); err != nil || (r.code == exitOK) != fine {
-		t.Fatalf("exit %d, %v: %s", r.code, err, r.out)
+	r.expect(t, exitOK)
+	var a api.PlacementAudit
+	if err := json.Unmarshal([]byte(r.out), &a); err != nil || len(a.Functions) != 2 || len(a.Violations)+len(a.Unreached) != 0 {
+		t.Fatalf("%v: %s", err, r.out)
 	}
-	said := fmt.Sprintf("%+v", a)
-	for _, f := range a.Functions {
-		if f.Function != "pinned" || len(f.Nodes) != 2 {
-			continue
-		}
-		if l, n := f.Nodes[0], f.Nodes[1]; !l.Allowed || !l.Held || l.Answered == 0 || n.Allowed || n.MayHold || n.Held || n.Answered != 0 || n.PassedOn < 3 {
-			t.Errorf("of the pinned function: %s", said)
-		}
-		return
+	pinned, placed := a.Functions[0], a.Functions[1]
+	if l, n := pinned.Nodes[0], pinned.Nodes[1]; l.Node != "lon-1" || !l.Allowed || !l.Held || l.Answered < 4 || n.MayHold || n.Held || n.Answered != 0 || n.PassedOn < 4 {
+		t.Errorf("of the pinned function: %+v", pinned)
 	}
-	t.Errorf("the pinned function is not there: %s", said)
+	if n := placed.Nodes[1]; n.Allowed || !n.MayHold || !n.Held || n.Answered != 0 || n.PassedOn != 3 {
+		t.Errorf("of the placed function: %+v", placed)
+	}
 }

@@ -79,7 +79,7 @@ fleet refused, or what was named (a function, a PoP, a key) is not there.`,
 		c.GroupID = "dev"
 		root.AddCommand(c)
 	}
-	for _, c := range []*cobra.Command{upCommand(o), controlCommand(o), edgeCommand(o), dnsCommand(o), geoCommand(o), drainCommand(o), undrainCommand(o), doctorCommand(o), supportCommand(o), joinTokenCommand(o), tokenCommand(o), publisherCommand(o), referenceCommand(o)} {
+	for _, c := range []*cobra.Command{upCommand(o), controlCommand(o), edgeCommand(o), dnsCommand(o), geoCommand(o), auditCommand(o), drainCommand(o), undrainCommand(o), doctorCommand(o), supportCommand(o), joinTokenCommand(o), tokenCommand(o), publisherCommand(o), referenceCommand(o)} {
 		c.GroupID = "ops"
 		root.AddCommand(c)
 	}

@@ -7,7 +7,6 @@ import (
 	"github.com/selvage-edge/selvage/control/report"
 )
 
-
 // A pin that no node fulfils is refused; a placement that none does is noted.
 func TestPlacementThatNoNodeFulfils(t *testing.T) {
 	f := start(t)

@@ -77,6 +77,7 @@ func (a *API) publicRoutes() []*route {
 		{name: "createJoinToken", method: "POST", pattern: "/v1/join-tokens", summary: "Make a token that lets one node join", scope: admin, mutates: true, secret: true, limit: jsonLimit, status: 201, in: JoinTokenRequest{}, out: JoinTokenCreated{}, do: a.createJoinToken},
 		{name: "deleteJoinToken", method: "DELETE", pattern: "/v1/join-tokens/{id}", summary: "Take a join token back", scope: admin, mutates: true, status: 200, out: Empty{}, do: a.deleteJoinToken},
 		{name: "getFleet", method: "GET", pattern: "/v1/fleet", summary: "Nodes, and how far each has followed", scope: read, status: 200, out: Fleet{}, do: a.getFleet},
+		{name: "auditPlacement", method: "GET", pattern: "/v1/placement", summary: "Where functions may run, are held and were answered, by what every node says now", scope: admin, status: 200, out: PlacementAudit{}, do: a.auditPlacement},
 		{name: "listTokens", method: "GET", pattern: "/v1/tokens", summary: "API tokens, without their secrets", scope: admin, status: 200, out: TokenList{}, do: a.listTokens},
 		{name: "createToken", method: "POST", pattern: "/v1/tokens", summary: "Make an API token", scope: admin, mutates: true, secret: true, limit: jsonLimit, status: 201, in: TokenRequest{}, out: TokenCreated{}, do: a.createToken},
 		{name: "deleteToken", method: "DELETE", pattern: "/v1/tokens/{id}", summary: "Revoke an API token, at once", scope: admin, mutates: true, status: 200, out: Empty{}, do: a.deleteToken},

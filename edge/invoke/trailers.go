@@ -27,7 +27,7 @@ func (x *exchange) RequestTrailers() (list []byte, ended bool) {
 	for name, values := range trailer {
 		name = textproto.CanonicalMIMEHeaderKey(name)
 		for _, v := range values {
-			if guard.MayTrail(name) && native.IllegalAt(v) < 0 {
+			if guard.MayTrail(name) && !forgesPlace(name) && native.IllegalAt(v) < 0 {
 				pairs = append(pairs, native.Pair{Name: name, Value: v})
 			}
 		}

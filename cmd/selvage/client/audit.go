@@ -9,6 +9,11 @@ import (
 	"github.com/selvage-edge/selvage/control/api"
 )
 
+// AuditPlacement asks where functions may run, are held and were answered.
+func (c *Client) AuditPlacement(ctx context.Context) (a api.PlacementAudit, err error) {
+	return a, c.json(ctx, call{method: http.MethodGet, path: "/v1/placement"}, &a)
+}
+
 // Audit returns the newest entries of the fleet's audit trail, most of them at most.
 func (c *Client) Audit(ctx context.Context, most int) ([]api.AuditEntry, error) {
 	var all []api.AuditEntry

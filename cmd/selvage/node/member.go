@@ -82,6 +82,7 @@ func (n *node) peerServer() (*peer.Server, error) {
 		_ = json.NewEncoder(w).Encode(n.agent.Stats()) // the peer left; nobody to tell
 	})
 	mux.HandleFunc(forward.Path, n.passed)
+	mux.HandleFunc("GET "+report.PlacedPath, n.placed)
 	mux.Handle("POST "+report.OrdersPath, n.orders.handler())
 	mux.Handle("GET "+logs.Path, logs.Handler(n.path.lines))
 	return peer.NewServer(peer.ServerConfig{Member: n.member.id.Member, Handler: mux})
