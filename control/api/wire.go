@@ -185,6 +185,32 @@ type Incremented struct {
 	Epoch    uint64 `json:"epoch"`
 }
 
+// The types of a WatchEvent.
+const (
+	WatchOpen   = "open"   // the first line: changes after its revision follow
+	WatchPut    = "put"    // the key has this value
+	WatchDelete = "delete" // the key was deleted
+	WatchExpire = "expire" // the key's time was up
+	WatchAlive  = "alive"  // every change up to its revision was sent; each ten seconds
+	WatchGap    = "gap"    // what is between cannot be told: forget all keys, what there is follows
+)
+
+// WatchEvent is a line of a watch. Changes come in the order of their revisions. Of a key that is written
+// faster than it is sent, what was replaced meanwhile is left out; its newest change always comes.
+type WatchEvent struct {
+	Type     string    `json:"type"`
+	Revision uint64    `json:"revision,omitempty"` // of the change; watch since it to go on after it
+	Key      []byte    `json:"key,omitempty"`
+	Text     string    `json:"text,omitempty"`  // the key, if it is UTF-8
+	Value    []byte    `json:"value,omitempty"` // absent too if Size is over 262,144: read it
+	Size     uint32    `json:"size,omitempty"`  // of the value, in bytes
+	Metadata []byte    `json:"metadata,omitempty"`
+	Expires  time.Time `json:"expires,omitzero"`
+	Why      string    `json:"why,omitempty"`   // of a gap
+	Epoch    uint64    `json:"epoch,omitempty"` // the store's; on lines that are no change
+	Time     time.Time `json:"time,omitzero"`   // its clock; on lines that are no change
+}
+
 // Written answers a write or deletion of a key.
 type Written struct {
 	Revision uint64 `json:"revision"`
