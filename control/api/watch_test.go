@@ -257,9 +257,9 @@ func TestWatchLivesAsLongAsItsToken(t *testing.T) {
 func TestWatchCutsOffWhoIsSlow(t *testing.T) {
 	f := start(t, func(c *Config) { c.watchWrite = 50 * time.Millisecond })
 	f.want(200, f.admin("PUT", "/v1/projects/default/kv/links", nil), nil)
-	for i := range 120 {
+	for i := range 40 {
 		f.put(fmt.Sprint(i), strings.Repeat("v", MaxWatchValue))
 	}
-	f.watch("&since=0") // and nothing of it is read: it is more than a connection holds
+	f.watch("&since=0") // and nothing of it is read: it is more than a stream of a connection holds
 	until(t, "it is cut off", func() bool { return f.api.watches.count() == 0 })
 }
