@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/selvage-edge/selvage/control/api"
 	"github.com/selvage-edge/selvage/runtime/hostcall"
 )
 
@@ -25,6 +26,7 @@ func TestKVCommands(t *testing.T) {
 	t.Run("export and import", w.kvDump)
 	t.Run("import goes on", w.kvImportGoesOn)
 	t.Run("watch", w.kvWatch)
+	t.Run("stats", w.kvStats)
 }
 
 func (w *world) kvValues(t *testing.T) {
@@ -254,4 +256,14 @@ func (w *world) kvWatch(t *testing.T) {
 	if strings.Index(r.out, "c1") > strings.Index(r.out, "c2") {
 		t.Errorf("out of order: %s", r.out)
 	}
+}
+
+func (w *world) kvStats(t *testing.T) {
+	var s api.NamespaceStats
+	w.json(t, &s, "kv", "stats", "seen")
+	if s.Keys != 3 || s.Bytes != 1+1+1+2*(2+1) || len(s.PoPs) != 1 || s.PoPs[0].Nodes != 1 || s.PoPs[0].Reported.IsZero() {
+		t.Errorf("%+v", s)
+	}
+	w.selvage(t, "kv", "stats", "seen").expect(t, exitOK, "seen: 3 keys", "HITS", "all", "READS AT MOST SO OLD", "10ms")
+	w.selvage(t, "kv", "stats", "nowhere").expect(t, exitRefused, "selvage kv create nowhere")
 }

@@ -6,6 +6,8 @@ import (
 	"github.com/selvage-edge/selvage/control/catalog"
 	"github.com/selvage-edge/selvage/control/identity"
 	"github.com/selvage-edge/selvage/control/report"
+	"github.com/selvage-edge/selvage/control/store"
+	"github.com/selvage-edge/selvage/edge/kv"
 	"github.com/selvage-edge/selvage/runtime/function"
 )
 
@@ -136,6 +138,25 @@ type NamespaceRequest struct {
 // NamespaceList answers a listing of namespaces.
 type NamespaceList struct {
 	Namespaces []Namespace `json:"namespaces"`
+}
+
+// NamespaceStats is what a namespace holds, and what nodes were asked of it.
+type NamespaceStats struct {
+	Namespace string `json:"namespace"`
+	store.Size
+	// StaleBoundsMS are the upper bounds, in milliseconds, of each Usage's stale counts; the last count is beyond them, or not known.
+	StaleBoundsMS []int64    `json:"stale_bounds_ms"`
+	Total         kv.Usage   `json:"total"`
+	PoPs          []PoPUsage `json:"pops"`
+}
+
+// PoPUsage is what the nodes of a PoP were asked of a namespace since the server of each started, as of its last report.
+type PoPUsage struct {
+	PoP      string    `json:"pop"`
+	Nodes    int       `json:"nodes"`
+	Away     int       `json:"away,omitempty"`    // of them not heard of lately
+	Reported time.Time `json:"reported,omitzero"` // the oldest of the reports
+	kv.Usage
 }
 
 // Key is one key of a listing. Keys are any bytes, so it comes in base64; Text

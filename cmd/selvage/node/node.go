@@ -217,6 +217,7 @@ func (n *node) openAgent() (*agent.Agent[*pool.Function], error) {
 		KV:       n.path.kv,
 		Announce: n.member.announce,
 		OnEvent:  n.told,
+		Usage:    n.path.kv.Usage,
 		Draining: n.orders.draining,
 		Orders: func(o report.Orders) {
 			if err := n.orders.take(o); err != nil {
