@@ -27,7 +27,7 @@ A key that is not there, and what KV refuses, ends a command with exit code 4.`,
 	}
 	c.RunE = onlySubcommands
 	f.flag(c.PersistentFlags())
-	c.AddCommand(kvGet(o, &f), kvPut(o, &f), kvIncrement(o, &f), kvRemove(o, &f), kvList(o, &f), kvCreate(o, &f), kvExport(o, &f), kvImport(o, &f))
+	c.AddCommand(kvGet(o, &f), kvPut(o, &f), kvIncrement(o, &f), kvRemove(o, &f), kvList(o, &f), kvCreate(o, &f), kvWatch(o, &f), kvStats(o, &f), kvExport(o, &f), kvImport(o, &f))
 	return c
 }
 

@@ -2,11 +2,13 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/selvage-edge/selvage/control/api"
 	"github.com/selvage-edge/selvage/runtime/hostcall"
 )
 
@@ -23,6 +25,8 @@ func TestKVCommands(t *testing.T) {
 	t.Run("increment", w.kvIncrement)
 	t.Run("export and import", w.kvDump)
 	t.Run("import goes on", w.kvImportGoesOn)
+	t.Run("watch", w.kvWatch)
+	t.Run("stats", w.kvStats)
 }
 
 func (w *world) kvValues(t *testing.T) {
@@ -221,4 +225,45 @@ func read(t *testing.T, file string) string {
 		t.Fatal(err)
 	}
 	return string(b)
+}
+
+func (w *world) kvWatch(t *testing.T) {
+	w.selvage(t, "kv", "create", "seen").expect(t, exitOK)
+	var put struct{ Revision uint64 }
+	w.json(t, &put, "kv", "put", "seen", "a", "1", "--metadata", "m")
+	w.selvage(t, "kv", "put", "seen", "b\xff", "2").expect(t, exitOK)
+	w.selvage(t, "kv", "rm", "seen", "b\xff").expect(t, exitOK)
+	w.selvage(t, "kv", "watch", "seen", "--since", "0", "--once").expect(t, exitOK, fmt.Sprintf("%d put a 1 metadata m", put.Revision), `delete "b\xff"`)
+	since := fmt.Sprint(put.Revision)
+	if r := w.selvage(t, "kv", "watch", "seen", "--since", since, "--once"); strings.Contains(r.out, "put a") || !strings.Contains(r.out, "delete") {
+		t.Errorf("since %s: %s", since, r.out)
+	}
+	if r := w.selvage(t, "kv", "watch", "seen", "--since", "0", "--prefix", "a", "--once"); strings.Contains(r.out, "delete") {
+		t.Errorf("by prefix: %s", r.out)
+	}
+	w.selvage(t, "kv", "watch", "seen", "--since", "9999999", "--once").expect(t, exitOK, "-- gap", "put a 1")
+	w.selvage(t, "kv", "watch", "seen", "--since=-2").expect(t, exitUsage, "--since -2")
+	w.selvage(t, "kv", "watch", "nowhere").expect(t, exitRefused, "selvage kv create nowhere")
+	// One that is under way is told of what comes, and ends after it.
+	done := make(chan result)
+	go func() {
+		done <- w.selvage(t, "kv", "watch", "seen", "--since", since, "--prefix", "c", "--count", "2", "--json")
+	}()
+	w.selvage(t, "kv", "put", "seen", "c1", "3").expect(t, exitOK)
+	w.selvage(t, "kv", "put", "seen", "c2", "4").expect(t, exitOK)
+	r := <-done
+	r.expect(t, exitOK, `"type":"open"`, `"text":"c1"`, `"text":"c2"`)
+	if strings.Index(r.out, "c1") > strings.Index(r.out, "c2") {
+		t.Errorf("out of order: %s", r.out)
+	}
+}
+
+func (w *world) kvStats(t *testing.T) {
+	var s api.NamespaceStats
+	w.json(t, &s, "kv", "stats", "seen")
+	if s.Keys != 3 || s.Bytes != 1+1+1+2*(2+1) || len(s.PoPs) != 1 || s.PoPs[0].Nodes != 1 || s.PoPs[0].Reported.IsZero() {
+		t.Errorf("%+v", s)
+	}
+	w.selvage(t, "kv", "stats", "seen").expect(t, exitOK, "seen: 3 keys", "HITS", "all", "READS AT MOST SO OLD", "10ms")
+	w.selvage(t, "kv", "stats", "nowhere").expect(t, exitRefused, "selvage kv create nowhere")
 }

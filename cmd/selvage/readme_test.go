@@ -12,7 +12,7 @@ import (
 	"github.com/selvage-edge/selvage/cmd/selvage/up"
 )
 
-// The commands of README's tour, as they stand there, on a fleet like the one
+// The commands of README's tour and of its chapter on KV, as they stand there, on a fleet like the one
 // that its first command starts.
 func TestReadmeTour(t *testing.T) {
 	if testing.Short() {
@@ -53,14 +53,15 @@ func TestReadmeTour(t *testing.T) {
 		}
 		said += string(out)
 	}
-	for _, want := range []string{"hello from greeter in lon", "HTTP/3.0 200", "Location: https://example.com/docs", "link:docs", "httpbin.edge.localhost", "live"} {
+	for _, want := range []string{"hello from greeter in lon", "HTTP/3.0 200", "Location: https://example.com/docs", "link:docs", "httpbin.edge.localhost", "live",
+		"max stale 1m0s", `"metadata": "the first"`, `"stale_ms": 0`, "put visits 2", "2 keys written", "READS AT MOST SO OLD"} {
 		if !strings.Contains(said, want) {
-			t.Errorf("the tour never said %q", want)
+			t.Errorf("the commands never said %q", want)
 		}
 	}
 }
 
-// tour returns the tour's commands but those that build the program and start the
+// tour returns the commands of both chapters but those that build the program and start the
 // fleet, and a folder where they work: bin/selvage is this binary.
 func tour(t *testing.T, tree string) (dir string, commands []string) {
 	t.Helper()
@@ -68,19 +69,14 @@ func tour(t *testing.T, tree string) (dir string, commands []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, ok := strings.Cut(string(text), "\n## A tour\n")
-	if !ok {
-		t.Fatal("README has no tour")
-	}
-	section, _, _ := strings.Cut(rest, "\n## ")
-	for line := range strings.Lines(section) {
+	for line := range strings.Lines(section(t, string(text), "A tour") + section(t, string(text), "KV")) {
 		c, ok := strings.CutPrefix(strings.TrimRight(line, "\n"), "    ")
 		if ok && c != "make build" && !strings.HasPrefix(c, "bin/selvage up") {
 			commands = append(commands, c)
 		}
 	}
-	if len(commands) < 8 {
-		t.Fatalf("README's tour has %d commands: %q", len(commands), commands)
+	if len(commands) < 18 {
+		t.Fatalf("README's tour and KV have %d commands: %q", len(commands), commands)
 	}
 	dir = t.TempDir()
 	exe, err := os.Executable()
@@ -96,4 +92,15 @@ func tour(t *testing.T, tree string) (dir string, commands []string) {
 		}
 	}
 	return dir, commands
+}
+
+// section is the text below one of README's headings.
+func section(t *testing.T, text, heading string) string {
+	t.Helper()
+	_, rest, ok := strings.Cut(text, "\n## "+heading+"\n")
+	if !ok {
+		t.Fatalf("README has no section %q", heading)
+	}
+	s, _, _ := strings.Cut(rest, "\n## ")
+	return s + "\n"
 }

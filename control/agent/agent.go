@@ -77,6 +77,7 @@ type Config[F Function] struct {
 	Announce func(fleet.Head) error // tells the fleet of this node's heads; may be nil
 	OnEvent  func(Event)            // must not block; may be nil
 	Orders   func(report.Orders)    // takes what control wants of this node, each time it is told; may be nil
+	Usage    func() []kv.SpaceUsage // what KV was asked for here, for the report; may be nil
 	Draining func() bool            // whether this node drains, for the report; may be nil
 
 	// Reign is closed when this agent is the node's only one: until then another
@@ -192,7 +193,7 @@ func Open[F Function](c Config[F]) (*Agent[F], error) {
 	a.reporter = newReporter(c.Control, c.Self, c.Beat, c.OnEvent)
 	a.relay = changes.NewRelay(changes.RelayConfig{Allow: a.mayFollow, Serves: a.serves})
 	a.spaces = newSpaces(c, p, a.relay)
-	a.reporter.orders, a.reporter.drains = c.Orders, c.Draining
+	a.reporter.orders, a.reporter.drains, a.reporter.usage = c.Orders, c.Draining, c.Usage
 	a.sink = &catalogSink{state: a.catalog, changed: a.changed, onEvent: c.OnEvent}
 	a.load()
 	a.follow()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/selvage-edge/selvage/control/catalog"
 	"github.com/selvage-edge/selvage/control/report"
+	"github.com/selvage-edge/selvage/edge/kv"
 )
 
 // Times of reports.
@@ -30,8 +31,9 @@ type reporter struct {
 	self    report.Report
 	beat    time.Duration
 	onEvent func(Event)
-	orders  func(report.Orders) // takes control's; nil: nobody does
-	drains  func() bool         // whether this node drains; nil: it does not
+	orders  func(report.Orders)    // takes control's; nil: nobody does
+	drains  func() bool            // whether this node drains; nil: it does not
+	usage   func() []kv.SpaceUsage // nil: there is no KV
 	news    chan struct{}
 	mu      struct {
 		sync.Mutex
@@ -141,5 +143,8 @@ func (r *reporter) compose() report.Report {
 	out.Epoch, out.Revision = r.mu.at.Epoch, r.mu.at.Revision
 	out.Functions = r.mu.functions
 	out.Draining = r.drains != nil && r.drains()
+	if r.usage != nil {
+		out.KV = report.SpacesOf(r.usage())
+	}
 	return out
 }

@@ -60,6 +60,9 @@ type Config struct {
 	Closing <-chan struct{}
 	Log     *slog.Logger // default: none
 	Now     func() time.Time
+
+	watchAlive time.Duration // between signs of life of a watch; default 10 s
+	watchWrite time.Duration // for a watcher to take what was written; default 15 s
 }
 
 // Validate reports what is missing.
@@ -102,6 +105,12 @@ func (c *Config) defaults() {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	if c.watchAlive == 0 {
+		c.watchAlive = logAlive
+	}
+	if c.watchWrite == 0 {
+		c.watchWrite = logWrite
+	}
 	if c.Changes == nil {
 		c.Changes = &changes.ServerConfig{}
 	}
@@ -117,6 +126,7 @@ type API struct {
 	changes *changes.Server
 	board   *board
 	limiter *limiter
+	watches watches
 	bodies  *semaphore.Weighted
 	answers *answers
 	prepare *seats

@@ -90,6 +90,9 @@ func (s *schemas) parameters(rt *route) []object {
 }
 
 func (s *schemas) answer(rt *route) object {
+	if rt.event != nil {
+		return object{"description": rt.rawOut, "content": object{"application/x-ndjson": object{"schema": s.of(reflect.TypeOf(rt.event))}}}
+	}
 	if rt.out == nil {
 		return object{"description": rt.rawOut, "content": object{"application/octet-stream": object{}}}
 	}

@@ -125,6 +125,7 @@ func TestAnswersFitTheDocument(t *testing.T) {
 		"ProjectList":      f.admin("GET", "/v1/projects", nil),
 		"NamespaceList":    f.admin("GET", "/v1/projects/default/kv", nil),
 		"KeyList":          f.admin("GET", keysOf, nil),
+		"NamespaceStats":   f.admin("GET", "/v1/projects/default/kv/links/stats", nil),
 		"Written":          f.admin("PUT", keysOf+"/k", []byte("v")),
 		"IdentityBundle":   f.admin("GET", "/v1/trust", nil),
 		"JoinTokenCreated": f.admin("POST", "/v1/join-tokens", nil),

@@ -43,6 +43,7 @@ type route struct {
 	raw    string  // the raw body's description
 	out    any     // a value of the JSON answer's type; nil: raw or none
 	rawOut string  // the raw answer's description
+	event  any     // a value of the type of the raw answer's lines; nil: it has none of the document's
 
 	do     func(ctx context.Context, c *call) (*reply, error)
 	stream func(c *call) // in place of do: answers by itself
@@ -105,6 +106,8 @@ func (a *API) publicRoutes() []*route {
 		{name: "getKey", method: "GET", pattern: kvPath + "/{key...}", summary: "A value; the key is the rest of the path, percent-encoded, any bytes", scope: read, weight: valueWeight, status: 200, query: []param{{"at_least", "a revision that has to be reflected: 400 if no write has had it"}}, rawOut: "the value", do: a.getKey},
 		{name: "putKey", method: "PUT", pattern: kvPath + "/{key...}", summary: "Write a value; answered when it is durable", scope: deploy, mutates: true, limit: hostcall.MaxValueBytes, over: kvLimits, status: 200, query: []param{ttlQuery, endQuery, ifQuery}, header: append(slices.Clone(ifHeaders), param{HeaderMetadata, "up to 1,024 bytes kept with the value, in base64"}), raw: "the value", out: Written{}, do: a.putKey},
 		{name: "getKeys", method: "POST", pattern: "/v1/projects/{project}/kv/{namespace}/read", summary: "Up to 100 values in one answer, of 32 MiB at most", scope: read, weight: valuesWeight, limit: jsonLimit, status: 200, in: ReadRequest{}, out: ReadAnswer{}, do: a.getKeys},
+		{name: "getNamespaceStats", method: "GET", pattern: "/v1/projects/{project}/kv/{namespace}/stats", summary: "What a namespace holds, and what nodes were asked of it, per PoP, as they reported last", scope: read, status: 200, out: NamespaceStats{}, do: a.namespaceStats},
+		{name: "watchKeys", method: "GET", pattern: "/v1/projects/{project}/kv/{namespace}/watch", summary: "A namespace's changes, in order, as they come", scope: read, status: 200, query: watchQuery, rawOut: "lines of JSON (application/x-ndjson), each a WatchEvent", event: WatchEvent{}, stream: a.watchKeys},
 		{name: "incrementKey", method: "POST", pattern: "/v1/projects/{project}/kv/{namespace}/increment/{key...}", summary: "Add to a decimal number, in one step; a key that is not there counts as 0", scope: deploy, mutates: true, status: 200, query: []param{byQuery}, out: Incremented{}, do: a.incrementKey},
 		{name: "deleteKey", method: "DELETE", pattern: kvPath + "/{key...}", summary: "Delete a value", scope: deploy, mutates: true, status: 200, query: []param{ifQuery}, header: ifHeaders[:1], out: Written{}, do: a.deleteKey},
 	}

@@ -6,6 +6,8 @@ import (
 	"github.com/selvage-edge/selvage/control/catalog"
 	"github.com/selvage-edge/selvage/control/identity"
 	"github.com/selvage-edge/selvage/control/report"
+	"github.com/selvage-edge/selvage/control/store"
+	"github.com/selvage-edge/selvage/edge/kv"
 	"github.com/selvage-edge/selvage/runtime/function"
 )
 
@@ -140,6 +142,25 @@ type NamespaceList struct {
 	Namespaces []Namespace `json:"namespaces"`
 }
 
+// NamespaceStats is what a namespace holds, and what nodes were asked of it.
+type NamespaceStats struct {
+	Namespace string `json:"namespace"`
+	store.Size
+	// StaleBoundsMS are the upper bounds, in milliseconds, of each Usage's stale counts; the last count is beyond them, or not known.
+	StaleBoundsMS []int64    `json:"stale_bounds_ms"`
+	Total         kv.Usage   `json:"total"`
+	PoPs          []PoPUsage `json:"pops"`
+}
+
+// PoPUsage is what the nodes of a PoP were asked of a namespace since the server of each started, as of its last report.
+type PoPUsage struct {
+	PoP      string    `json:"pop"`
+	Nodes    int       `json:"nodes"`
+	Away     int       `json:"away,omitempty"`    // of them not heard of lately
+	Reported time.Time `json:"reported,omitzero"` // the oldest of the reports
+	kv.Usage
+}
+
 // Key is one key of a listing. Keys are any bytes, so it comes in base64; Text
 // is there too when it is valid UTF-8.
 type Key struct {
@@ -185,6 +206,32 @@ type Incremented struct {
 	Value    int64  `json:"value"`
 	Revision uint64 `json:"revision"`
 	Epoch    uint64 `json:"epoch"`
+}
+
+// The types of a WatchEvent.
+const (
+	WatchOpen   = "open"   // the first line: changes after its revision follow
+	WatchPut    = "put"    // the key has this value
+	WatchDelete = "delete" // the key was deleted
+	WatchExpire = "expire" // the key's time was up
+	WatchAlive  = "alive"  // every change up to its revision was sent; each ten seconds
+	WatchGap    = "gap"    // what is between cannot be told: forget all keys, what there is follows
+)
+
+// WatchEvent is a line of a watch. Changes come in the order of their revisions. Of a key that is written
+// faster than it is sent, what was replaced meanwhile is left out; its newest change always comes.
+type WatchEvent struct {
+	Type     string    `json:"type"`
+	Revision uint64    `json:"revision,omitempty"` // of the change; watch since it to go on after it
+	Key      []byte    `json:"key,omitempty"`
+	Text     string    `json:"text,omitempty"`  // the key, if it is UTF-8
+	Value    []byte    `json:"value,omitempty"` // absent too if Size is over 262,144: read it
+	Size     uint32    `json:"size,omitempty"`  // of the value, in bytes
+	Metadata []byte    `json:"metadata,omitempty"`
+	Expires  time.Time `json:"expires,omitzero"`
+	Why      string    `json:"why,omitempty"`   // of a gap
+	Epoch    uint64    `json:"epoch,omitempty"` // the store's; on lines that are no change
+	Time     time.Time `json:"time,omitzero"`   // its clock; on lines that are no change
 }
 
 // Written answers a write or deletion of a key.

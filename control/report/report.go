@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/selvage-edge/selvage/edge/kv"
 	"github.com/selvage-edge/selvage/runtime/function"
 )
 
@@ -52,6 +53,26 @@ type Report struct {
 	Revision  uint64     `json:"revision"`
 	Draining  bool       `json:"draining,omitempty"` // it says that new traffic should go elsewhere
 	Functions []Function `json:"functions,omitempty"`
+	KV        []Space    `json:"kv,omitempty"` // namespaces used here, MaxSpaces at most
+}
+
+// MaxSpaces bounds the namespaces of one Report.
+const MaxSpaces = 4096
+
+// Space is what one KV namespace was asked for on the node since its server started.
+type Space struct {
+	Project   string `json:"project"`
+	Namespace string `json:"namespace"`
+	kv.Usage
+}
+
+// SpacesOf puts what edge/kv counts into a report's form; of too many it keeps the first.
+func SpacesOf(all []kv.SpaceUsage) []Space {
+	var out []Space
+	for _, s := range all[:min(len(all), MaxSpaces)] {
+		out = append(out, Space{s.Project, s.Name, s.Usage})
+	}
+	return out
 }
 
 // Function is where the node is with one function.
@@ -78,6 +99,14 @@ func (r *Report) Validate() error {
 	for _, s := range r.Labels {
 		if _, err := function.ParseLabel(s); err != nil {
 			return fmt.Errorf("report: %w", err)
+		}
+	}
+	if len(r.KV) > MaxSpaces {
+		return fmt.Errorf("report: %d namespaces, at most %d", len(r.KV), MaxSpaces)
+	}
+	for i, s := range r.KV {
+		if s.Project == "" || s.Namespace == "" || len(s.Project)+len(s.Namespace) > 256 {
+			return fmt.Errorf("report: namespace %d has no name or too long a one", i)
 		}
 	}
 	for i := range r.Functions {

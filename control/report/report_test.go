@@ -19,6 +19,9 @@ func TestValidate(t *testing.T) {
 		"a long one":    {Node: "n1", PoP: "lon", Functions: []Function{{Project: "p", Function: long, State: Live}}},
 		"no state":      {Node: "n1", PoP: "lon", Functions: []Function{{Project: "p", Function: "f"}}},
 		"another state": {Node: "n1", PoP: "lon", Functions: []Function{{Project: "p", Function: "f", State: "great"}}},
+		"no namespace":  {Node: "n1", PoP: "lon", KV: []Space{{Project: "p"}}},
+		"a long other":  {Node: "n1", PoP: "lon", KV: []Space{{Project: "p", Namespace: long}}},
+		"too many":      {Node: "n1", PoP: "lon", KV: make([]Space, MaxSpaces+1)},
 	} {
 		if r.Validate() == nil {
 			t.Errorf("%s: accepted", name)

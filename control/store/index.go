@@ -37,6 +37,21 @@ func (i *item) live(now time.Time) bool {
 type index struct {
 	keys *btree.BTreeG[*item]
 	log  *btree.BTreeG[*item]
+	size Size
+}
+
+// Size is what a namespace holds. What has ended counts until its end is a change.
+type Size struct {
+	Keys  int64 `json:"keys"`
+	Bytes int64 `json:"bytes"` // of keys, values and metadata
+}
+
+// count adds it times n to the size, if it has a value.
+func (s *Size) count(it *item, n int64) {
+	if it.op == OpPut {
+		s.Keys += n
+		s.Bytes += n * int64(len(it.key)+int(it.size)+len(it.metadata))
+	}
 }
 
 func newIndex() *index {
@@ -56,7 +71,9 @@ func (x *index) apply(it *item) {
 	}
 	if ok {
 		x.log.Delete(old)
+		x.size.count(old, -1)
 	}
+	x.size.count(it, 1)
 	x.keys.ReplaceOrInsert(it)
 	x.log.ReplaceOrInsert(it)
 }

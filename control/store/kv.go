@@ -67,6 +67,19 @@ func (k *KV) List(ctx context.Context, ns hostcall.Namespace, prefix, cursor str
 	return k.t.list(ctx, space(ns), prefix, cursor, limit)
 }
 
+// Size returns what a namespace holds, at once.
+func (k *KV) Size(ns hostcall.Namespace) (Size, error) {
+	if err := checkNamespace(ns); err != nil {
+		return Size{}, err
+	}
+	k.t.mu.RLock()
+	defer k.t.mu.RUnlock()
+	if x := k.t.mu.spaces[space(ns)]; x != nil {
+		return x.size, nil
+	}
+	return Size{}, nil
+}
+
 // Read implements hostcall.KV. All of its reads are strong, so AtLeast asks for
 // nothing more; a revision that no write has had yet is an error.
 func (k *KV) Read(ctx context.Context, ns hostcall.Namespace, keys []string, o hostcall.ReadOptions) ([]hostcall.Result, error) {

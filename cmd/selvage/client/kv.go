@@ -155,3 +155,9 @@ func (c *Client) Namespaces(ctx context.Context, project string) ([]api.Namespac
 	err := c.json(ctx, call{method: http.MethodGet, path: projectPath(project, "kv")}, &l)
 	return l.Namespaces, err
 }
+
+// NamespaceStats tells what a namespace holds and what nodes were asked of it.
+func (c *Client) NamespaceStats(ctx context.Context, project, ns string) (api.NamespaceStats, error) {
+	var s api.NamespaceStats
+	return s, c.json(ctx, call{method: http.MethodGet, path: projectPath(project, "kv", ns, "stats")}, &s)
+}

@@ -219,6 +219,7 @@ func (n *node) openAgent() (*agent.Agent[*pool.Function], error) {
 		Forget:   n.path.artifacts.Drop,
 		Announce: n.member.announce,
 		OnEvent:  n.told,
+		Usage:    n.path.kv.Usage,
 		Draining: n.orders.draining,
 		Orders: func(o report.Orders) {
 			if err := n.orders.take(o); err != nil {
