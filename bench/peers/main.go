@@ -72,7 +72,7 @@ func main() {
 }
 
 func run(ctx context.Context, jsonFile, profile, only, selvage, servers string, quick bool) error {
-	var names []string // all
+	var names []string                                   // all
 	if servers != "" || strings.HasPrefix(only, "kv/") { // those rows have guests of their own
 		names = []string{helloGuest}
 	}
