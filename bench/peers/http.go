@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -175,14 +176,19 @@ func startServer(ctx context.Context, all guests, profile string) (*benchServer,
 	if err != nil {
 		return nil, err
 	}
+	return startSelf(ctx, bytes.NewReader(input), "-serve", "-profile", profile)
+}
+
+// startSelf starts this program again, as a server that listenAndServe prints the address of.
+func startSelf(ctx context.Context, input io.Reader, args ...string) (*benchServer, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	cmd := exec.CommandContext(ctx, exe, "-serve", "-profile", profile)
+	cmd := exec.CommandContext(ctx, exe, args...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.Stdin, cmd.Stderr = bytes.NewReader(input), os.Stderr
+	cmd.Stdin, cmd.Stderr = input, os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()

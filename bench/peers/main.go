@@ -38,6 +38,7 @@ func main() {
 	fair := flag.String("fair", "", "be the server of the fair rows, with its log in this folder (started by the command itself)")
 	hold := flag.Bool("hold", false, "be the process of the rows of waiting invocations (started by the command itself)")
 	density := flag.Bool("density", false, "be the process of the density rows (started by the command itself)")
+	kvServer := flag.Bool("kv", false, "be the server of the kv rows (started by the command itself)")
 	rows := flag.String("rows", "", "only rows whose names begin so, for example http/h1 (for figures run all: they are made side by side)")
 	profile := flag.String("profile", "", "write a processor profile of the server of the HTTP rows to this file")
 	selvage := flag.String("selvage", "bin/selvage", "the executable of the rows that replace and kill servers")
@@ -51,6 +52,8 @@ func main() {
 		err = runServer(ctx, *profile)
 	case *hold:
 		err = runHold(ctx)
+	case *kvServer:
+		err = runKVServer(ctx, os.Stdin)
 	case *density:
 		err = runDensity(ctx)
 	case *wait != "":
@@ -69,8 +72,8 @@ func main() {
 }
 
 func run(ctx context.Context, jsonFile, profile, only, selvage, servers string, quick bool) error {
-	var names []string // all
-	if servers != "" {
+	var names []string                                   // all
+	if servers != "" || strings.HasPrefix(only, "kv/") { // those rows have guests of their own
 		names = []string{helloGuest}
 	}
 	all, err := buildGuests(ctx, names...)
@@ -91,6 +94,7 @@ func run(ctx context.Context, jsonFile, profile, only, selvage, servers string, 
 		{[]string{"wait/10000"}, func() ([]row, error) { return holdRows(ctx) }},
 		{[]string{"fair/"}, func() ([]row, error) { return fairRows(ctx, s, only) }},
 		{[]string{"geo/"}, func() ([]row, error) { return geoRows(ctx, s, only) }},
+		{[]string{"kv/"}, func() ([]row, error) { return kvRows(ctx, s, selvage, only) }},
 		{[]string{"upgrade/", "crash/"}, func() ([]row, error) { return upgradeRows(ctx, s, selvage, only, all[helloGuest].module) }},
 		{[]string{"start/5000-functions", "crossings/", "density/"}, func() ([]row, error) { return densityRows(ctx, all) }},
 	}
@@ -134,9 +138,10 @@ type size struct {
 
 	upgrade int // requests over each protocol while a node is upgraded
 	kills   int // of a node's server
+	writes  int // whose way to every PoP is timed
 }
 
 var (
-	full  = size{rounds: 9, starts: 5000, load: 1500 * time.Millisecond, leak: leakMany, upgrade: 20_000, kills: 5}
-	short = size{rounds: 3, starts: 200, load: 200 * time.Millisecond, leak: 4 * leakFew, upgrade: 1000, kills: 2}
+	full  = size{rounds: 9, starts: 5000, load: 1500 * time.Millisecond, leak: leakMany, upgrade: 20_000, kills: 5, writes: 300}
+	short = size{rounds: 3, starts: 200, load: 200 * time.Millisecond, leak: 4 * leakFew, upgrade: 1000, kills: 2, writes: 20}
 )
