@@ -120,7 +120,7 @@ func (a *API) newWatch(c *call) (*watch, error) {
 	q := c.r.URL.Query()
 	w := &watch{c: c, log: store.KVLog(ns), prefix: q.Get("prefix"), follow: q.Get("follow") == "true", out: http.NewResponseController(c.w), buf: bufio.NewWriterSize(c.w, 32<<10)}
 	w.enc = json.NewEncoder(w.buf)
-	if w.at, err = a.cfg.Store.Head(w.log); err != nil {
+	if w.at, err = a.cfg.Store.KV().Reached(c.r.Context()); err != nil { // what was acknowledged before is not to come
 		return nil, err
 	}
 	epoch, err := queryUint(c.r, "epoch", a.cfg.Store.Epoch())

@@ -34,6 +34,15 @@ func (s *Store) KV() *KV { return &KV{s.kv} }
 // before it is in the answer. Fence cached answers, absent ones too, with it.
 func (k *KV) AsOf() uint64 { return k.t.applied() }
 
+// Reached waits until what AsOf returns has come to every write that this process was
+// acknowledged, and returns it.
+func (k *KV) Reached(ctx context.Context) (uint64, error) {
+	if err := k.t.reached(ctx); err != nil {
+		return 0, err
+	}
+	return k.t.applied(), nil
+}
+
 // Get implements hostcall.KV.
 func (k *KV) Get(ctx context.Context, ns hostcall.Namespace, key string) (hostcall.Entry, error) {
 	if err := checkNamespace(ns); err != nil {
