@@ -27,7 +27,7 @@ func (s *sink) Write(p []byte) (int, error) { return len(p), nil }
 // hello is a handler whose one function answers GET / with a header and a body.
 func hello(tb testing.TB) *serve.Handler {
 	tb.Helper()
-	p := &program{runner: guest.NewRunner(runtime.GOMAXPROCS(0)),
+	p := &program{runner: guest.NewRunner(runtime.GOMAXPROCS(0), runtime.GOMAXPROCS(0)),
 		loaded: guesttest.Program(tb, guesttest.Guest(tb, answer(200, "hello, world\n", "Content-Type", "text/plain")))}
 	p.version = function.Version{ID: function.ID{Project: "p", Name: "hello"}}
 	table, err := route.Build([]serve.Entry{{Pattern: host + "/*", Owner: "p/hello",

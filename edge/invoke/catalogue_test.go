@@ -191,7 +191,7 @@ func deploy(t *testing.T, runner *guest.Runner, name, text string, v function.Ve
 // more, that fails so, over each version of HTTP; the client sees the kind's
 // status, the function's log says the limit and the key, the metric counts.
 func TestEveryFaultHasAGuest(t *testing.T) {
-	log, runner := &lines{}, guest.NewRunner(runtime.GOMAXPROCS(0))
+	log, runner := &lines{}, guest.NewRunner(runtime.GOMAXPROCS(0), runtime.GOMAXPROCS(0))
 	all := ways()
 	var entries []serve.Entry
 	tested := map[fault.Kind]bool{fault.Capacity: true} // TestAFullNode
@@ -389,7 +389,7 @@ func (n *node) metrics() string {
 
 // TestAFullNode: over the node's own limit a request is told to come back.
 func TestAFullNode(t *testing.T) {
-	runner := guest.NewRunner(1)
+	runner := guest.NewRunner(1, 1)
 	n := open(t, limit.New(limit.Config{Node: 1, Queue: -1}), []serve.Entry{
 		deploy(t, runner, "holds", handle(writeMuch+`(drop (call $sleep (i64.const 60000000000)))`), function.Version{}, guest.Ports{}, nil),
 	})
@@ -477,7 +477,7 @@ func TestEveryRefusalHasAGuest(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(out.Close)
-	log, runner, all := &lines{}, guest.NewRunner(runtime.GOMAXPROCS(0)), refused(origin.URL)
+	log, runner, all := &lines{}, guest.NewRunner(runtime.GOMAXPROCS(0), runtime.GOMAXPROCS(0)), refused(origin.URL)
 	var entries []serve.Entry
 	for _, r := range all {
 		v := function.Version{Limits: r.limits, Bindings: function.Bindings{

@@ -167,7 +167,7 @@ func (n *node) dialTLS(ctx context.Context) (net.Conn, error) {
 
 func entries(t *testing.T) []serve.Entry {
 	t.Helper()
-	runner := guest.NewRunner(runtime.GOMAXPROCS(0))
+	runner := guest.NewRunner(runtime.GOMAXPROCS(0), runtime.GOMAXPROCS(0))
 	var entries []serve.Entry
 	for path, g := range guests {
 		p := &program{runner: runner, loaded: guesttest.Program(t, guesttest.Guest(t, g.text))}

@@ -137,7 +137,7 @@ func openDoor(t *testing.T, cfg listen.Config, guests map[string]wat) *door {
 
 func guestTable(t *testing.T, guests map[string]wat) *serve.Routes {
 	t.Helper()
-	runner := guest.NewRunner(runtime.GOMAXPROCS(0))
+	runner := guest.NewRunner(runtime.GOMAXPROCS(0), runtime.GOMAXPROCS(0))
 	var entries []serve.Entry
 	for path, g := range guests {
 		module := guesttest.Guest(t, g.data+` (func (export "handle") `+g.handle+`)`)

@@ -39,7 +39,7 @@ func TestTheEndOfALongGuestIsNotLast(t *testing.T) {
 		(loop $l (br_if $l (i32.ne (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 100_000_000))))
 		(drop (call $response_head (i32.const 200) (i32.const 0) (i32.const 0)))
 		(drop (call $response_flush)))`))
-	r := guest.NewRunner(1)
+	r := guest.NewRunner(1, 1)
 	defer r.Close()
 	v := &function.Version{ID: function.ID{Project: "p", Name: "f"}, Limits: function.Limits{CPU: 30 * time.Second, Wall: 10 * time.Minute}}
 	x := &stuck{reached: make(chan struct{}), interrupted: make(chan struct{})}

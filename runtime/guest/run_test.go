@@ -552,7 +552,7 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 func TestWaitingGuestsHoldNoTurnAndNoThread(t *testing.T) {
 	prog := guesttest.Program(t, guesttest.Guest(t, handle(`(drop (call $sleep (i64.const 100000000)))`+status200)))
-	one := guest.NewRunner(1)
+	one := guest.NewRunner(1, 1)
 	before := threads(t)
 	start := time.Now()
 	var all sync.WaitGroup
@@ -585,7 +585,7 @@ func threads(t *testing.T) int {
 func TestSpinnersLeaveTurns(t *testing.T) {
 	spin := guesttest.Program(t, guesttest.Guest(t, handle(`(loop $l (br $l))`)))
 	quick := guesttest.Program(t, guesttest.Guest(t, handle(status200)))
-	one := guest.NewRunner(1)
+	one := guest.NewRunner(1, 1)
 	defer one.Close()
 	v := version()
 	v.Limits.CPU, v.Limits.Wall = 10*time.Minute, time.Hour

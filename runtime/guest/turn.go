@@ -39,16 +39,20 @@ func (c *credit) changed() bool {
 	return c.long != was
 }
 
-// Runner runs invocations, so many of them computing at once and no more, and as
-// many again of those that compute long. Close it.
+// Runner runs invocations, so many of them computing at once and no more, and so
+// many of those that compute long. Close it.
 type Runner struct {
 	short, long *sched.Scheduler
 	threads     *engine.Threads // as many as long has turns
 }
 
-// NewRunner returns a runner that lets n guests compute at once.
-func NewRunner(n int) *Runner {
-	return &Runner{short: sched.New(n), long: sched.New(n), threads: engine.NewThreads(n)}
+// NewRunner returns a runner that lets so many guests compute at once, and beside
+// them so many that compute long. A turn is held while its goroutine or its thread
+// waits for a processor; who then finds none free has to change goroutines, and so
+// has everybody behind it. So give short turns for all of Go's processors, but one
+// for each of the machine's to those that are long.
+func NewRunner(short, long int) *Runner {
+	return &Runner{short: sched.New(short), long: sched.New(long), threads: engine.NewThreads(long)}
 }
 
 // Close gives the threads back. Nothing runs any more.

@@ -26,7 +26,7 @@ func (h *holder) AppendHead(b []byte) []byte {
 // had to wait says for how long.
 func TestStartedTooLate(t *testing.T) {
 	prog := guesttest.Program(t, guesttest.Guest(t, handle(status200)))
-	one := guest.NewRunner(1)
+	one := guest.NewRunner(1, 1)
 	defer one.Close()
 	h := &holder{has: make(chan struct{}), letGo: make(chan struct{})}
 	var all sync.WaitGroup

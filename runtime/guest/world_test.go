@@ -220,7 +220,7 @@ func (f fetcher) Fetch(ctx context.Context, _ *function.Version, r *http.Request
 	return f(ctx, r)
 }
 
-var runner = guest.NewRunner(runtime.GOMAXPROCS(0))
+var runner = guest.NewRunner(runtime.GOMAXPROCS(0), runtime.GOMAXPROCS(0))
 
 // version binds namespace "data" to KV "kv", writable, and "more" as "ro", not.
 func version() *function.Version {

@@ -44,7 +44,8 @@ type Keeper interface {
 type Config struct {
 	Engine   *engine.Engine
 	Compiler Compiler
-	// Computing is how many guests may compute at once; default GOMAXPROCS.
+	// Computing is how many guests may compute long at once, and half of how many may
+	// compute at all; default GOMAXPROCS.
 	Computing int
 	// Linger is how long a released version can still be invoked, for requests
 	// that had found it before; default 10 s.
@@ -102,7 +103,7 @@ func Open(cfg Config) (*Pool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pool: link: %w", err)
 	}
-	p := &Pool{cfg: cfg, linker: linker, runner: guest.NewRunner(cfg.Computing), room: make(chan struct{}, maxLoads), errands: newErrands()}
+	p := &Pool{cfg: cfg, linker: linker, runner: guest.NewRunner(2*cfg.Computing, cfg.Computing), room: make(chan struct{}, maxLoads), errands: newErrands()}
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	p.mu.functions = map[*Function]struct{}{}
 	return p, nil
