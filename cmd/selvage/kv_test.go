@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -164,19 +165,43 @@ func (w *world) kvDump(t *testing.T) {
 	}
 	// Cut off within the second line.
 	first := strings.Index(text, "\n") + 1
-	if err := os.WriteFile(again, []byte(text[:first+5]), 0o600); err != nil {
-		t.Fatal(err)
+	cut := func(note string) {
+		t.Helper()
+		if err := errors.Join(os.WriteFile(again, []byte(text[:first+5]), 0o600), os.WriteFile(again+".note", []byte(note), 0o600)); err != nil {
+			t.Fatal(err)
+		}
 	}
-	w.selvage(t, "kv", "export", "words", again, "--resume").expect(t, exitOK)
-	if got := read(t, again); got != text {
-		t.Errorf("gone on with:\n%s", got)
+	of := func(as uint64) string {
+		return fmt.Sprintf(`{"namespace":"default/words","epoch":%d,"as_of":%d,"begun":true}`, made.Epoch, as)
 	}
-	if r := w.selvage(t, "kv", "export", "words", "-", "--cursor", "YQ"); text[first:] != r.out {
-		t.Errorf("after a: %s", r.out)
+	cut(of(made.AsOf - 1))
+	var on exported
+	w.json(t, &on, "kv", "export", "words", again, "--resume")
+	if got := read(t, again); got != text || on.AsOf != made.AsOf-1 {
+		t.Errorf("gone on, as of %d, with:\n%s", on.AsOf, got)
+	}
+	w.selvage(t, "kv", "export", "words", again, "--resume").expect(t, exitUsage, "it is whole")
+	cut(of(made.AsOf))
+	for refused, args := range map[string][]string{
+		"an export of default/words": {"copy", again},
+		`not of default/words`:       {"words", again, "--prefix", "b"},
+	} {
+		w.selvage(t, append([]string{"kv", "export", "--resume"}, args...)...).expect(t, exitUsage, refused)
+	}
+	cut(`{"namespace":"default/words","epoch":1,"as_of":1,"begun":true}`)
+	w.selvage(t, "kv", "export", "words", again, "--resume").expect(t, exitFailed, "began anew")
+	cut("some text")
+	w.selvage(t, "kv", "export", "words", again, "--resume").expect(t, exitUsage, "no note of an export")
+	if got := read(t, again); !strings.HasPrefix(text, got) || len(got) < first {
+		t.Errorf("refused, and left:\n%s", got)
+	}
+	if r := w.selvage(t, "kv", "export", "words", "-", "--cursor", "YQ"); text[first:] != r.out || strings.Contains(r.errout, "revision") {
+		t.Errorf("after a: %s(%s)", r.out, r.errout)
 	}
 	if r := w.selvage(t, "kv", "export", "words", "-", "--prefix", "bin"); strings.Count(r.out, "\n") != 1 {
 		t.Errorf("by prefix: %s", r.out)
 	}
+	cut(of(1))
 	if err := os.WriteFile(again, []byte("some text\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}

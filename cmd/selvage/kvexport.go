@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"strings"
 
@@ -32,8 +31,9 @@ func kvExport(o *options, f *project) *cobra.Command {
 		Use: "export NAMESPACE FILE|-", Short: "write a namespace's keys to a file, a line each", Args: cobra.ExactArgs(2),
 		Long: `Writes the namespace's keys with values, metadata and expiry to FILE, or to standard output, in byte order. It is
 no snapshot: each key is there as it was when its turn came, and every change up to the revision that it
-tells at the end is in it, unless its key was deleted since. With --resume it goes on in a FILE of before,
-after the last line that is whole; on standard output with --cursor, which it tells when it is broken off.
+tells at the end is in it, or one that came after it. With --resume it goes on in a FILE of before, after
+the last line that is whole; until it is done a note beside it, FILE.note, has what it is of. On standard
+output it goes on with --cursor, which it tells when it is broken off; then it tells no revision.
 
 ` + lineFormat,
 		Example: `  selvage kv export links links.ndjson
@@ -46,20 +46,13 @@ after the last line that is whole; on standard output with --cursor, which it te
 			if e.resume && args[1] == "-" {
 				return usagef("--resume is for a FILE; on standard output go on with --cursor")
 			}
-			file, last, err := e.open(args[1])
-			if err != nil {
-				return err
-			}
-			if last != "" {
-				after = []byte(last)
-			}
 			return f.with(o, func(c *client.Client, project string) error {
-				x := &export{o: o, c: c, project: project, ns: args[0], prefix: e.prefix, name: args[1], after: after, out: bufio.NewWriterSize(file, 1<<20)}
-				err := x.run(cmd.Context())
-				if file != os.Stdout {
-					err = errors.Join(err, file.Close())
+				x := &export{o: o, c: c, project: project, ns: args[0], prefix: e.prefix, name: args[1], after: after}
+				if err := x.open(e.resume); err != nil {
+					return err
 				}
-				if err != nil {
+				err := x.run(cmd.Context())
+				if err = errors.Join(err, x.close(err == nil)); err != nil {
 					return x.stopped(err)
 				}
 				return x.say()
@@ -71,36 +64,6 @@ after the last line that is whole; on standard output with --cursor, which it te
 	c.Flags().BoolVar(&e.resume, "resume", false, "go on in a file that an export of before left")
 	c.MarkFlagsMutuallyExclusive("cursor", "resume")
 	return c
-}
-
-// open makes the file, or opens one of before at its last whole line, and tells that line's key.
-func (e *exportFlags) open(name string) (*os.File, string, error) {
-	if name == "-" {
-		return os.Stdout, "", nil
-	}
-	if !e.resume {
-		f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-		if errors.Is(err, fs.ErrExist) {
-			err = usagef("%s is there already: --resume goes on with it; or name another", name)
-		}
-		return f, "", err
-	}
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, "", err
-	}
-	key, end, err := lastLine(f)
-	if err == nil {
-		err = f.Truncate(end)
-	}
-	if err == nil {
-		_, err = f.Seek(end, io.SeekStart)
-	}
-	if err != nil {
-		f.Close()
-		return nil, "", fmt.Errorf("go on with %s: %w", name, err)
-	}
-	return f, key, nil
 }
 
 // lastLine returns the key of the last line that is whole, and where it ends.
@@ -125,21 +88,24 @@ func lastLine(in io.Reader) (key string, end int64, err error) {
 	}
 }
 
-// export is one under way, and its --json form.
+// export is one under way.
 type export struct {
 	o                         *options
 	c                         *client.Client
 	project, ns, prefix, name string
 	after                     []byte // the last key written
+	file                      *os.File
 	out                       *bufio.Writer
+	note                      exportNote
 	sum                       exported
 }
 
+// exported is the --json form.
 type exported struct {
 	Namespace string `json:"namespace"`
 	Keys      int64  `json:"keys"`
-	Bytes     int64  `json:"bytes"` // of values
-	AsOf      uint64 `json:"as_of"` // every change up to this revision is in it
+	Bytes     int64  `json:"bytes"`           // of values
+	AsOf      uint64 `json:"as_of,omitempty"` // every change up to this revision is in it; absent: not known
 	Epoch     uint64 `json:"epoch"`
 }
 
@@ -150,6 +116,9 @@ func (x *export) run(ctx context.Context) error {
 	for cursor := x.after; ; {
 		page, err := x.c.List(ctx, x.project, x.ns, x.prefix, cursor, hostcall.MaxReadKeys)
 		if err != nil {
+			return err
+		}
+		if err := x.reflects(page); err != nil {
 			return err
 		}
 		if len(page.Keys) > 0 {
@@ -177,10 +146,6 @@ func (x *export) page(ctx context.Context, keys []api.Key) error {
 	}
 	var line []byte
 	for _, e := range all {
-		if x.sum.AsOf == 0 || e.AsOf < x.sum.AsOf {
-			x.sum.AsOf = e.AsOf
-		}
-		x.sum.Epoch = e.Epoch
 		if !e.Found {
 			continue // deleted since it was listed
 		}
@@ -206,10 +171,10 @@ func (x *export) page(ctx context.Context, keys []api.Key) error {
 
 // stopped says how to go on.
 func (x *export) stopped(err error) error {
-	if x.name != "-" {
+	if x.name != "-" && !errors.Is(err, errAnew) {
 		return fmt.Errorf("%w\n%d keys are in %s; go on with --resume", err, x.sum.Keys, x.name)
 	}
-	if len(x.after) == 0 {
+	if len(x.after) == 0 || errors.Is(err, errAnew) {
 		return err
 	}
 	return fmt.Errorf("%w\n%d keys were written; go on with --cursor %s", err, x.sum.Keys, base64.RawURLEncoding.EncodeToString(x.after))
@@ -222,6 +187,10 @@ func (x *export) say() error {
 		out.Stdout = out.Stderr
 	}
 	return out.Result(x.sum, func(w io.Writer) {
-		fmt.Fprintf(w, "%d keys, %s of values, with every change up to revision %d\n", x.sum.Keys, mib(x.sum.Bytes), x.sum.AsOf)
+		fmt.Fprintf(w, "%d keys, %s of values", x.sum.Keys, mib(x.sum.Bytes))
+		if x.sum.AsOf > 0 {
+			fmt.Fprintf(w, ", with every change up to revision %d", x.sum.AsOf)
+		}
+		fmt.Fprintln(w)
 	})
 }

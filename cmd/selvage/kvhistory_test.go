@@ -135,7 +135,7 @@ type history struct {
 		sync.Mutex
 		ops []porcupine.Operation
 	}
-	answered chan struct{} // one for each
+	over chan struct{} // one for each that somebody took
 }
 
 // client asks so many times; what nobody took is asked again when control is back.
@@ -153,17 +153,14 @@ func (h *history) client(ctx context.Context, id int, r *rand.Rand, keys []strin
 			if a.revision > 0 {
 				seen[q.key] = a.revision
 			}
-			if a.came != never && a.came != maybe {
-				h.answered <- struct{}{}
+			if a.came != never {
+				h.over <- struct{}{}
 				break
 			}
 			select {
 			case <-h.back:
 			case <-ctx.Done():
 				return ctx.Err()
-			}
-			if a.came == maybe {
-				break
 			}
 		}
 	}
@@ -233,8 +230,11 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 				unanswered++
 			}
 		}
-		if res, info := porcupine.CheckOperationsVerbose(numbers, ops, time.Minute); res != porcupine.Ok {
+		switch res, info := porcupine.CheckOperationsVerbose(numbers, ops, time.Minute); res {
+		case porcupine.Illegal:
 			t.Fatalf("history %d: %s; linearizations %v of\n%s", i, res, info.PartialLinearizations(), listed(ops))
+		case porcupine.Unknown:
+			t.Logf("history %d: not checked to its end in a minute", i)
 		}
 	}
 	t.Logf("%d histories; of %d writes nobody knows whether they were done", count, unanswered)
@@ -244,7 +244,7 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 func (w *world) oneHistory(t *testing.T, kv *truth, r *rand.Rand, number int) []porcupine.Operation {
 	t.Helper()
 	const clients, asks = 6, 12
-	h := &history{kv: kv, begin: time.Now(), back: make(chan struct{}), answered: make(chan struct{}, clients*asks)}
+	h := &history{kv: kv, begin: time.Now(), back: make(chan struct{}), over: make(chan struct{}, clients*asks)}
 	keys := []string{fmt.Sprint(number, "/a"), fmt.Sprint(number, "/b"), fmt.Sprint(number, "/c")}
 	errs := make([]error, clients)
 	var all sync.WaitGroup
@@ -253,10 +253,7 @@ func (w *world) oneHistory(t *testing.T, kv *truth, r *rand.Rand, number int) []
 		all.Go(func() { errs[id] = h.client(t.Context(), id, mine, keys, asks) })
 	}
 	for range 1 + r.IntN(clients*asks/2) {
-		select {
-		case <-h.answered:
-		case <-time.After(time.Minute): // all wait for control to be back, which it then is
-		}
+		<-h.over // an ask is over within its time, whatever comes of it
 	}
 	time.Sleep(time.Duration(r.IntN(3000)) * time.Microsecond) // any moment of a write, not only its end
 	kill9(t, w.Control.PID())
@@ -270,7 +267,7 @@ func (w *world) oneHistory(t *testing.T, kv *truth, r *rand.Rand, number int) []
 	}
 	for _, key := range keys { // what is there in the end
 		began := time.Since(h.begin)
-		a, err := kv.get(t.Context(), key)
+		a, err := certain(t.Context(), func() (answer, error) { return kv.get(t.Context(), key) })
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -34,8 +34,11 @@ type ledger struct {
 	keys    map[string]held
 	names   []string        // of keys, in the order they came
 	touched map[string]bool // in this round
-	doubt   string          // the key whose last write had no answer; "" for none
-	perhaps held            // what it then holds, if not what it held
+	doubts  map[string]held // of keys whose last write had no answer: what they then hold, if not what they held
+}
+
+func newLedger(name string, r *rand.Rand) *ledger {
+	return &ledger{name: name, r: r, keys: map[string]held{}, touched: map[string]bool{}, doubts: map[string]held{}}
 }
 
 // Sizes of values: most are small, some large, so that a kill meets both.
@@ -58,19 +61,23 @@ func (l *ledger) bytes(n int) []byte {
 	return b
 }
 
-// pick is a new key, or one of those written lately.
+// pick is a new key, or one of those written lately that is in no doubt: a write without
+// an answer may still be under way.
 func (l *ledger) pick() string {
-	if len(l.names) < 5 || l.r.IntN(4) == 0 {
-		// Any bytes may be in a key.
-		key := fmt.Sprintf("%s/%d \x00\xff%%", l.name, len(l.names))
-		l.names = append(l.names, key)
-		return key
+	if len(l.names) >= 5 && l.r.IntN(4) > 0 {
+		key := l.names[len(l.names)-1-l.r.IntN(5)]
+		if _, doubt := l.doubts[key]; !doubt {
+			return key
+		}
 	}
-	return l.names[len(l.names)-1-l.r.IntN(5)]
+	// Any bytes may be in a key.
+	key := fmt.Sprintf("%s/%d \x00\xff%%", l.name, len(l.names))
+	l.names = append(l.names, key)
+	return key
 }
 
-// writeOne puts or deletes a key and notes what came of it; false: control is away.
-func (l *ledger) writeOne(ctx context.Context, kv *truth) (on bool, err error) {
+// writeOne puts or deletes a key, notes what came of it, and tells what is known.
+func (l *ledger) writeOne(ctx context.Context, kv *truth) (_ came, err error) {
 	key := l.pick()
 	was := l.keys[key]
 	next := held{there: true, value: l.bytes(l.size()), metadata: l.bytes(l.r.IntN(3) * 10)}
@@ -90,19 +97,17 @@ func (l *ledger) writeOne(ctx context.Context, kv *truth) (on bool, err error) {
 		a, err = kv.put(ctx, key, next.value, next.metadata, condition)
 	}
 	switch {
-	case err != nil:
-		return false, err
+	case err != nil || a.came == never:
+		return never, err
 	case a.came == done && !a.absent:
 		next.revision = a.revision
 		l.keys[key] = next
-		return true, nil
+		return done, nil
 	case a.came == maybe:
-		l.doubt, l.perhaps = key, next
-		return false, nil
-	case a.came == never:
-		return false, nil
+		l.doubts[key] = next
+		return maybe, nil
 	}
-	return false, fmt.Errorf("%q: came to %+v, held at %d", key, a, was.revision)
+	return never, fmt.Errorf("%q: came to %+v, held at %d", key, a, was.revision)
 }
 
 // check reads the keys of this round and some of before, or all.
@@ -111,20 +116,21 @@ func (l *ledger) check(ctx context.Context, kv *truth, all bool) error {
 		if !all && !l.touched[key] && l.r.IntN(len(l.names)) >= 5 {
 			continue
 		}
-		a, err := kv.get(ctx, key)
+		a, err := certain(ctx, func() (answer, error) { return kv.get(ctx, key) })
 		if err != nil {
 			return err
 		}
 		want := l.keys[key]
-		if key == l.doubt && !want.holds(a) && l.perhaps.holds(a) {
-			l.perhaps.revision = a.revision
-			l.keys[key] = l.perhaps
+		perhaps, doubt := l.doubts[key]
+		if doubt && !want.holds(a) && perhaps.holds(a) {
+			perhaps.revision = a.revision
+			l.keys[key] = perhaps
 		} else if !want.holds(a) {
 			return fmt.Errorf("%q: acknowledged %d bytes at revision %d (there: %v); read came to %d, %d bytes at %d",
 				key, len(want.value), want.revision, want.there, a.came, len(a.value), a.revision)
 		}
 	}
-	l.doubt = ""
+	clear(l.doubts)
 	clear(l.touched)
 	return nil
 }
@@ -139,27 +145,27 @@ type tally struct {
 	}
 }
 
-func (c *tally) countOne(ctx context.Context, kv *truth, by int64) (on bool, err error) {
+func (c *tally) countOne(ctx context.Context, kv *truth, by int64) (came, error) {
 	a, err := kv.increment(ctx, c.key, by)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
 	case err != nil || a.came == never:
-		return false, err
+		return never, err
 	case a.came == maybe:
 		c.mu.perhaps += by
-		return false, nil
+		return maybe, nil
 	case a.came != done || c.mu.sums[a.sum]:
-		return false, fmt.Errorf("%s: came to %+v; answered before: %v", c.key, a, c.mu.sums[a.sum])
+		return never, fmt.Errorf("%s: came to %+v; answered before: %v", c.key, a, c.mu.sums[a.sum])
 	}
 	c.mu.acked += by
 	c.mu.sums[a.sum] = true
-	return true, nil
+	return done, nil
 }
 
 // check has the number be what was acknowledged, and some of what nobody knows of.
 func (c *tally) check(ctx context.Context, kv *truth) error {
-	a, err := kv.increment(ctx, c.key, 0)
+	a, err := certain(ctx, func() (answer, error) { return kv.increment(ctx, c.key, 0) })
 	if err != nil {
 		return err
 	}
@@ -185,7 +191,7 @@ func TestAcknowledgedWritesOutliveKills(t *testing.T) {
 	kv := w.truth(t, "kept")
 	var writers []*ledger
 	for i := range 6 {
-		writers = append(writers, &ledger{name: fmt.Sprint("w", i), r: rand.New(rand.NewPCG(seed, uint64(i+1))), keys: map[string]held{}, touched: map[string]bool{}})
+		writers = append(writers, newLedger(fmt.Sprint("w", i), rand.New(rand.NewPCG(seed, uint64(i+1)))))
 	}
 	count := &tally{key: "count"}
 	count.mu.sums = map[int64]bool{}
@@ -211,32 +217,34 @@ func TestAcknowledgedWritesOutliveKills(t *testing.T) {
 	t.Logf("%d writes were acknowledged over %d kills", total, rounds)
 }
 
-// writeUntilKilled has all write, kills control a moment after so many writes were
+// writeUntilKilled has all write until nobody takes it, kills control a moment after so many writes were
 // acknowledged, and returns how many were when all had noticed.
 func (w *world) writeUntilKilled(t *testing.T, kv *truth, writers []*ledger, count *tally, r *rand.Rand, after int) int {
 	t.Helper()
 	acked := make(chan struct{}, 1<<16)
 	var all sync.WaitGroup
-	work := func(one func() (bool, error)) {
+	work := func(one func() (came, error)) {
 		all.Go(func() {
 			for {
-				on, err := one()
+				came, err := one()
 				if err != nil {
 					t.Error(err)
 				}
-				if !on {
+				switch came {
+				case never:
 					return
+				case done:
+					acked <- struct{}{}
 				}
-				acked <- struct{}{}
 			}
 		})
 	}
 	for _, l := range writers {
-		work(func() (bool, error) { return l.writeOne(t.Context(), kv) })
+		work(func() (came, error) { return l.writeOne(t.Context(), kv) })
 	}
 	for range 2 {
 		by := 1 + r.Int64N(9)
-		work(func() (bool, error) { return count.countOne(t.Context(), kv, by) })
+		work(func() (came, error) { return count.countOne(t.Context(), kv, by) })
 	}
 	stopped := make(chan struct{})
 	go func() { all.Wait(); close(stopped) }()

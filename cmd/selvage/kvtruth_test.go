@@ -151,6 +151,24 @@ func (k *truth) get(ctx context.Context, key string) (answer, error) {
 	return a, err
 }
 
+// certain asks until the answer tells something: control that has much to do may refuse
+// for a while. If nobody takes the question, that is what is known.
+func certain(ctx context.Context, ask func() (answer, error)) (answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	for {
+		a, err := ask()
+		if err != nil || a.came != maybe {
+			return a, err
+		}
+		select {
+		case <-ctx.Done():
+			return a, fmt.Errorf("no answer that tells anything: %w", ctx.Err())
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
 // setting is a number from the environment, or another if it is not set.
 func setting(t *testing.T, name string, otherwise uint64) uint64 {
 	t.Helper()

@@ -141,6 +141,16 @@ func (b *blobs) ensure(ctx context.Context, p part) error {
 	return nil
 }
 
+// ensured returns what has p on disk when it is needed again; it fails with a *blobError.
+func (b *blobs) ensured(p part) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if err := b.ensure(ctx, p); err != nil {
+			return &blobError{err}
+		}
+		return nil
+	}
+}
+
 // scrub reads all of parts once, so that what rotted is fetched again while it can be and
 // not missed when it is needed: a node that starts loads nothing that nobody asks for. It
 // takes a tenth of the time at most, which is for requests.

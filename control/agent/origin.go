@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/selvage-edge/selvage/edge/kv"
 	"github.com/selvage-edge/selvage/runtime/hostcall"
 )
 
@@ -70,7 +71,7 @@ func (o *Origin) entry(ctx context.Context, path string, q url.Values) (hostcall
 	if err := check(resp); err != nil {
 		return hostcall.Entry{}, err
 	}
-	e, err := entryOf(resp)
+	e, err := entryOf(ctx, resp)
 	if err != nil {
 		return hostcall.Entry{}, fmt.Errorf("%w: %w", hostcall.ErrUnavailable, err)
 	}
@@ -149,7 +150,7 @@ func (o *Origin) Increment(ctx context.Context, ns hostcall.Namespace, key strin
 	return done.Value, done.Revision, nil
 }
 
-func entryOf(resp *http.Response) (e hostcall.Entry, err error) {
+func entryOf(ctx context.Context, resp *http.Response) (e hostcall.Entry, err error) {
 	if e, err = about(resp); err != nil {
 		return e, err
 	}
@@ -166,8 +167,22 @@ func entryOf(resp *http.Response) (e hostcall.Entry, err error) {
 		}
 		e.Expires = time.UnixMilli(ms)
 	}
-	e.Value, err = readBody(resp, hostcall.MaxValueBytes)
+	e.Value, err = receive(ctx, resp)
 	return e, err
+}
+
+// receive takes a value when there is room for it.
+func receive(ctx context.Context, resp *http.Response) ([]byte, error) {
+	size := int64(hostcall.MaxValueBytes)
+	if resp.ContentLength >= 0 {
+		size = min(size, resp.ContentLength)
+	}
+	done, err := kv.Receive(ctx, size)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return readBody(resp, hostcall.MaxValueBytes)
 }
 
 // metadataOf is nil for none.

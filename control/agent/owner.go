@@ -35,7 +35,7 @@ func (o owner) Ask(ctx context.Context, ns hostcall.Namespace, key string, q kv.
 	query := url.Values{"epoch": {strconv.FormatUint(q.Epoch, 10)}, "at_least": {strconv.FormatUint(q.AtLeast, 10)}}
 	e, err := NewOrigin(o.node.Node).entry(ctx, keyPath(ns, key), query)
 	var refused *statusError
-	if err != nil && !errors.Is(err, hostcall.ErrNotFound) && !errors.As(err, &refused) && !errors.Is(ctx.Err(), context.Canceled) {
+	if err != nil && !errors.Is(err, hostcall.ErrNotFound) && !errors.As(err, &refused) && !errors.Is(err, kv.ErrRoom) && !errors.Is(ctx.Err(), context.Canceled) {
 		o.pop.Blame(o.node.Name, err) // it was not reached, was silent, or what it said is no answer
 	}
 	e.At = time.Time{} // a neighbour is not believed about the store's clock

@@ -24,7 +24,7 @@ func crowded(t testing.TB, n int) *loop[*version] {
 	l.snap = a.catalog.Snapshot()
 	for i := range n {
 		r := catalog.Release{Project: "p", Function: fmt.Sprintf("f%05d", i), Routes: []string{fmt.Sprintf("f%05d.example/*", i)}, Code: function.DigestOf(fmt.Append(nil, i%50)), Image: function.DigestOf(fmt.Append(nil, i)), Bundle: function.DigestOf(nil)}
-		l.slots[r.ID()] = &slot[*version]{want: r, state: report.Live, live: &ready[*version]{release: r, target: &serve.Target{}}}
+		l.slots[r.ID()] = &slot[*version]{want: r, state: report.Live, live: &ready[*version]{release: r, held: true, target: &serve.Target{}}}
 	}
 	return l
 }

@@ -179,7 +179,7 @@ func (t *task[F]) prepare(ctx context.Context) result[F] {
 	r := t.release
 	code, image := partsOf(r)
 	t.tell(ctx, result[F]{task: t, state: report.Compiling})
-	fn, prepared, err := t.agent.config.Prepare(ctx, r.Version(), pool.Parts{Code: t.agent.blobs.of(code), Image: t.agent.blobs.of(image), Here: t.agent.blobs.has(image), Known: t.known})
+	fn, prepared, err := t.agent.config.Prepare(ctx, r.Version(), pool.Parts{Code: t.agent.blobs.of(code), Image: t.agent.blobs.of(image), Here: t.agent.blobs.has(image), Fetch: t.agent.blobs.ensured(image), Known: t.known})
 	var missing *blobError
 	if errors.As(err, &missing) {
 		return result[F]{state: report.Fetching, err: missing}

@@ -266,11 +266,12 @@ func (a *API) pageOfKeys(ctx context.Context, c *call, ns hostcall.Namespace, pr
 	if limit == 0 || limit > hostcall.MaxListKeys {
 		return nil, invalid("limit=%d: want 1 to %d", limit, hostcall.MaxListKeys)
 	}
+	asOf := a.cfg.Store.KV().AsOf()
 	keys, next, err := a.cfg.Store.KV().List(ctx, ns, prefix, cursor, int(limit))
 	if err != nil {
 		return nil, err
 	}
-	out := KeyList{Keys: make([]Key, len(keys)), Next: []byte(next)}
+	out := KeyList{Keys: make([]Key, len(keys)), Next: []byte(next), AsOf: asOf, Epoch: a.cfg.Store.Epoch()}
 	for i, k := range keys {
 		out.Keys[i] = Key{Key: []byte(k.Key), Revision: k.Revision, Expires: k.Expires.UTC(), Metadata: k.Metadata}
 		if k.Expires.IsZero() {

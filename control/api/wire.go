@@ -175,6 +175,9 @@ type Key struct {
 type KeyList struct {
 	Keys []Key  `json:"keys"`
 	Next []byte `json:"next,omitempty"` // the cursor of the next page; absent at the end
+
+	AsOf  uint64 `json:"as_of"` // every change up to this revision is in the answer
+	Epoch uint64 `json:"epoch"`
 }
 
 // ReadRequest asks for several keys.

@@ -63,17 +63,17 @@ type ask struct {
 
 // ask begins an upgrade, or says why not.
 func (d *duty) ask(a ask) {
-	p, err := d.wanted(a)
-	why := uint64(notStarted)
-	if err == nil && (d.change != nil || d.old != nil) {
-		p.close()
-		err, why = errors.New("keeper: another upgrade is under way"+d.progress(time.Now())), busy
-	}
-	if err != nil {
-		d.config.Event(Event{Kind: Kept, Program: d.current.name, Err: err})
-		lastWord(a.asker, why, err.Error())
+	if d.change != nil || d.old != nil {
+		d.turnAway(a)
 		return
 	}
+	p, err := d.wanted(a)
+	if err != nil {
+		d.config.Event(Event{Kind: Kept, Program: d.current.name, Err: err})
+		lastWord(a.asker, notStarted, err.Error())
+		return
+	}
+	d.turnedAway = false
 	d.programs = append(d.programs, p)
 	d.change = &change{program: p, was: d.current, asker: a.asker, began: time.Now()}
 	d.config.Event(Event{Kind: Upgrading, Program: p.name})
@@ -87,6 +87,20 @@ func (d *duty) ask(a ask) {
 	if d.serving != nil {
 		d.serving.kill(fmt.Errorf("keeper: replaced before it served"))
 	}
+}
+
+// turnAway answers who asks while an upgrade is under way. The program is not looked at;
+// the log hears of the first, since one may ask again and again until it is over.
+func (d *duty) turnAway(a ask) {
+	if a.program != nil {
+		a.program.Close()
+	}
+	err := errors.New("keeper: another upgrade is under way" + d.progress(time.Now()))
+	if !d.turnedAway || a.asker == nil { // a signal is answered nowhere else
+		d.config.Event(Event{Kind: Kept, Program: d.current.name, Err: err})
+		d.turnedAway = true
+	}
+	lastWord(a.asker, busy, err.Error())
 }
 
 // progress says how far the upgrade under way is, since when, and what bounds it.

@@ -33,6 +33,8 @@ type duty struct {
 	again    <-chan time.Time // when a server is to be started; nil: not
 	change   *change          // the upgrade under way, or nil
 
+	turnedAway bool // somebody was, since that upgrade began
+
 	programs []*program // that are open
 }
 

@@ -248,6 +248,18 @@ func (k *kept) stop(t *testing.T) {
 	}
 }
 
+// drained are the events that came until now and nobody awaited.
+func (k *kept) drained() (all []Event) {
+	for {
+		select {
+		case e := <-k.events:
+			all = append(all, e)
+		default:
+			return all
+		}
+	}
+}
+
 // await returns the next event of that kind.
 func (k *kept) await(t *testing.T, want EventKind) Event {
 	t.Helper()

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -166,9 +167,28 @@ func TestUpgradeLetsRequestsFinish(t *testing.T) {
 	}()
 	<-switched
 	waitUntil(t, func() bool { by, _, err := k.ask("say"); return err == nil && by != old })
-	if _, err := Ask(t.Context(), dir, nil, func(Stage) {}); !errors.Is(err, ErrKept) || !errors.Is(err, ErrBusy) ||
-		!strings.Contains(err.Error(), "another upgrade is under way, to ") || !strings.Contains(err.Error(), Switched.String()) || !strings.Contains(err.Error(), "Z)") {
-		t.Errorf("a second upgrade meanwhile: %v", err)
+	forbidden := filepath.Join(dir, "program") // it would be refused, if it were looked at
+	if err := os.WriteFile(forbidden, nil, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	k.drained()
+	open := openPrograms(t)
+	for range 3 {
+		program, err := os.Open(forbidden)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Ask(t.Context(), dir, program, func(Stage) {}); !errors.Is(err, ErrKept) || !errors.Is(err, ErrBusy) ||
+			!strings.Contains(err.Error(), "another upgrade is under way, to ") || !strings.Contains(err.Error(), Switched.String()) || !strings.Contains(err.Error(), "Z)") {
+			t.Errorf("a second upgrade meanwhile: %v", err)
+		}
+		program.Close()
+	}
+	if n := len(slices.DeleteFunc(k.drained(), func(e Event) bool { return e.Kind != Kept })); n != 1 {
+		t.Errorf("the log heard of it %d times", n)
+	}
+	if now := openPrograms(t); now != open {
+		t.Errorf("%d programs are open, before it were %d", now, open)
 	}
 	select {
 	case err := <-ended:

@@ -24,7 +24,7 @@ import (
 // Config says how much is kept and where the rest is.
 type Config struct {
 	// Origin is the truth. A read of it sees every write that it acknowledged
-	// before the read began. Required.
+	// before the read began. Its Get calls Receive. Required.
 	Origin hostcall.KV
 	// Owner returns the other node of the PoP that looks after a key now, which is asked
 	// before the origin; nil if that is this one. It is called at each miss. nil: there is only this node.
@@ -34,6 +34,7 @@ type Config struct {
 	Negative time.Duration // how long "not found" is kept; default 30 s
 	Timeout  time.Duration // of one question to the origin; default 10 s, half of it to the owner
 	Flights  int           // questions to the origin at once; default 512
+	Incoming int64         // bytes of values that may be on their way into memory, a quarter of them of one project; default 256 MiB
 	Fences   int           // changed keys remembered, of each namespace; default 32,768
 }
 
@@ -47,6 +48,9 @@ func (c Config) withDefaults() Config {
 	def(&c.Fences, 32768)
 	if c.Bytes == 0 {
 		c.Bytes = 256 << 20
+	}
+	if c.Incoming == 0 {
+		c.Incoming = 256 << 20
 	}
 	if c.Negative == 0 {
 		c.Negative = 30 * time.Second
@@ -65,6 +69,9 @@ func (c Config) Validate() error {
 	}
 	if c.Bytes < 1<<20 {
 		faults = append(faults, fmt.Errorf("kv bytes %d: want at least 1 MiB", c.Bytes))
+	}
+	if c.Incoming < shares*hostcall.MaxValueBytes {
+		faults = append(faults, fmt.Errorf("kv incoming %d: want at least %d MiB, %d of the largest values", c.Incoming, shares*hostcall.MaxValueBytes>>20, shares))
 	}
 	if c.Negative < 0 || c.Timeout < 0 || c.Flights < 0 || c.Fences < 0 {
 		faults = append(faults, fmt.Errorf("kv negative %v, timeout %v, flights %d, fences %d: want none below 0",
@@ -93,6 +100,7 @@ type Store struct {
 	config  Config
 	entries *entries
 	flights *flights
+	room    *room
 	clock   clock
 	counts  counts
 	mu      struct {
@@ -113,7 +121,7 @@ func New(c Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open kv: %w", err)
 	}
-	s := &Store{config: c, entries: e, flights: newFlights(c.Flights), clock: newClock()}
+	s := &Store{config: c, entries: e, flights: newFlights(c.Flights), room: newRoom(c.Incoming), clock: newClock()}
 	s.mu.spaces = map[hostcall.Namespace]*space{}
 	return s, nil
 }

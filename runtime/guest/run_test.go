@@ -662,7 +662,10 @@ func TestStandardGo(t *testing.T) {
 			log := &lines{}
 			x := &exchange{target: c.target, body: strings.NewReader(strings.Repeat("x", 1<<20))}
 			v := version()
-			v.Limits = function.Limits{CPU: 3 * time.Second, MemoryBytes: 64 << 20}
+			v.Limits = function.Limits{CPU: 10 * time.Minute, Wall: time.Hour, MemoryBytes: 64 << 20}
+			if c.fault == fault.CPU {
+				v.Limits.CPU = time.Second
+			}
 			_, err := runner.Run(t.Context(), prog, v, guest.Ports{Log: log}, x)
 			f := fault.Of(err)
 			if c.fault == 0 && (f != nil || x.out.String() != c.want) {

@@ -75,7 +75,7 @@ func (f *Function) leave() {
 
 // make makes the function's program and starts one instance of it, so that what
 // cannot be started is known before a guest runs.
-func (f *Function) make(ctx context.Context) (l *loaded, prepared Prepared, err error) {
+func (f *Function) make(ctx context.Context, artifact []byte) (l *loaded, prepared Prepared, err error) {
 	l = &loaded{}
 	l.users.Store(1)
 	defer func() {
@@ -83,7 +83,7 @@ func (f *Function) make(ctx context.Context) (l *loaded, prepared Prepared, err 
 			l.close()
 		}
 	}()
-	if l.code, err = f.pool.code(ctx, f.version.Code, f.parts.Code, &prepared); err != nil {
+	if l.code, err = f.code(ctx, artifact, &prepared); err != nil {
 		return l, prepared, err
 	}
 	if l.image, err = f.pool.image(ctx, f.version.Image, f.parts.Image); err != nil {
@@ -101,6 +101,21 @@ func (f *Function) make(ctx context.Context) (l *loaded, prepared Prepared, err 
 		return l, prepared, err
 	}
 	return l, prepared, f.warm(l.program)
+}
+
+// code loads the artifact, or the one that is found or compiled if it is nil.
+func (f *Function) code(ctx context.Context, artifact []byte, out *Prepared) (*hold[*engine.Code], error) {
+	p := f.pool
+	out.FromCache = true // unless loading says otherwise
+	return p.codes.take(ctx, f.version.Code, func(ctx context.Context) (_ *engine.Code, err error) {
+		if artifact == nil {
+			artifact, out.FromCache, out.CompileTime, err = p.artifact(ctx, f.version.Code, f.parts.Code)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return p.cfg.Engine.Load(artifact)
+	})
 }
 
 // entries are the exports an invocation calls, in order: start-up, unless the

@@ -149,9 +149,9 @@ const maxLoad = 10 * time.Second
 
 func (f *Function) bring() error {
 	p := f.pool
-	err := f.gather(p.ctx)
-	if err == nil {
-		err = f.loadInRoom(p.ctx)
+	loaded, err := f.gather(p.ctx)
+	if err == nil && !loaded {
+		err = f.loadInRoom(p.ctx, nil)
 	}
 	if err != nil {
 		return fmt.Errorf("pool: load %s %s: %w", f.version.ID, f.version.Digest.Short(), err)
@@ -160,7 +160,9 @@ func (f *Function) bring() error {
 }
 
 // gather has what a load needs come to this node, so that a load waits for nobody else.
-func (f *Function) gather(ctx context.Context) error {
+// An artifact that could not be kept is loaded before its errand ends, so that no more
+// of them are in memory than there are errands: then loaded is set.
+func (f *Function) gather(ctx context.Context) (loaded bool, err error) {
 	p := f.pool
 	kept := p.codes.has(f.version.Code) || p.has(f.version.Code)
 	if _, keeps := p.cfg.Compiler.(Keeper); !keeps {
@@ -168,24 +170,29 @@ func (f *Function) gather(ctx context.Context) error {
 	}
 	here := f.parts.Here == nil || p.images.has(f.version.Image) || f.parts.Here()
 	if kept && here {
-		return nil
+		return false, nil
 	}
-	return p.errands.run(ctx, f.version.ID.Project, func() error {
+	err = p.errands.run(ctx, f.version.ID.Project, func() error {
 		if !here {
-			if _, err := f.parts.Image(ctx); err != nil {
+			if err := f.parts.Fetch(ctx); err != nil {
 				return err
 			}
 		}
 		if kept {
 			return nil
 		}
-		_, _, _, err := p.artifact(ctx, f.version.Code, f.parts.Code)
-		return err
+		artifact, _, _, err := p.artifact(ctx, f.version.Code, f.parts.Code)
+		if err != nil || p.has(f.version.Code) {
+			return err
+		}
+		loaded = true
+		return f.loadInRoom(ctx, artifact)
 	})
+	return loaded, err
 }
 
-// loadInRoom loads the function when there is room.
-func (f *Function) loadInRoom(ctx context.Context) error {
+// loadInRoom loads the function when there is room: its code from artifact, unless that is nil.
+func (f *Function) loadInRoom(ctx context.Context, artifact []byte) error {
 	p := f.pool
 	select {
 	case p.room <- struct{}{}:
@@ -198,16 +205,17 @@ func (f *Function) loadInRoom(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, maxLoad)
 	defer cancel()
-	_, err := f.load(ctx)
+	_, err := f.load(ctx, artifact)
 	return err
 }
 
-// load makes the function one that can be started, and makes room for it.
-func (f *Function) load(ctx context.Context) (Prepared, error) {
-	l, prepared, err := f.make(ctx)
+// load makes the function one that can be started, and makes room for it. Its code is
+// from artifact; nil: from where the compiler has it.
+func (f *Function) load(ctx context.Context, artifact []byte) (Prepared, error) {
+	l, prepared, err := f.make(ctx, artifact)
 	if errors.Is(err, engine.ErrCapacity) {
 		f.pool.shed()
-		l, prepared, err = f.make(ctx)
+		l, prepared, err = f.make(ctx, artifact)
 	}
 	if err != nil {
 		return prepared, err

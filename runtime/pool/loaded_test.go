@@ -22,6 +22,7 @@ type keeper struct {
 	mu      sync.Mutex
 	kept    map[function.Digest][]byte
 	corrupt atomic.Bool
+	full    atomic.Bool // it keeps nothing more
 }
 
 func (k *keeper) Has(d function.Digest) bool {
@@ -40,7 +41,9 @@ func (k *keeper) Artifact(ctx context.Context, d function.Digest, code []byte) (
 		return nil, false, 0, errors.New("these bytes have another digest")
 	}
 	a, cached, took, err := k.compiler.Artifact(ctx, d, code)
-	k.kept[d] = a
+	if !k.full.Load() {
+		k.kept[d] = a
+	}
 	k.corrupt.Store(false)
 	return a, cached, took, err
 }

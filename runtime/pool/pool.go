@@ -142,8 +142,9 @@ type Prepared struct {
 type Parts struct {
 	Code, Image func(context.Context) ([]byte, error)
 	// Here reports whether Image gives the bytes without asking anybody else for them;
-	// nil: it always does.
-	Here func() bool
+	// nil: it always does. If it does not, Fetch has them come, so that it does: not into memory.
+	Here  func() bool
+	Fetch func(context.Context) error
 	// Known says that the version was made ready on this node before. If its code was
 	// compiled then, it is loaded by its first invocation and not by Prepare.
 	Known bool
@@ -164,7 +165,7 @@ func (p *Pool) Prepare(ctx context.Context, v function.Version, parts Parts) (*F
 	prepared := Prepared{FromCache: true}
 	if !parts.Known || !p.has(v.Code) {
 		var err error
-		if prepared, err = f.load(ctx); err != nil {
+		if prepared, err = f.load(ctx, nil); err != nil {
 			return nil, prepared, fmt.Errorf("pool: prepare %s %s: %w", v.ID, v.Digest.Short(), err)
 		}
 	}
@@ -197,19 +198,6 @@ func (p *Pool) artifact(ctx context.Context, digest function.Digest, bytes func(
 		return nil, false, 0, err
 	}
 	return p.cfg.Compiler.Artifact(ctx, digest, code)
-}
-
-// code compiles or finds the code v needs.
-func (p *Pool) code(ctx context.Context, digest function.Digest, bytes func(context.Context) ([]byte, error), out *Prepared) (*hold[*engine.Code], error) {
-	out.FromCache = true // unless loading says otherwise
-	return p.codes.take(ctx, digest, func(ctx context.Context) (*engine.Code, error) {
-		artifact, cached, took, err := p.artifact(ctx, digest, bytes)
-		out.FromCache, out.CompileTime = cached, took
-		if err != nil {
-			return nil, err
-		}
-		return p.cfg.Engine.Load(artifact)
-	})
 }
 
 func (p *Pool) image(ctx context.Context, digest function.Digest, bytes func(context.Context) ([]byte, error)) (*hold[*engine.Image], error) {

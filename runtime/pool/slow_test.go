@@ -50,6 +50,15 @@ func away(b []byte, asked *atomic.Int32, end chan struct{}) func(context.Context
 	}
 }
 
+// coming is away for a part that comes to this node's disk.
+func coming(asked *atomic.Int32, end chan struct{}) func(context.Context) error {
+	give := away(nil, asked, end)
+	return func(ctx context.Context) error {
+		_, err := give(ctx)
+		return err
+	}
+}
+
 // However many functions wait for blobs that do not come, or for a compilation, those
 // of others that are on the node are loaded.
 func TestSlowLoadsHoldNobodyUp(t *testing.T) {
@@ -63,7 +72,7 @@ func TestSlowLoadsHoldNobodyUp(t *testing.T) {
 		d.version.ID.Project = want
 		parts := pool.Bytes(d.code, d.image)
 		if i%2 == 0 {
-			parts.Image, parts.Here = away(d.image, asked, end), func() bool { return false }
+			parts.Here, parts.Fetch = func() bool { return false }, coming(asked, end)
 		} else {
 			parts.Code = away(d.code, asked, end)
 		}
@@ -102,7 +111,7 @@ func TestWhoWaitsForALoadIsShed(t *testing.T) {
 	p, k := openBounded(t, pool.Config{})
 	end, asked, d := make(chan struct{}), &atomic.Int32{}, says(t, "one")
 	parts := pool.Bytes(d.code, d.image)
-	parts.Image, parts.Here = away(d.image, asked, end), func() bool { return false }
+	parts.Here, parts.Fetch = func() bool { return false }, coming(asked, end)
 	f := known(t, p, k, d, parts)
 	_, err := f.Invoke(t.Context(), guest.Ports{}, &hasty{by: time.Now().Add(time.Millisecond)})
 	if got := fault.Of(err); got.Kind != fault.Shed || got.Limit != "1s" || got.Kind.Status() != http.StatusServiceUnavailable {
@@ -133,5 +142,53 @@ func TestAFailedLoadIsNotRepeatedAtOnce(t *testing.T) {
 	}
 	if got := s.images.Load(); got != 1 {
 		t.Errorf("its image was asked for %d times", got)
+	}
+}
+
+// What was compiled and could not be kept is loaded all the same, and compiled once for that.
+func TestWhatCannotBeKeptIsLoaded(t *testing.T) {
+	p, k := openBounded(t, pool.Config{})
+	d := says(t, "one")
+	f := known(t, p, k, d, pool.Bytes(d.code, d.image))
+	k.forget(d)
+	k.full.Store(true)
+	before := k.calls.Load()
+	for range 2 {
+		if got := invoke(t, f); got != "one" {
+			t.Errorf("got %q", got)
+		}
+	}
+	if n := k.calls.Load() - before; n != 1 {
+		t.Errorf("compiled %d times", n)
+	}
+	if loads, _ := p.Churn(); loads != 1 {
+		t.Errorf("%d loads", loads)
+	}
+}
+
+// An image that is not here comes to disk, and is read into memory by the load alone.
+func TestAnImageComesToDisk(t *testing.T) {
+	p, k := openBounded(t, pool.Config{})
+	s := &source{d: says(t, "one")}
+	var here atomic.Bool
+	var fetched atomic.Int32
+	parts := s.parts(true)
+	parts.Here = here.Load
+	parts.Fetch = func(context.Context) error {
+		if s.images.Load() != 0 {
+			t.Error("it was read before it was here")
+		}
+		fetched.Add(1)
+		here.Store(true)
+		return nil
+	}
+	f := known(t, p, k, s.d, parts)
+	for range 2 {
+		if got := invoke(t, f); got != "one" {
+			t.Errorf("got %q", got)
+		}
+	}
+	if fetched.Load() != 1 || s.images.Load() != 1 {
+		t.Errorf("fetched %d times, read %d times", fetched.Load(), s.images.Load())
 	}
 }
