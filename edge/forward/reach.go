@@ -14,8 +14,8 @@ const (
 
 // How long a node that was not reached is not tried again: twice as long each time.
 const (
-	shyFirst = 500 * time.Millisecond
-	shyMost  = 8 * time.Second
+	shyFirst = 2 * time.Second
+	shyMost  = 16 * time.Second
 )
 
 // shy remembers which nodes were not reached, by name.
