@@ -4,7 +4,10 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/textproto"
 	"sync"
+
+	"github.com/selvage-edge/selvage/edge/guard"
 )
 
 // keep is how much of a request's body is kept, so that another node can be offered
@@ -19,9 +22,9 @@ var errWithdrawn = errors.New("the request's body is offered to another")
 // be slow: so it is read on goroutines of its own, one at a time, when somebody
 // wants more. One may go on until the server ends the request.
 type body struct {
-	from    *http.Request
-	trailer http.Header // the request's to the other node: gets its values at the end
-	mu      struct {
+	from   *http.Request
+	trails []string // what may come after it, as the request's head names it
+	mu     struct {
 		sync.Mutex
 		buf  []byte        // what was read and may be read by an offer
 		base int64         // bytes of the body before buf
@@ -36,10 +39,26 @@ func bodyOf(r *http.Request) *body {
 	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
 		return nil
 	}
-	b := &body{from: r}
 	source := *r // r gets another body if nobody takes it
-	b.from = &source
+	b := &body{from: &source}
+	for name := range r.Trailer { // now: the server writes there as it reads the body
+		if name = textproto.CanonicalMIMEHeaderKey(name); guard.MayTrail(name) {
+			b.trails = append(b.trails, name)
+		}
+	}
 	return b
+}
+
+// trailers are those of a request to another node, without their values yet.
+func (b *body) trailers() http.Header {
+	if len(b.trails) == 0 {
+		return nil
+	}
+	h := http.Header{}
+	for _, name := range b.trails {
+		h[name] = nil
+	}
+	return h
 }
 
 // touched reports whether any of it was asked for.
@@ -62,8 +81,9 @@ func (b *body) lost() bool {
 	return b.mu.base > 0
 }
 
-// offer returns the body from its start, and ends the offer before.
-func (b *body) offer() (*offer, error) {
+// offer returns the body from its start, and ends the offer before. No more than is
+// kept can be read before it is taken. Trailers get their values at its end.
+func (b *body) offer(trailers http.Header) (*offer, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.mu.last != nil {
@@ -72,8 +92,18 @@ func (b *body) offer() (*offer, error) {
 	if b.mu.base > 0 {
 		return nil, errWithdrawn
 	}
-	b.mu.last = &offer{body: b, gone: make(chan struct{})}
+	b.mu.last = &offer{body: b, trailers: trailers, gone: make(chan struct{}), taken: make(chan struct{})}
 	return b.mu.last, nil
+}
+
+// take lets the last offer be read beyond what is kept.
+func (b *body) take() {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.mu.last.took.Do(func() { close(b.mu.last.taken) })
 }
 
 // want returns what is closed when there is more. b.mu is held; all of buf was read.
@@ -121,9 +151,12 @@ func (b *body) Trailer() http.Header {
 // offer is the body as one node reads it.
 type offer struct {
 	*body
-	at   int64
-	gone chan struct{}
-	once sync.Once
+	trailers http.Header
+	at       int64
+	gone     chan struct{}
+	closed   sync.Once
+	taken    chan struct{}
+	took     sync.Once
 }
 
 // Read returns as soon as the offer is closed.
@@ -134,7 +167,7 @@ func (o *offer) Read(p []byte) (int, error) {
 			return 0, errWithdrawn
 		default:
 		}
-		n, more, err := o.take(p)
+		n, more, err := o.next(p)
 		if more == nil {
 			if err == io.EOF {
 				o.trail()
@@ -149,8 +182,8 @@ func (o *offer) Read(p []byte) (int, error) {
 	}
 }
 
-// take copies what there is, or says what to wait for.
-func (o *offer) take(p []byte) (n int, more <-chan struct{}, err error) {
+// next copies what there is, or says what to wait for.
+func (o *offer) next(p []byte) (n int, more <-chan struct{}, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if left := o.mu.buf[max(o.at-o.mu.base, 0):]; len(left) > 0 || len(p) == 0 {
@@ -161,16 +194,23 @@ func (o *offer) take(p []byte) (n int, more <-chan struct{}, err error) {
 	if o.mu.err != nil {
 		return 0, nil, o.mu.err
 	}
+	if full := len(o.mu.buf) > 0 && len(o.mu.buf) == cap(o.mu.buf); full && o.mu.base == 0 {
+		select {
+		case <-o.taken:
+		default:
+			return 0, o.taken, nil
+		}
+	}
 	return 0, o.want(), nil
 }
 
 func (o *offer) trail() {
-	for name := range o.trailer {
-		o.trailer[name] = o.Trailer()[name]
+	for name := range o.trailers {
+		o.trailers[name] = o.Trailer()[name]
 	}
 }
 
-func (o *offer) withdraw() { o.once.Do(func() { close(o.gone) }) }
+func (o *offer) withdraw() { o.closed.Do(func() { close(o.gone) }) }
 
 // Close ends the offer and the reads of it, not the client's body, which is the server's.
 func (o *offer) Close() error {

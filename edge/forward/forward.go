@@ -2,8 +2,8 @@
 // back: for a function that is placed there, or because this node has no room.
 //
 // It goes once from node to node, never on from there, over HTTP/2 with mTLS,
-// and says where it went in CDN-Loop (RFC 8586). Another node is tried only
-// while none of the request was sent.
+// and says where it went in CDN-Loop (RFC 8586). Another node is tried only while
+// none has begun with the request; of its body 64 KiB are sent until one has.
 package forward
 
 import (
@@ -20,7 +20,8 @@ import (
 )
 
 // Doer sends a request, whose URL has only path and query, to one node. It tells the
-// request's httptrace when it has a connection. *peer.Client is one.
+// request's httptrace when it has a connection, and of informational answers.
+// *peer.Client is one.
 type Doer interface {
 	Do(r *http.Request) (*http.Response, error)
 }
@@ -181,9 +182,12 @@ func (f *Forwarder) try(ctx context.Context, x Exchange, peers []Peer, reach tim
 	}
 	f.stats.nowhere.Add(1)
 	if body.touched() {
-		if x.R.Body, err = body.offer(); err != nil {
+		again, err := body.offer(nil)
+		if err != nil {
 			return "", fmt.Errorf("%w, and part of the request's body is gone: %w", ErrBroken, err)
 		}
+		body.take()
+		x.R.Body = again
 	}
 	return "", ErrNowhere
 }

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/selvage-edge/selvage/edge/fetch"
-	"github.com/selvage-edge/selvage/edge/guard"
 	"github.com/selvage-edge/selvage/runtime/abi/native"
 )
 
@@ -34,7 +33,15 @@ func (f *Forwarder) send(ctx context.Context, x Exchange, p Peer, b *body, reach
 	far := time.AfterFunc(reach, func() { cancel(errUnreached) })
 	defer far.Stop()
 	var connected atomic.Bool
-	trace := &httptrace.ClientTrace{Got1xxResponse: hints.got, GotConn: func(httptrace.GotConnInfo) { connected.Store(true); far.Stop() }}
+	trace := &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { connected.Store(true); far.Stop() },
+		Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
+			if code == http.StatusContinue {
+				b.take()
+			}
+			return hints.got(code, h)
+		},
+	}
 	out, err := f.request(httptrace.WithClientTrace(ctx, trace), x, b)
 	if err != nil {
 		cancel(nil)
@@ -54,6 +61,7 @@ func (f *Forwarder) send(ctx context.Context, x Exchange, p Peer, b *body, reach
 		resp.Body.Close()
 		return nil, fmt.Errorf("%s: %w: %s", p.Name, errRefused, why)
 	}
+	b.take()
 	return resp, nil
 }
 
@@ -98,21 +106,11 @@ func (f *Forwarder) request(ctx context.Context, x Exchange, b *body) (*http.Req
 	if b == nil {
 		return out, nil
 	}
-	out.ContentLength = x.R.ContentLength
-	out.GetBody = func() (io.ReadCloser, error) { return b.offer() }
-	if out.Body, err = out.GetBody(); err != nil {
-		return nil, err
-	}
-	if len(x.R.Trailer) > 0 {
-		out.Trailer = http.Header{}
-		for name := range x.R.Trailer {
-			if name = textproto.CanonicalMIMEHeaderKey(name); guard.MayTrail(name) {
-				out.Trailer[name] = nil
-			}
-		}
-	}
-	b.trailer = out.Trailer
-	return out, nil
+	out.Header["Expect"] = []string{"100-continue"} // which says that the node has begun to read it
+	out.ContentLength, out.Trailer = x.R.ContentLength, b.trailers()
+	out.GetBody = func() (io.ReadCloser, error) { return b.offer(out.Trailer) }
+	out.Body, err = out.GetBody()
+	return out, err
 }
 
 // endToEnd copies the fields that do not belong to one connection (RFC 9110 §7.6.1).

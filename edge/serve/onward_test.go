@@ -85,6 +85,10 @@ func TestRefusedWithBody(t *testing.T) {
 		if status, body := posted(t, nyc, large, "then", http2); status != 200 || body != large+"then7" {
 			t.Errorf("a large one: %d, %d bytes, %+v", status, len(body), fw.Stats())
 		}
+		nyc, fw = nodeWith(t, nil, true, 0, picky(t, 0), to) // which has not begun to read
+		if status, body := posted(t, nyc, large, "then", http2); status != 200 || body != large+"then7" {
+			t.Errorf("a large one, at the second: %d, %d bytes, %+v", status, len(body), fw.Stats())
+		}
 		nyc, fw = nodeWith(t, nil, true, 0, picky(t, 100<<10), to)
 		if status, _ := posted(t, nyc, large, "", http2); status != 502 || fw.Stats().Nowhere != 1 {
 			t.Errorf("more than is kept: %d, %+v", status, fw.Stats())
