@@ -215,6 +215,7 @@ func aim(r *http.Request, addr string) (*http.Request, error) {
 	out.URL = &url.URL{Scheme: "https", Host: addr, Path: r.URL.Path, RawPath: r.URL.RawPath, RawQuery: r.URL.RawQuery}
 	out.Host = ""
 	out.RequestURI = ""
+	out.Trailer = r.Trailer // whose values are known once the body is read
 	if r.GetBody != nil {
 		var err error
 		if out.Body, err = r.GetBody(); err != nil {

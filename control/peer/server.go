@@ -22,12 +22,14 @@ const (
 	idleTimeout   = 5 * time.Minute  // a connection without streams is closed
 )
 
-// What one connection may use.
+// What one connection may use. Its window has room for all of its streams', or a few
+// that nobody reads would stall the others. (http.HTTP2Config asks for less than 4 MiB,
+// and takes more; TestStreamsDoNotStallOthers sees when that changes.)
 const (
 	maxStreams   = 1000
-	streamWindow = 1 << 20 // bytes
-	connWindow   = 3 << 20 // bytes
-	maxHead      = 64 << 10
+	streamWindow = 256 << 10 // bytes
+	connWindow   = maxStreams * streamWindow
+	maxHead      = 128 << 10 // a client's head, and what a node says of it
 )
 
 // ServerConfig says what a Server serves. Both fields are required.

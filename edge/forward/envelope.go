@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -62,11 +63,13 @@ func (e *Envelope) validate() error {
 
 // set puts the envelope on a request to another node.
 func (e *Envelope) set(h http.Header) error {
-	b, err := json.Marshal(e)
-	if err != nil {
+	var b bytes.Buffer
+	to := json.NewEncoder(&b)
+	to.SetEscapeHTML(false) // or each & of a query takes six bytes
+	if err := to.Encode(e); err != nil {
 		return err
 	}
-	h[envelopeHeader] = []string{base64.RawURLEncoding.EncodeToString(b)}
+	h[envelopeHeader] = []string{base64.RawURLEncoding.EncodeToString(bytes.TrimSuffix(b.Bytes(), []byte("\n")))}
 	return nil
 }
 

@@ -2,8 +2,8 @@
 // back: for a function that is placed there, or because this node has no room.
 //
 // It goes once from node to node, never on from there, over HTTP/2 with mTLS,
-// and says where it went in CDN-Loop (RFC 8586). Another node is tried only
-// while none of the request was sent.
+// and says where it went in CDN-Loop (RFC 8586). Another node is tried only while
+// none has begun with the request; of its body 64 KiB are sent until one has.
 package forward
 
 import (
@@ -19,7 +19,8 @@ import (
 	"github.com/selvage-edge/selvage/runtime/function"
 )
 
-// Doer sends a request, whose URL has only path and query, to one node.
+// Doer sends a request, whose URL has only path and query, to one node. It tells the
+// request's httptrace when it has a connection, and of informational answers.
 // *peer.Client is one.
 type Doer interface {
 	Do(r *http.Request) (*http.Response, error)
@@ -69,6 +70,7 @@ type Config struct {
 type Forwarder struct {
 	config Config
 	budget budget
+	shy    shy
 	stats  struct{ placed, overflowed, nowhere, broken, retried, denied atomic.Uint64 }
 }
 
@@ -86,7 +88,7 @@ func New(c Config) (*Forwarder, error) {
 	if c.Unsent == nil {
 		c.Unsent = func(error) bool { return false }
 	}
-	return &Forwarder{config: c, budget: budget{share: c.Overflow, now: c.Now}}, nil
+	return &Forwarder{config: c, budget: budget{share: c.Overflow, now: c.Now}, shy: shy{now: c.Now}}, nil
 }
 
 // Stats counts since the start.
@@ -110,8 +112,10 @@ func (f *Forwarder) Seen() { f.budget.seen.Add(1) }
 
 // Exchange is one that goes on.
 type Exchange struct {
-	W        http.ResponseWriter
-	R        *http.Request // its body may be one that knows its trailers: interface{ Trailer() http.Header }
+	W http.ResponseWriter
+	// R is the caller's own: after ErrNowhere its body is another, which has all of
+	// what the client sends. Its body may know its trailers: interface{ Trailer() http.Header }.
+	R        *http.Request
 	Version  *function.Version
 	Envelope Envelope
 }
@@ -120,7 +124,7 @@ type Exchange struct {
 // of the node that answered, or had begun to. An error other than ErrNowhere comes
 // after the request was sent, and maybe after the answer began.
 func (f *Forwarder) Placed(ctx context.Context, x Exchange) (node string, err error) {
-	node, err = f.try(ctx, x, f.config.Peers(x.Version.Placement))
+	node, err = f.try(ctx, x, f.config.Peers(x.Version.Placement), reachPlaced)
 	if err == nil {
 		f.stats.placed.Add(1)
 	}
@@ -142,40 +146,66 @@ func (f *Forwarder) Overflow(ctx context.Context, x Exchange) (node string, err 
 		f.stats.denied.Add(1)
 		return "", ErrNowhere
 	}
-	node, err = f.try(ctx, x, free)
+	node, err = f.try(ctx, x, free, reachOverflow)
 	if err == nil {
 		f.stats.overflowed.Add(1)
 	}
 	return node, err
 }
 
-func (f *Forwarder) try(ctx context.Context, x Exchange, peers []Peer) (node string, err error) {
+// try offers the exchange to one node after the other. Connections may take the time
+// reach in all: half of what is left for each but the last.
+func (f *Forwarder) try(ctx context.Context, x Exchange, peers []Peer, reach time.Duration) (node string, err error) {
 	if f.config.Where != nil {
 		x.Envelope.Place = f.config.Where(&x.Envelope)
 	}
 	body := bodyOf(x.R)
-	for i, p := range peers[:min(len(peers), maxTries)] {
+	peers = f.shy.from(peers)
+	for i, p := range peers {
 		if i > 0 {
 			f.stats.retried.Add(1)
 		}
-		resp, err := f.send(ctx, x, p, body)
+		if i < len(peers)-1 {
+			reach /= 2
+		}
+		resp, err := f.send(ctx, x, p, body, reach)
 		if err == nil {
-			if err = f.answer(ctx, x.W, resp); err != nil {
+			f.shy.reached(p.Name)
+			if err = answer(ctx, x, resp); err != nil {
 				f.stats.broken.Add(1)
 			}
 			return p.Name, err
 		}
-		switch {
-		case errors.Is(ctx.Err(), context.Canceled):
-			return p.Name, fault.New(fault.Canceled, "", err)
-		case !errors.Is(err, errRefused) && !f.config.Unsent(err):
-			f.stats.broken.Add(1)
+		if err = f.next(ctx, p, body, err); err != nil {
 			return p.Name, err
-		case body.touched():
-			f.stats.nowhere.Add(1)
-			return p.Name, fmt.Errorf("%w, and part of the request's body is gone: %w", ErrBroken, err)
 		}
 	}
 	f.stats.nowhere.Add(1)
+	if body.touched() {
+		again, err := body.offer(nil)
+		if err != nil {
+			return "", fmt.Errorf("%w, and part of the request's body is gone: %w", ErrBroken, err)
+		}
+		body.take()
+		x.R.Body = again
+	}
 	return "", ErrNowhere
+}
+
+// next returns why no other node may be offered what p did not take.
+func (f *Forwarder) next(ctx context.Context, p Peer, b *body, err error) error {
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		return fault.New(fault.Canceled, "", err)
+	case errors.Is(err, errUnreached):
+		f.shy.missed(p.Name)
+	case !errors.Is(err, errRefused):
+		f.stats.broken.Add(1)
+		return err
+	}
+	if b.lost() {
+		f.stats.nowhere.Add(1)
+		return fmt.Errorf("%w, and part of the request's body is gone: %w", ErrBroken, err)
+	}
+	return nil
 }

@@ -15,55 +15,33 @@ import (
 	"time"
 
 	"github.com/selvage-edge/selvage/edge/fetch"
-	"github.com/selvage-edge/selvage/edge/guard"
 	"github.com/selvage-edge/selvage/runtime/abi/native"
-	"github.com/selvage-edge/selvage/runtime/fault"
 )
 
 // errRefused is the answer of a node that has not touched the request.
 var errRefused = errors.New("it may not answer")
 
-// body is the client's, which several nodes may be offered until one reads of it.
-// What reads it must not close it: the server does.
-type body struct {
-	io.Reader
-	from    *http.Request
-	trailer http.Header // the request's to the other node: gets its values at the end
-	read    atomic.Bool
-}
+// errUnreached means that no connection to the node was had in time: nothing was sent.
+var errUnreached = errors.New("it was not reached in time")
 
-func bodyOf(r *http.Request) *body {
-	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
-		return nil
-	}
-	return &body{Reader: r.Body, from: r}
-}
-
-func (b *body) touched() bool { return b != nil && b.read.Load() }
-
-func (b *body) Close() error { return nil }
-
-func (b *body) Read(p []byte) (int, error) {
-	b.read.Store(true)
-	n, err := b.Reader.Read(p)
-	if err == io.EOF {
-		trailer := b.from.Trailer
-		if t, ok := b.from.Body.(interface{ Trailer() http.Header }); ok {
-			trailer = t.Trailer()
-		}
-		for name := range b.trailer {
-			b.trailer[name] = trailer[name]
-		}
-	}
-	return n, err
-}
-
-// send offers the exchange to a node, and returns the head of its answer.
-func (f *Forwarder) send(ctx context.Context, x Exchange, p Peer, b *body) (*http.Response, error) {
+// send offers the exchange to a node, which is to be reached within a time, and returns
+// the head of its answer.
+func (f *Forwarder) send(ctx context.Context, x Exchange, p Peer, b *body, reach time.Duration) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	hints := &hints{w: x.W}
 	defer hints.end()
-	trace := &httptrace.ClientTrace{Got1xxResponse: hints.got}
+	far := time.AfterFunc(reach, func() { cancel(errUnreached) })
+	defer far.Stop()
+	var connected atomic.Bool
+	trace := &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { connected.Store(true); far.Stop() },
+		Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
+			if code == http.StatusContinue {
+				b.take()
+			}
+			return hints.got(code, h)
+		},
+	}
 	out, err := f.request(httptrace.WithClientTrace(ctx, trace), x, b)
 	if err != nil {
 		cancel(nil)
@@ -72,22 +50,30 @@ func (f *Forwarder) send(ctx context.Context, x Exchange, p Peer, b *body) (*htt
 	l := x.Version.Limits.WithDefaults()
 	late := time.AfterFunc(l.QueueWait+l.Wall+headSlack, func() { cancel(ErrLate) })
 	resp, err := p.Node.Do(out)
-	if !late.Stop() && err != nil && errors.Is(context.Cause(ctx), ErrLate) {
-		err = ErrLate
-	}
+	late.Stop()
 	if err != nil {
+		cause := context.Cause(ctx)
 		cancel(nil)
-		if errors.Is(err, ErrLate) || f.config.Unsent(err) {
-			return nil, fmt.Errorf("%s: %w", p.Name, err)
-		}
-		return nil, fmt.Errorf("%w: %s: %w", ErrBroken, p.Name, err)
+		return nil, f.failed(p, err, cause, connected.Load())
 	}
 	resp.Body = &ending{resp.Body, cancel}
 	if why := resp.Header.Get(refusedHeader); why != "" {
 		resp.Body.Close()
 		return nil, fmt.Errorf("%s: %w: %s", p.Name, errRefused, why)
 	}
+	b.take()
 	return resp, nil
+}
+
+// failed says what an error of a Doer means.
+func (f *Forwarder) failed(p Peer, err, cause error, connected bool) error {
+	switch {
+	case !connected && errors.Is(cause, errUnreached), f.config.Unsent(err):
+		return fmt.Errorf("%s: %w: %w", p.Name, errUnreached, err)
+	case errors.Is(cause, ErrLate):
+		return fmt.Errorf("%s: %w", p.Name, ErrLate)
+	}
+	return fmt.Errorf("%w: %s: %w", ErrBroken, p.Name, err)
 }
 
 // ending frees what a request holds with its answer's body.
@@ -96,10 +82,11 @@ type ending struct {
 	cancel context.CancelCauseFunc
 }
 
+// Close gives the request up first: or it would wait until all of its body is sent,
+// which an answer need not.
 func (e *ending) Close() error {
-	err := e.ReadCloser.Close()
 	e.cancel(nil)
-	return err
+	return e.ReadCloser.Close()
 }
 
 func (f *Forwarder) request(ctx context.Context, x Exchange, b *body) (*http.Request, error) {
@@ -119,17 +106,11 @@ func (f *Forwarder) request(ctx context.Context, x Exchange, b *body) (*http.Req
 	if b == nil {
 		return out, nil
 	}
-	out.Body, out.ContentLength = b, x.R.ContentLength
-	if len(x.R.Trailer) > 0 {
-		out.Trailer = http.Header{}
-		for name := range x.R.Trailer {
-			if name = textproto.CanonicalMIMEHeaderKey(name); guard.MayTrail(name) {
-				out.Trailer[name] = nil
-			}
-		}
-	}
-	b.trailer = out.Trailer
-	return out, nil
+	out.Header["Expect"] = []string{"100-continue"} // which says that the node has begun to read it
+	out.ContentLength, out.Trailer = x.R.ContentLength, b.trailers()
+	out.GetBody = func() (io.ReadCloser, error) { return b.offer(out.Trailer) }
+	out.Body, err = out.GetBody()
+	return out, err
 }
 
 // endToEnd copies the fields that do not belong to one connection (RFC 9110 §7.6.1).
@@ -174,50 +155,4 @@ func (h *hints) got(code int, header textproto.MIMEHeader) error {
 		delete(dst, name)
 	}
 	return nil
-}
-
-// pieces are buffers for answers' bodies.
-var pieces = sync.Pool{New: func() any { return new([32 << 10]byte) }}
-
-// answer passes the other node's answer on as it comes.
-func (f *Forwarder) answer(ctx context.Context, w http.ResponseWriter, resp *http.Response) error {
-	defer resp.Body.Close()
-	h := w.Header()
-	delete(resp.Header, "Alt-Svc") // this node says its own
-	endToEnd(h, resp.Header)
-	if len(resp.Trailer) > 0 {
-		delete(h, "Content-Length") // HTTP/1.1 has trailers after chunks only
-	}
-	if _, ok := h["Content-Type"]; !ok {
-		h["Content-Type"] = nil // or net/http guesses one
-	}
-	w.WriteHeader(resp.StatusCode)
-	flush := http.NewResponseController(w).Flush
-	buf := pieces.Get().(*[32 << 10]byte)
-	defer pieces.Put(buf)
-	for {
-		n, err := resp.Body.Read(buf[:])
-		if n > 0 {
-			if _, werr := w.Write(buf[:n]); werr != nil {
-				return fault.New(fault.Canceled, "", werr)
-			}
-		}
-		switch {
-		case err == io.EOF:
-			for name, values := range resp.Trailer {
-				if guard.MayTrail(name) {
-					h[http.TrailerPrefix+name] = values
-				}
-			}
-			return nil
-		case errors.Is(ctx.Err(), context.Canceled):
-			return fault.New(fault.Canceled, "", err)
-		case err != nil:
-			return fmt.Errorf("%w: %w", ErrBroken, err)
-		case n < len(buf):
-			if err := flush(); err != nil {
-				return fault.New(fault.Canceled, "", err)
-			}
-		}
-	}
 }

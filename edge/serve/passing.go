@@ -126,9 +126,6 @@ func passed(err error) error {
 }
 
 func (x *exchange) onward() forward.Exchange {
-	if x.body.ReadCloser != nil && x.r.ProtoMajor == 1 {
-		_ = x.w.EnableFullDuplex() // its body is read while the answer is written
-	}
 	return forward.Exchange{W: &x.w, R: x.r, Version: x.target.Version, Envelope: forward.Envelope{
 		RequestID: x.id[0], Function: x.target.Version.ID, Authority: x.canon.Authority(), Target: x.canon.Target(),
 		Protocol: x.protocol, Client: x.client, Age: time.Since(x.start),
