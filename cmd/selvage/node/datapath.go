@@ -148,7 +148,7 @@ func (n *node) openListeners(p *dataPath) error {
 	}
 	p.handler, err = serve.New(serve.Config{Limiter: p.limiter, Telemetry: p.metrics, Covers: store.Covers, Forward: p.forward,
 		Proxies: config.Prefixes(n.cfg.Listen.TrustedProxies),
-		Place: telemetry.Place{PoP: n.cfg.Node.PoP, Node: n.cfg.Node.Name, Region: n.cfg.Node.Region}})
+		Place:   telemetry.Place{PoP: n.cfg.Node.PoP, Node: n.cfg.Node.Name, Region: n.cfg.Node.Region}})
 	if err != nil {
 		return err
 	}

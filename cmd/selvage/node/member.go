@@ -53,6 +53,14 @@ func (m *place) announce(h fleet.Head) error {
 	return nil
 }
 
+// members are those of the fleet, if gossip runs.
+func (m *place) members() (all []fleet.Member, up bool) {
+	if f := m.fleet.Load(); f != nil {
+		return f.Members(), true
+	}
+	return nil, false
+}
+
 func (m *place) keepFresh(ctx context.Context, log *slog.Logger) {
 	peer.KeepFresh(ctx, peer.FreshConfig{Node: m.id, Control: m.control, Failed: func(err error) {
 		log.Debug("certificate and trust are looked at again in a minute", "err", err)
