@@ -18,7 +18,6 @@ import (
 	"github.com/selvage-edge/selvage/cmd/selvage/nameserver"
 	"github.com/selvage-edge/selvage/control/agent"
 	"github.com/selvage-edge/selvage/control/geodns"
-	"github.com/selvage-edge/selvage/control/peer"
 	"github.com/selvage-edge/selvage/edge/certs"
 	"github.com/selvage-edge/selvage/edge/fetch"
 	"github.com/selvage-edge/selvage/edge/forward"
@@ -60,7 +59,7 @@ type dataPath struct {
 	forward   *forward.Forwarder
 	public    *listen.Server
 	admin     *http.Server
-	peer      *peer.Server
+	peer      *peerPort
 	sockets   struct{ admin, peer net.Listener }
 	serving   sync.WaitGroup
 	ending    atomic.Bool // this server drains before it ends
@@ -181,16 +180,18 @@ func (n *node) openListeners(p *dataPath) error {
 // ready, and the fleet.
 func (p *dataPath) startOffice() {
 	p.serve("admin", func() error { return p.admin.Serve(p.sockets.admin) })
-	p.serve("peer", func() error { return p.peer.Serve(p.sockets.peer) })
+	p.serve("peer", p.peer.begin(p.sockets.peer))
 }
 
 // officeLimit is how long answers to peers and operators under way may take to end.
 const officeLimit = 5 * time.Second
 
+// closeOffice gives the ports of the office up. What other nodes handed on goes on until drain.
 func (p *dataPath) closeOffice() {
 	ctx, cancel := context.WithTimeout(context.Background(), officeLimit)
 	defer cancel()
-	_ = errors.Join(p.peer.Close(ctx), p.admin.Shutdown(ctx))        // who is cut off asks again
+	p.peer.retire(officeLimit)
+	_ = p.admin.Shutdown(ctx)                                        // who is cut off asks again
 	_ = errors.Join(p.sockets.admin.Close(), p.sockets.peer.Close()) // closed already if they were served
 }
 
@@ -205,7 +206,7 @@ func (p *dataPath) serve(name string, run func() error) {
 	})
 }
 
-// drain lets requests under way end, then stops serving.
+// drain lets requests under way end, also those that other nodes handed on, then stops serving.
 func (p *dataPath) drain(log *slog.Logger, limit time.Duration) error {
 	begin := time.Now()
 	p.ending.Store(true)
@@ -213,10 +214,20 @@ func (p *dataPath) drain(log *slog.Logger, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	err := p.public.Drain(ctx)
+	last, cancel := context.WithDeadline(context.Background(), latest(begin.Add(limit), time.Now().Add(officeLimit)))
+	defer cancel()
 	p.closeOffice()
+	p.peer.finish(last)
 	p.serving.Wait()
 	log.Info("drained", "took", time.Since(begin).Round(time.Millisecond))
 	return err
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // close gives everything back, in the reverse order.
