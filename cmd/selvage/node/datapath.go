@@ -53,6 +53,7 @@ type dataPath struct {
 	metrics   *telemetry.Telemetry
 	tracer    *telemetry.Tracer // nil: nothing is traced
 	limiter   *limit.Limiter
+	onward    *limit.Limiter // of exchanges that other nodes answer
 	geo       *geo.DB
 	dns       *geodns.Server // nil: this node is no name server
 	handler   *serve.Handler
@@ -126,7 +127,8 @@ func (n *node) openServe(p *dataPath) (err error) {
 		}
 	}
 	p.metrics = telemetry.New(telemetry.Config{Place: place, Log: p.lines, Tracer: p.tracer})
-	p.limiter = limit.New(limit.Config{Node: n.cfg.Limits.Concurrency, Queue: n.cfg.Limits.Queue})
+	bounds := limit.Config{Node: n.cfg.Limits.Concurrency, Queue: n.cfg.Limits.Queue}
+	p.limiter, p.onward = limit.New(bounds), limit.New(bounds)
 	if p.geo, err = nameserver.OpenGeo(n.cfg.Geo, n.log); err != nil || n.cfg.DNS.Listen == "" {
 		return err
 	}
@@ -145,7 +147,7 @@ func (n *node) openListeners(p *dataPath) error {
 	if err != nil {
 		return err
 	}
-	p.handler, err = serve.New(serve.Config{Limiter: p.limiter, Telemetry: p.metrics, Covers: store.Covers, Forward: p.forward,
+	p.handler, err = serve.New(serve.Config{Limiter: p.limiter, Telemetry: p.metrics, Covers: store.Covers, Forward: p.forward, Onward: p.onward,
 		Proxies: config.Prefixes(n.cfg.Listen.TrustedProxies),
 		Place:   telemetry.Place{PoP: n.cfg.Node.PoP, Node: n.cfg.Node.Name, Region: n.cfg.Node.Region}})
 	if err != nil {
