@@ -15,7 +15,7 @@ import (
 const settleTime = 10 * time.Second
 
 // keepEvery is how often the members are written down, if they have changed.
-const keepEvery = 10 * time.Second
+const keepEvery = 2 * time.Second
 
 // before are the nodes that the last server knew: to them exchanges go on until gossip
 // has said who is there. A server has gossip only after it serves (see office).
