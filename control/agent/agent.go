@@ -73,6 +73,8 @@ type Config[F Function] struct {
 	KV   Namespaces
 	// Forget gives up what was compiled of a code that this node may no longer hold; may be nil.
 	Forget func(code function.Digest) error
+	// Compiled lists the codes of which something is compiled on disk; may be nil.
+	Compiled func() (map[function.Digest]bool, error)
 
 	Announce func(fleet.Head) error // tells the fleet of this node's heads; may be nil
 	OnEvent  func(Event)            // must not block; may be nil

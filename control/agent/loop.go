@@ -390,6 +390,7 @@ func (l *loop[F]) sweep() {
 	if !l.reigns() {
 		return
 	}
+	l.banishCompiled()
 	kept, err := l.blobs.sweep(l.used(), l.config.Grace)
 	err = errors.Join(err, atomicfile.Sweep(l.config.Dir))
 	if err != nil && !errors.Is(err, context.Canceled) {

@@ -55,17 +55,45 @@ func (l *loop[F]) forbidden(r catalog.Release) (all []function.Digest) {
 }
 
 // banish takes what an earlier release left here, and r forbids, off the disk at
-// once: the grace of what is not used is not for it.
+// once: the grace of what is not used is not for it. What was compiled of a code goes
+// whether or not the code was still here: an earlier attempt may have ended between the two.
 func (l *loop[F]) banish(r catalog.Release) {
 	for _, d := range l.forbidden(r) {
 		err := os.Remove(l.blobs.path(d))
-		if err == nil && l.config.Forget != nil && d == r.Code {
-			err = l.config.Forget(d)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
 		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if l.config.Forget != nil && d == r.Code {
+			err = errors.Join(err, l.config.Forget(d))
+		}
+		if err != nil {
 			l.config.OnEvent(Event{Kind: Unswept, Function: r.ID(), Digest: d, Err: err})
 		}
 	}
+}
+
+// banishCompiled banishes again whatever came back since, of which something is compiled: a
+// compilation that was under way ends after the release that forbids it has come, and a
+// removal may have failed.
+func (l *loop[F]) banishCompiled() {
+	compiled := l.compiled()
+	for _, s := range l.slots {
+		if s.live != nil && !s.live.held && compiled[s.want.Code] {
+			l.banish(s.want)
+		}
+	}
+}
+
+// compiled are the codes of which something is compiled on this node's disk.
+func (a *Agent[F]) compiled() map[function.Digest]bool {
+	if a.config.Compiled == nil {
+		return nil
+	}
+	all, err := a.config.Compiled()
+	if err != nil {
+		a.config.OnEvent(Event{Kind: Unswept, Err: err})
+	}
+	return all
 }
 
 // Held is what a node has of a function, and may have.
@@ -76,13 +104,13 @@ type Held struct {
 	Allowed   bool // to run here
 	MayHold   bool
 	Live      bool // it can be run
-	OnDisk    bool // code or image, that no release names which may be here
+	OnDisk    bool // code, what was compiled of it, or image, that no release names which may be here
 }
 
 // Held lists what this node has of the functions of the catalog, by their names.
 func (a *Agent[F]) Held() []Held {
 	snap := a.catalog.Snapshot()
-	routed := a.routed.Load()
+	routed, compiled := a.routed.Load(), a.compiled()
 	var all []Held
 	for _, r := range snap.Releases() {
 		h := Held{ID: r.ID(), Release: r.Number, Placement: r.Placement, Allowed: r.Placement.Allows(a.labels), MayHold: a.holds(r)}
@@ -90,7 +118,8 @@ func (a *Agent[F]) Held() []Held {
 			h.Live = (*routed)[r.ID()]
 		}
 		for _, d := range []function.Digest{r.Code, r.Image} {
-			if _, err := os.Stat(a.blobs.path(d)); err == nil && (h.MayHold || !snap.Names(d, a.labels)) {
+			_, err := os.Stat(a.blobs.path(d))
+			if (err == nil || compiled[d]) && (h.MayHold || !snap.Names(d, a.labels)) {
 				h.OnDisk = true
 			}
 		}

@@ -11,10 +11,12 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/selvage-edge/selvage/control/api"
 	"github.com/selvage-edge/selvage/control/report"
 	"github.com/selvage-edge/selvage/edge/serve"
+	"github.com/selvage-edge/selvage/runtime/artifact"
 	"github.com/selvage-edge/selvage/runtime/function"
 )
 
@@ -113,6 +115,57 @@ func TestPinnedElsewhere(t *testing.T) {
 	if h := n.agent.Held(); len(h) != 2 || h[0].OnDisk || !h[1].OnDisk || !h[1].Live {
 		t.Errorf("held: %+v", h)
 	}
+}
+
+// What was compiled of a code that must not be here goes, also where the code itself has
+// gone before: at a start, and with the next sweep where a compilation ends late.
+func TestCompiledCodeDoesNotStay(t *testing.T) {
+	store, err := artifact.Open(artifact.Config{Dir: t.TempDir(), Key: artifact.Key{1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	compile := func() {
+		t.Helper()
+		if err := store.Put(codeOf("one"), "engine", []byte("compiled")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	compiled := func() bool { return store.Has(codeOf("one"), "engine") }
+	c := newControl(t)
+	c.nodeInNewYork()
+	n := newNode(t, c)
+	c.deploy("f", routeOf("f.example")+placement("pop=nyc", "residency = true"), "one")
+	compile()
+	n.run(func(c *Config[*version]) { c.Forget, c.Compiled = store.Drop, store.Codes })
+	n.until("its routes lead on", func() bool { return n.targetOf("f.example") != nil })
+	n.until("what was compiled is gone", func() bool { return !compiled() })
+	if h := n.agent.Held(); len(h) != 1 || h[0].OnDisk {
+		t.Errorf("held: %+v", h)
+	}
+
+	compile()
+	if h := n.agent.Held(); len(h) != 1 || !h[0].OnDisk {
+		t.Errorf("with what is compiled: %+v", h)
+	}
+	n.end()
+	l := newLoop(t.Context(), n.agent)
+	l.plan()
+	defer l.end()
+	s := l.slots[function.ID{Project: "default", Name: "f"}]
+	s.live, l.swept = elsewhere[*version](s.want), time.Time{}
+	l.sweep()
+	if compiled() {
+		t.Error("a sweep leaves what is compiled")
+	}
+
+	compile() // the same code, where a function may have it
+	s.want.Placement.Residency = false
+	s.live, l.swept = &ready[*version]{release: s.want, held: true}, time.Time{}
+	l.sweep()
+	if !compiled() {
+		t.Error("what may be here is gone")
+	}
+	s.live = nil
 }
 
 // A placement that is no pin: it is held here for when nobody else can answer.

@@ -59,6 +59,10 @@ func TestExpect(t *testing.T) {
 		"this node":    {Expect{Kind: KindNode, Name: "edge-1"}, true},
 		"another node": {Expect{Kind: KindNode, Name: "edge-2"}, false},
 		"control":      {Expect{Kind: KindControl}, false},
+		"any region":   {Expect{PoP: "fra"}, true},
+		"no region":    {Expect{PoP: "fra", Exact: true}, false},
+		"no PoP":       {Expect{Region: "eu", Exact: true}, false},
+		"both":         {Expect{PoP: "fra", Region: "eu", Exact: true}, true},
 	} {
 		_, err := c.Anchor.Trust().CheckPeer(leaf, try.want, false)
 		if (err == nil) != try.ok || err != nil && !errors.Is(err, ErrUntrusted) {

@@ -184,6 +184,9 @@ func (l *Limiter) RetryAfter() time.Duration {
 	return time.Duration(max(lo, 1)+l.cfg.Rand(max(hi-lo, 0)+1)) * time.Second
 }
 
+// Places is how many exchanges may run at once.
+func (l *Limiter) Places() int { return l.cfg.Node }
+
 // Stats is a snapshot.
 type Stats struct {
 	Running   int // exchanges

@@ -256,3 +256,74 @@ func TestForgedEnvelopes(t *testing.T) {
 		}
 	}
 }
+
+// What goes on is admitted too, by projects: one that has all it may is told to come
+// back, another's goes on.
+func TestGoingOnIsAdmitted(t *testing.T) {
+	hold, begun := make(chan struct{}), make(chan struct{}, 9)
+	slow := invoker(func(_ context.Context, w http.ResponseWriter, _ *http.Request, _ serve.Meta) (serve.Usage, error) {
+		begun <- struct{}{}
+		<-hold
+		return serve.Usage{}, nil
+	})
+	routesTo := func(f serve.Invoker, away bool) *serve.Routes {
+		var all []serve.Entry
+		for host, id := range map[string]function.ID{"a.example": {Project: "shop", Name: "cart"}, "c.example": {Project: "shop", Name: "till"}, "b.example": {Project: "bank", Name: "desk"}} {
+			v := &function.Version{ID: id, Digest: function.DigestOf(nil), Limits: function.Limits{QueueWait: time.Millisecond},
+				Placement: function.Placement{Include: []string{"pop=lon"}, Residency: true}}
+			all = append(all, serve.Entry{Pattern: host + "/*", Owner: id.Name, Target: &serve.Target{Version: v, Invoker: f, Away: away}})
+		}
+		routes, err := route.Build(all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return routes
+	}
+	lon, _ := nodeWith(t, slow, false, 0)
+	lon.SetRoutes(routesTo(slow, false))
+	nyc, fw := nodeWith(t, nil, true, 1, passedTo(t, lon, "lon-1"))
+	onward := limit.New(limit.Config{Node: 2})
+	var err error
+	if nyc.Handler, err = serve.New(serve.Config{Limiter: nyc.limiter, Telemetry: nyc.tel, Forward: fw, Onward: onward}); err != nil {
+		t.Fatal(err)
+	}
+	nyc.SetRoutes(routesTo(nil, true))
+	over := make(chan int)
+	for _, host := range []string{"a.example", "b.example"} {
+		go func() { over <- ask(nyc, "GET", "https://"+host+"/").Code }()
+		<-begun
+		problem(t, ask(nyc, "GET", "https://c.example/"), 503, fault.Shed.String())
+	}
+	if st := onward.Stats(); st.Running != 2 || nyc.limiter.Stats().Running != 0 {
+		t.Errorf("%+v go on, %+v run", st, nyc.limiter.Stats())
+	}
+	close(hold)
+	for range 2 {
+		if code := <-over; code != 200 {
+			t.Errorf("what went on: %d", code)
+		}
+	}
+	if w := ask(nyc, "GET", "https://c.example/"); w.Code != 200 || onward.Stats().Running != 0 {
+		t.Errorf("afterwards: %d, %+v", w.Code, onward.Stats())
+	}
+
+	// What overflows is of them too, and does not wait a second time.
+	taken, err := onward.Admit(t.Context(), function.ID{Project: "shop"}, function.Limits{}, time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Release()
+	hold = make(chan struct{})
+	nyc.SetRoutes(routesTo(slow, false))
+	for range 1000 { // the default concurrency
+		ticket, err := nyc.limiter.Admit(t.Context(), function.ID{Project: "shop", Name: "cart"}, function.Limits{}, time.Time{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ticket.Release()
+	}
+	problem(t, ask(nyc, "GET", "https://a.example/"), 503, fault.Shed.String())
+	if st := fw.Stats(); st.Overflowed+st.Denied != 0 || nyc.limiter.Stats().Running != 1000 {
+		t.Errorf("%+v", st)
+	}
+}

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/selvage-edge/selvage/edge/forward"
 	"github.com/selvage-edge/selvage/edge/geo"
+	"github.com/selvage-edge/selvage/edge/limit"
 	"github.com/selvage-edge/selvage/runtime/fault"
+	"github.com/selvage-edge/selvage/runtime/function"
 )
 
 // passing is an exchange's way between nodes.
@@ -85,12 +88,31 @@ func (h *Handler) placed(x *exchange) (done bool, err error) {
 	case h.cfg.Forward == nil:
 		return !mayRun, errOf(mayRun, errNowhere)
 	}
+	ticket, err := h.goOn(x, x.start.Add(x.target.Version.Limits.WithDefaults().QueueWait))
+	if err != nil {
+		return true, err
+	}
+	defer ticket.Release()
 	x.to, err = h.cfg.Forward.Placed(x.r.Context(), x.onward())
 	if errors.Is(err, forward.ErrNowhere) {
 		x.to = ""
 		return !mayRun, errOf(mayRun, errNowhere)
 	}
 	return true, passed(err)
+}
+
+// goOn admits an exchange to those that go on, of which a project can have half. It waits
+// until by at most.
+func (h *Handler) goOn(x *exchange, by time.Time) (limit.Ticket, error) {
+	v, most := x.target.Version, max(1, h.cfg.Onward.Places()/2)
+	limits := function.Limits{Concurrency: most, QueueWait: v.Limits.QueueWait}
+	ticket, err := h.cfg.Onward.Admit(x.r.Context(), function.ID{Project: v.ID.Project}, limits, by)
+	x.usage.Queued = ticket.Waited
+	if err != nil && fault.Of(err).Kind == fault.Busy {
+		err = &fault.Error{Kind: fault.Capacity, Limit: strconv.Itoa(most), Knob: "limits.concurrency of the node",
+			Detail: "so many of this project's requests go on from here to other nodes", Cause: err}
+	}
+	return ticket, err
 }
 
 func errOf(fine bool, err error) error {
@@ -106,6 +128,11 @@ func (h *Handler) overflow(x *exchange, err error) error {
 	if h.cfg.Forward == nil || x.envelope != nil || !fault.Of(err).Kind.Shed() {
 		return err
 	}
+	ticket, full := h.goOn(x, x.start) // it has waited
+	if full != nil {
+		return err
+	}
+	defer ticket.Release()
 	to, ferr := h.cfg.Forward.Overflow(x.r.Context(), x.onward())
 	if errors.Is(ferr, forward.ErrNowhere) {
 		return err

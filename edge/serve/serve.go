@@ -39,6 +39,9 @@ type Config struct {
 	Covers func(sni, host string) bool
 	// Forward hands exchanges on to other nodes. Nil: none goes on.
 	Forward *forward.Forwarder
+	// Onward admits exchanges that go on, by their projects. They take no place of Limiter:
+	// what they hold here is a connection and buffers. Nil: one with that package's defaults.
+	Onward *limit.Limiter
 	// Proxies are networks whose word is taken, in X-Forwarded-For, for whom they
 	// ask. From anywhere else it is what a client likes to say, and means nothing.
 	Proxies []netip.Prefix
@@ -66,6 +69,9 @@ func New(cfg Config) (*Handler, error) {
 	}
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
+	}
+	if cfg.Onward == nil {
+		cfg.Onward = limit.New(limit.Config{})
 	}
 	return &Handler{cfg: cfg, guard: guard.Guard{Covers: cfg.Covers}}, nil
 }

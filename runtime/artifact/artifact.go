@@ -348,6 +348,16 @@ func (s *Store) Drop(code function.Digest) error {
 	return nil
 }
 
+// Codes are those that artifacts here speak of, also other engines'.
+func (s *Store) Codes() (map[function.Digest]bool, error) {
+	all, err := s.list()
+	codes := make(map[function.Digest]bool, len(all))
+	for _, k := range all {
+		codes[codeOf(k.name)] = true
+	}
+	return codes, err
+}
+
 // codeOf is the code an artifact's name speaks of; the name proves nothing.
 func codeOf(name string) function.Digest {
 	hex, _, _ := strings.Cut(name, "-")

@@ -313,6 +313,23 @@ func TestTrim(t *testing.T) {
 	}
 }
 
+func TestDrop(t *testing.T) {
+	s := open(t, nil)
+	stays, goes := function.DigestOf([]byte("stays")), function.DigestOf([]byte("goes"))
+	for _, c := range []function.Digest{stays, goes} {
+		put(t, s, c, contents)
+	}
+	check(t, s.Put(goes, "another engine", contents))
+	if codes, err := s.Codes(); err != nil || len(codes) != 2 || !codes[goes] || !codes[stays] {
+		t.Errorf("here are %v, %v", codes, err)
+	}
+	check(t, s.Drop(goes))
+	check(t, s.Drop(goes))
+	if codes, err := s.Codes(); err != nil || len(codes) != 1 || !codes[stays] {
+		t.Errorf("here are %v, %v", codes, err)
+	}
+}
+
 func TestOpen(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "b")
 	check(t, os.MkdirAll(dir, 0o755))

@@ -18,7 +18,6 @@ import (
 	"github.com/selvage-edge/selvage/cmd/selvage/nameserver"
 	"github.com/selvage-edge/selvage/control/agent"
 	"github.com/selvage-edge/selvage/control/geodns"
-	"github.com/selvage-edge/selvage/control/peer"
 	"github.com/selvage-edge/selvage/edge/certs"
 	"github.com/selvage-edge/selvage/edge/fetch"
 	"github.com/selvage-edge/selvage/edge/forward"
@@ -54,13 +53,14 @@ type dataPath struct {
 	metrics   *telemetry.Telemetry
 	tracer    *telemetry.Tracer // nil: nothing is traced
 	limiter   *limit.Limiter
+	onward    *limit.Limiter // of exchanges that other nodes answer
 	geo       *geo.DB
 	dns       *geodns.Server // nil: this node is no name server
 	handler   *serve.Handler
 	forward   *forward.Forwarder
 	public    *listen.Server
 	admin     *http.Server
-	peer      *peer.Server
+	peer      *peerPort
 	sockets   struct{ admin, peer net.Listener }
 	serving   sync.WaitGroup
 	ending    atomic.Bool // this server drains before it ends
@@ -127,7 +127,8 @@ func (n *node) openServe(p *dataPath) (err error) {
 		}
 	}
 	p.metrics = telemetry.New(telemetry.Config{Place: place, Log: p.lines, Tracer: p.tracer})
-	p.limiter = limit.New(limit.Config{Node: n.cfg.Limits.Concurrency, Queue: n.cfg.Limits.Queue})
+	bounds := limit.Config{Node: n.cfg.Limits.Concurrency, Queue: n.cfg.Limits.Queue}
+	p.limiter, p.onward = limit.New(bounds), limit.New(bounds)
 	if p.geo, err = nameserver.OpenGeo(n.cfg.Geo, n.log); err != nil || n.cfg.DNS.Listen == "" {
 		return err
 	}
@@ -146,7 +147,7 @@ func (n *node) openListeners(p *dataPath) error {
 	if err != nil {
 		return err
 	}
-	p.handler, err = serve.New(serve.Config{Limiter: p.limiter, Telemetry: p.metrics, Covers: store.Covers, Forward: p.forward,
+	p.handler, err = serve.New(serve.Config{Limiter: p.limiter, Telemetry: p.metrics, Covers: store.Covers, Forward: p.forward, Onward: p.onward,
 		Proxies: config.Prefixes(n.cfg.Listen.TrustedProxies),
 		Place:   telemetry.Place{PoP: n.cfg.Node.PoP, Node: n.cfg.Node.Name, Region: n.cfg.Node.Region}})
 	if err != nil {
@@ -181,16 +182,18 @@ func (n *node) openListeners(p *dataPath) error {
 // ready, and the fleet.
 func (p *dataPath) startOffice() {
 	p.serve("admin", func() error { return p.admin.Serve(p.sockets.admin) })
-	p.serve("peer", func() error { return p.peer.Serve(p.sockets.peer) })
+	p.serve("peer", p.peer.begin(p.sockets.peer))
 }
 
 // officeLimit is how long answers to peers and operators under way may take to end.
 const officeLimit = 5 * time.Second
 
+// closeOffice gives the ports of the office up. What other nodes handed on goes on until drain.
 func (p *dataPath) closeOffice() {
 	ctx, cancel := context.WithTimeout(context.Background(), officeLimit)
 	defer cancel()
-	_ = errors.Join(p.peer.Close(ctx), p.admin.Shutdown(ctx))        // who is cut off asks again
+	p.peer.retire(officeLimit)
+	_ = p.admin.Shutdown(ctx)                                        // who is cut off asks again
 	_ = errors.Join(p.sockets.admin.Close(), p.sockets.peer.Close()) // closed already if they were served
 }
 
@@ -205,7 +208,7 @@ func (p *dataPath) serve(name string, run func() error) {
 	})
 }
 
-// drain lets requests under way end, then stops serving.
+// drain lets requests under way end, also those that other nodes handed on, then stops serving.
 func (p *dataPath) drain(log *slog.Logger, limit time.Duration) error {
 	begin := time.Now()
 	p.ending.Store(true)
@@ -213,10 +216,20 @@ func (p *dataPath) drain(log *slog.Logger, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	err := p.public.Drain(ctx)
+	last, cancel := context.WithDeadline(context.Background(), latest(begin.Add(limit), time.Now().Add(officeLimit)))
+	defer cancel()
 	p.closeOffice()
+	p.peer.finish(last)
 	p.serving.Wait()
 	log.Info("drained", "took", time.Since(begin).Round(time.Millisecond))
 	return err
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // close gives everything back, in the reverse order.

@@ -64,6 +64,8 @@ func (n *node) gauges(a *agent.Agent[*pool.Function]) {
 	m.Counter("relay_cut_off_total", "Streams of the PoP's nodes ended because they did not keep up.", func() float64 { return float64(a.Stats().Relay.CutOff) })
 	m.Gauge("catalog_connected", "1 while the catalog's stream, from control or a neighbour, is up.", func() float64 { return truth(a.Stats().Connected) })
 	m.Gauge("draining", "1 while this node says that new traffic should go elsewhere.", func() float64 { return truth(p.handler.Draining()) })
+	m.Gauge("forward_running", "Exchanges that other nodes answer now.", func() float64 { return float64(p.onward.Stats().Running) })
+	m.Counter("forward_shed_total", "Exchanges that could not go on: limits.concurrency were under way to other nodes, or their project had half of that.", func() float64 { s := p.onward.Stats().Shed; return float64(s.Busy + s.Capacity + s.Late) })
 	m.Counter("forward_placed_total", "Exchanges that another node answered because their function is placed there.", func() float64 { return float64(p.forward.Stats().Placed) })
 	m.Counter("forward_overflowed_total", "Exchanges that another node answered for want of room here.", func() float64 { return float64(p.forward.Stats().Overflowed) })
 	m.Counter("forward_denied_total", "Exchanges that stayed here for want of room, because limits.overflow had gone on already.", func() float64 { return float64(p.forward.Stats().Denied) })

@@ -15,7 +15,6 @@ import (
 	"github.com/selvage-edge/selvage/control/logs"
 	"github.com/selvage-edge/selvage/control/peer"
 	"github.com/selvage-edge/selvage/control/report"
-	"github.com/selvage-edge/selvage/edge/forward"
 )
 
 // place is this node's place in the fleet.
@@ -53,6 +52,14 @@ func (m *place) announce(h fleet.Head) error {
 	return nil
 }
 
+// members are those of the fleet, if gossip runs.
+func (m *place) members() (all []fleet.Member, up bool) {
+	if f := m.fleet.Load(); f != nil {
+		return f.Members(), true
+	}
+	return nil, false
+}
+
 func (m *place) keepFresh(ctx context.Context, log *slog.Logger) {
 	peer.KeepFresh(ctx, peer.FreshConfig{Node: m.id, Control: m.control, Failed: func(err error) {
 		log.Debug("certificate and trust are looked at again in a minute", "err", err)
@@ -74,16 +81,15 @@ func (m *place) close() {
 const statusPath = "/peer/v1/status"
 
 // peerServer answers the other members of the fleet, over mTLS.
-func (n *node) peerServer() (*peer.Server, error) {
+func (n *node) peerServer() (*peerPort, error) {
 	mux := http.NewServeMux()
 	mux.Handle("/", n.agent.PeerHandler())
 	mux.HandleFunc("GET "+statusPath, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(n.agent.Stats()) // the peer left; nobody to tell
 	})
-	mux.HandleFunc(forward.Path, n.passed)
 	mux.HandleFunc("GET "+report.PlacedPath, n.placed)
 	mux.Handle("POST "+report.OrdersPath, n.orders.handler())
 	mux.Handle("GET "+logs.Path, logs.Handler(n.path.lines))
-	return peer.NewServer(peer.ServerConfig{Member: n.member.id.Member, Handler: mux})
+	return newPeerPort(n.member.id.Member, n.passed, mux)
 }

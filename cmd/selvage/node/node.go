@@ -217,6 +217,7 @@ func (n *node) openAgent() (*agent.Agent[*pool.Function], error) {
 		Swap:     n.swap,
 		KV:       n.path.kv,
 		Forget:   n.path.artifacts.Drop,
+		Compiled: n.path.artifacts.Codes,
 		Announce: n.member.announce,
 		OnEvent:  n.told,
 		Usage:    n.path.kv.Usage,

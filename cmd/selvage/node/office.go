@@ -47,6 +47,7 @@ func (o *office) open(ctx context.Context) (err error) {
 	o.node.member.fleet.Store(o.gossip)
 	o.node.regroup()
 	o.parts.Go(func() { o.node.tellSite(ctx, o.gossip) })
+	o.parts.Go(func() { o.node.keepMembers(ctx, o.gossip) })
 	if err := o.openDNS(ctx); err != nil {
 		return err
 	}

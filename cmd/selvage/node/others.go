@@ -25,13 +25,16 @@ const busyAt = 80
 type others struct {
 	self  *identity.Member
 	site  func() fleet.Site
-	fleet func() *fleet.Fleet
+	fleet func() (members []fleet.Member, up bool) // up: gossip runs
 	mu    struct {
 		sync.Mutex
 		closed  bool
 		stale   bool // membership may have changed
+		heard   bool // the list is of gossip
+		before       // who was there when gossip did not run yet
 		list    []other
 		clients map[string]*client // by name
+		retired []*client          // that still have something under way
 	}
 }
 
@@ -43,15 +46,9 @@ type other struct {
 	km       float64
 }
 
-// client reaches a node, for as long as it is who it was.
-type client struct {
-	*peer.Client
-	want identity.Expect
-}
-
-func newOthers(self *identity.Member, site func() fleet.Site, f func() *fleet.Fleet) *others {
+func newOthers(self *identity.Member, site func() fleet.Site, f func() ([]fleet.Member, bool), kept []fleet.Member) *others {
 	o := &others{self: self, site: site, fleet: f}
-	o.mu.clients = map[string]*client{}
+	o.mu.clients, o.mu.kept = map[string]*client{}, kept
 	o.mu.stale = true
 	return o
 }
@@ -70,13 +67,21 @@ func (o *others) may(p function.Placement) (peers []forward.Peer) {
 func (o *others) all() []other {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	f := o.fleet()
-	if f == nil || o.mu.closed || !o.mu.stale {
+	if o.mu.closed || !o.mu.stale && !o.mu.settled() {
 		return o.mu.list
 	}
-	o.mu.stale, o.mu.list = false, nil // the old list may be in use
+	members, up := o.fleet()
+	if !up && o.mu.heard {
+		return o.mu.list // another server has the office; this one ends
+	}
+	o.mu.stale, o.mu.list, o.mu.heard = false, nil, up // the old list may be in use
+	if up {
+		members = o.mu.fill(members, o.self.Peer().Name)
+	} else {
+		members = o.mu.kept
+	}
 	here := map[string]bool{}
-	for _, m := range f.Members() {
+	for _, m := range members {
 		if one, ok := o.one(m); ok {
 			here[m.Name] = true
 			o.mu.list = append(o.mu.list, one)
@@ -84,10 +89,10 @@ func (o *others) all() []other {
 	}
 	for name, c := range o.mu.clients {
 		if !here[name] {
-			c.Close()
-			delete(o.mu.clients, name)
+			o.retire(name, c)
 		}
 	}
+	o.mu.retired = slices.DeleteFunc(o.mu.retired, (*client).over)
 	slices.SortFunc(o.mu.list, func(a, b other) int {
 		return cmp.Or(ordered(a.draining, b.draining), ordered(a.Busy, b.Busy), cmp.Compare(a.km, b.km), cmp.Compare(a.Name, b.Name))
 	})
@@ -122,30 +127,37 @@ func (o *others) one(m fleet.Member) (other, bool) {
 		km = geo.Kilometres(here.Latitude, here.Longitude, there.Latitude, there.Longitude)
 	}
 	return other{
-		Peer:   forward.Peer{Name: m.Name, PoP: m.Meta.PoP, Busy: there.Load >= busyAt || m.Meta.Draining, Node: c.Client},
+		Peer:   forward.Peer{Name: m.Name, PoP: m.Meta.PoP, Busy: there.Load >= busyAt || m.Meta.Draining, Node: c},
 		labels: m.Labels(), draining: m.Meta.Draining, km: km,
 	}, true
 }
 
 // client returns the member's, made when it is new or is somewhere else. o.mu is held.
 func (o *others) client(m fleet.Member) (*client, error) {
-	want := identity.Expect{Kind: identity.KindNode, Name: m.Name, PoP: m.Meta.PoP, Region: m.Meta.Region}
+	want := identity.Expect{Kind: identity.KindNode, Name: m.Name, PoP: m.Meta.PoP, Region: m.Meta.Region, Exact: true}
 	if c := o.mu.clients[m.Name]; c != nil {
 		if c.want == want {
 			c.SetAddresses([]string{m.Meta.Peer})
 			return c, nil
 		}
-		c.Close()
-		delete(o.mu.clients, m.Name)
+		o.retire(m.Name, c)
 	}
 	l := function.Ceiling // the forwarder ends what takes longer than its function may
 	made, err := peer.NewClient(peer.ClientConfig{Member: o.self, Expect: want, Addresses: []string{m.Meta.Peer}, HeaderTimeout: l.QueueWait + 2*l.Wall})
 	if err != nil {
 		return nil, err
 	}
-	c := &client{made, want}
+	c := &client{Client: made, want: want}
 	o.mu.clients[m.Name] = c
 	return c, nil
+}
+
+// retire has a client end once nothing is under way by it: a node that leaves answers
+// what it has, and what gossip says of one that does not is a hint. o.mu is held.
+func (o *others) retire(name string, c *client) {
+	delete(o.mu.clients, name)
+	c.retire()
+	o.mu.retired = append(o.mu.retired, c)
 }
 
 // look makes the next question look at membership again.
@@ -162,12 +174,19 @@ func (o *others) close() {
 	for _, c := range o.mu.clients {
 		c.Close()
 	}
+	for _, c := range o.mu.retired {
+		c.Close()
+	}
 }
 
 // openForward wires what hands exchanges on.
 func (n *node) openForward(p *dataPath) (err error) {
-	n.member.others = newOthers(n.member.id.Member, n.place, n.member.fleet.Load)
-	p.forward, err = forward.New(forward.Config{PoP: n.member.peer().PoP, Peers: n.member.others.may, Unsent: peer.Unsent, Overflow: n.cfg.Limits.Overflow,
+	kept, err := fleet.LoadMembers(n.membersPath())
+	if err != nil {
+		n.log.Warn("exchanges go on to other nodes only once gossip names them", "err", err)
+	}
+	n.member.others = newOthers(n.member.id.Member, n.place, n.member.members, kept)
+	p.forward, err = forward.New(forward.Config{PoP: n.member.peer().PoP, Peers: n.member.others.may, Unsent: unsent, Overflow: n.cfg.Limits.Overflow,
 		Where: func(e *forward.Envelope) *geo.Place {
 			at := p.geo.Lookup(e.Client.Addr())
 			return &at
