@@ -120,6 +120,9 @@ func TestKVLists(t *testing.T) {
 		f.want(200, f.admin("GET", keysOf+"?prefix=a%2F&limit=2&cursor="+url.QueryEscape(cursor), nil), &page)
 		for _, k := range page.Keys {
 			got = append(got, string(k.Key))
+			if page.AsOf < k.Revision || page.Epoch == 0 {
+				t.Errorf("as of %d of epoch %d, with a key of revision %d", page.AsOf, page.Epoch, k.Revision)
+			}
 			if (k.Text == "") != (string(k.Key) == "a/\xff") {
 				t.Errorf("text of %q is %q", k.Key, k.Text)
 			}
