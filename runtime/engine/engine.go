@@ -208,6 +208,7 @@ type Stats struct {
 	Maps          int64 // memory maps, estimated from above
 	MaxMaps       int64 // Start is refused above it
 	Starts        uint64
+	Renewed       uint64 // of those, in what an instance of the same program had left as good as new
 	Resets        uint64 // slots reset by copying pages back
 	PagesCopied   uint64
 	PagesTrimmed  uint64 // given back by guests that wait, because they hold nothing of their own
@@ -220,7 +221,7 @@ func (*Engine) Stats() Stats {
 	s := cshim.ReadStats()
 	return Stats{
 		Instances: s.Instances, SlotsFree: s.FreeSlots, SlotsRetired: s.RetiredSlots, ResidentBytes: s.ResidentBytes,
-		Maps: s.Maps, MaxMaps: s.MaxMaps, Starts: s.Starts, Resets: s.Resets, PagesCopied: s.PagesCopied, PagesTrimmed: s.PagesTrimmed, Remaps: s.Remaps,
+		Maps: s.Maps, MaxMaps: s.MaxMaps, Starts: s.Starts, Renewed: s.Renewed, Resets: s.Resets, PagesCopied: s.PagesCopied, PagesTrimmed: s.PagesTrimmed, Remaps: s.Remaps,
 		Scanning: cshim.Scanning(),
 	}
 }
