@@ -7,12 +7,13 @@
 //   - The memory is made equal to the image, as every used slot is; each mutable global
 //     is set to what a new instance gets. Whatever of this fails, the box is not kept.
 //   - A guest that failed, in whatever way, leaves none.
-// What is kept holds nothing of a tenant's, and serves no other program.
+// What is kept holds nothing of a tenant's, and serves no other program. Only programs that
+// start often are worth it: to renew and keep, and then end, what is not used again costs more than ending it.
 #include "internal.h"
 
 // A box is given up after so many instances, with whatever wasmtime may gather in a store,
 // and one whose slot has more pages of its own is not kept: these are beside the budget.
-enum { MOST_RENEWALS = 4096, MOST_PAGES = 256 };
+enum { MOST_RENEWALS = 4096, MOST_PAGES = 128, OFTEN = 4 * SV_BOXES };
 
 // The boxes that a processor used last, the latest first.
 static struct shelf {
@@ -39,8 +40,16 @@ void sv_box_free(sv_box *b) {
 	free(b);
 }
 
-sv_box *sv_box_take(const sv_prog *prog) {
+// Notes a start of prog: often, if its last was among the last few of all.
+static void note_start(sv_prog *prog) {
+	uint64_t now = atomic_load_explicit(&sv_count.starts, memory_order_relaxed);
+	uint64_t last = atomic_exchange_explicit(&prog->started, now, memory_order_relaxed);
+	atomic_store_explicit(&prog->often, now - last <= OFTEN, memory_order_relaxed);
+}
+
+sv_box *sv_box_take(sv_prog *prog) {
 	if (!atomic_load_explicit(&prog->renewable, memory_order_relaxed)) return NULL;
+	note_start(prog);
 	struct shelf *h = &shelf[sv_processor()];
 	sv_box *b = NULL;
 	pthread_mutex_lock(&h->lock);
@@ -141,6 +150,6 @@ static bool renew(sv_box *b) {
 }
 
 void sv_box_end(sv_box *b, bool whole) {
-	whole = whole && atomic_load_explicit(&b->prog->renewable, memory_order_relaxed);
+	whole = whole && atomic_load_explicit(&b->prog->renewable, memory_order_relaxed) && atomic_load_explicit(&b->prog->often, memory_order_relaxed);
 	if (!whole || !renew(b) || !put(b)) sv_box_free(b);
 }

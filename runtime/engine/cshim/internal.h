@@ -172,7 +172,8 @@ struct sv_prog {
 	sv_preset *globals;
 	size_t nglobals;
 	// Whether boxes are renewed. Then these are all mutable globals, of kind SV_ZERO where the image has no value.
-	atomic_bool renewable, closed;
+	atomic_bool renewable, closed, often;
+	_Atomic uint64_t started; // sv_count.starts, as of its last start
 	sv_preset *mutables;
 	size_t nmutables;
 	sv_blob blobs[SV_BLOBS];
@@ -198,12 +199,12 @@ typedef struct sv_box {
 	wasmtime_global_t *globals;   // prog->mutables, once looked up
 	wasmtime_extern_t *entries;   // prog->entries, once looked up
 } sv_box;
-enum { SV_BOXES = 8 }; // kept for each processor, at most
+enum { SV_BOXES = 16 }; // kept for each processor, at most
 
 sv_box *sv_box_new(sv_prog *prog);
 void sv_box_free(sv_box *b);
 // One that was renewed for prog, or NULL.
-sv_box *sv_box_take(const sv_prog *prog);
+sv_box *sv_box_take(sv_prog *prog);
 // Keeps a box for another instance, or frees it. whole: its guest came to its end.
 void sv_box_end(sv_box *b, bool whole);
 // Frees what is kept for prog, or for all.

@@ -56,7 +56,7 @@ char *sv_compile(const uint8_t *wasm, size_t n, uint8_t **artifact, size_t *arti
 void sv_cpu_features(uint32_t out[6]);
 
 typedef struct sv_stats {
-	int64_t instances, free_slots, retired_slots, resident_bytes, maps, max_maps;
+	int64_t instances, kept, free_slots, retired_slots, resident_bytes, maps, max_maps;
 	uint64_t starts, renewed, resets, pages_copied, pages_trimmed, remaps;
 } sv_stats;
 void sv_read_stats(sv_stats *out);
