@@ -202,12 +202,14 @@ func (e *Engine) Fingerprint() string {
 // Stats are counters and gauges of one engine.
 type Stats struct {
 	Instances     int64 // alive
+	Kept          int64 // renewed and kept for their programs' next instances, until these Stats were asked for
 	SlotsFree     int64
 	SlotsRetired  int64 // neither reused nor given back, because a reset failed
 	ResidentBytes int64 // kept by free slots
 	Maps          int64 // memory maps, estimated from above
 	MaxMaps       int64 // Start is refused above it
 	Starts        uint64
+	Renewed       uint64 // of those, in what an instance of the same program had left as good as new
 	Resets        uint64 // slots reset by copying pages back
 	PagesCopied   uint64
 	PagesTrimmed  uint64 // given back by guests that wait, because they hold nothing of their own
@@ -219,8 +221,8 @@ type Stats struct {
 func (*Engine) Stats() Stats {
 	s := cshim.ReadStats()
 	return Stats{
-		Instances: s.Instances, SlotsFree: s.FreeSlots, SlotsRetired: s.RetiredSlots, ResidentBytes: s.ResidentBytes,
-		Maps: s.Maps, MaxMaps: s.MaxMaps, Starts: s.Starts, Resets: s.Resets, PagesCopied: s.PagesCopied, PagesTrimmed: s.PagesTrimmed, Remaps: s.Remaps,
+		Instances: s.Instances, Kept: s.Kept, SlotsFree: s.FreeSlots, SlotsRetired: s.RetiredSlots, ResidentBytes: s.ResidentBytes,
+		Maps: s.Maps, MaxMaps: s.MaxMaps, Starts: s.Starts, Renewed: s.Renewed, Resets: s.Resets, PagesCopied: s.PagesCopied, PagesTrimmed: s.PagesTrimmed, Remaps: s.Remaps,
 		Scanning: cshim.Scanning(),
 	}
 }
