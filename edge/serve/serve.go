@@ -101,7 +101,7 @@ func (h *Handler) serve(x *exchange) {
 	cut := h.answer(x, err)
 	x.w.linger()
 	h.ledger.note(x)
-	h.cfg.Telemetry.End(x.span, x.record(err))
+	h.tell(x, err)
 	if cut {
 		panic(http.ErrAbortHandler) // how net/http and http3 are told to break a response off
 	}

@@ -33,7 +33,7 @@ func (r *Runner) Run(ctx context.Context, prog *engine.Program, v *function.Vers
 	i := &invocation{runner: r, limits: limits, bound: bound{parent: ctx, deadline: now.Add(limits.Wall), exchange: x},
 		log: logWriter{sink: ports.Log, version: v, requestID: x.RequestID(), last: now}}
 	i.session = native.Session{Config: native.Config{
-		Instance: &i.instance, Version: v, Limits: limits, Exchange: x, KV: ports.KV, Fetch: ports.Fetch,
+		Instance: &i.instance, Version: v, Limits: &i.limits, Exchange: x, KV: ports.KV, Fetch: ports.Fetch,
 	}}
 	i.begin(v.ID, limits.Weight)
 	defer i.end()
