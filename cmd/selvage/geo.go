@@ -28,8 +28,9 @@ func geoCommand(o *options) *cobra.Command {
 		Long: `Asks a name server what it answers a client with that address: where it takes the
 client to be, the records, where the functions of the host may run, if not
 anywhere, and the PoPs in the order they come in, each with its distance, state,
-weight and load; after them those that are nearer and may not run the functions. It asks the admin port of a node with dns.listen,
-or of 'selvage dns'; run it on that machine.`,
+weight and load; after them those that are nearer and may not run the functions.
+It asks the admin port of a node with dns.listen, or of 'selvage dns'; run it on
+that machine.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if _, err := netip.ParseAddr(client); err != nil {
