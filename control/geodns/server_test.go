@@ -644,7 +644,7 @@ func FuzzRespond(f *testing.F) {
 			return
 		}
 		for _, udp := range []bool{true, false} {
-			m := s.answers.respond(s.fleet.Load(), q, from, udp)
+			m := s.answers.respond(s.now.Load(), q, from, udp)
 			out, err := m.Pack()
 			if err != nil {
 				t.Fatalf("%v\nof %v", err, q)
@@ -674,7 +674,7 @@ func BenchmarkRespond(b *testing.B) {
 			from := netip.MustParseAddr("127.0.0.1")
 			b.ReportAllocs()
 			for b.Loop() {
-				s.answers.respond(s.fleet.Load(), q, from, true)
+				s.answers.respond(s.now.Load(), q, from, true)
 			}
 		})
 	}

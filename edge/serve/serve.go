@@ -42,6 +42,9 @@ type Config struct {
 	// Onward admits exchanges that go on, by their projects. They take no place of Limiter:
 	// what they hold here is a connection and buffers. Nil: one with that package's defaults.
 	Onward *limit.Limiter
+	// Unready says why new traffic should go elsewhere, beside what this room knows of: for
+	// /readyz. "" is nothing. Nil: never.
+	Unready func() string
 	// Proxies are networks whose word is taken, in X-Forwarded-For, for whom they
 	// ask. From anywhere else it is what a client likes to say, and means nothing.
 	Proxies []netip.Prefix
