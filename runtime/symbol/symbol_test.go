@@ -13,6 +13,7 @@ import (
 	"github.com/selvage-edge/selvage/runtime/engine"
 	"github.com/selvage-edge/selvage/runtime/guesttest"
 	wasm "github.com/selvage-edge/selvage/runtime/scan/scantest"
+	"github.com/selvage-edge/selvage/runtime/tooltest"
 )
 
 // backtrace runs a module to its trap, or until it has computed for a second.
@@ -139,7 +140,7 @@ func buildC(t *testing.T, flags ...string) []byte {
 		}
 	}
 	if clang == "" || linker == "" {
-		t.Skip("clang and wasm-ld are not there: apt-get install clang lld")
+		tooltest.Need(t, "clang and wasm-ld: apt-get install clang-19 lld-19")
 	}
 	out := filepath.Join(t.TempDir(), "fault.wasm")
 	args := append([]string{"--target=wasm32", "-nostdlib", "-Wl,--no-entry", "-Wl,--gc-sections", "-ffunction-sections", "-O1", "--ld-path=" + linker, "-o", out, "testdata/fault.c"}, flags...)
