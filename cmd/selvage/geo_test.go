@@ -56,7 +56,9 @@ func TestGeoDNS(t *testing.T) {
 	for _, admin := range []string{nyc.Admin, alone + ":9090"} {
 		w.sentTo(t, admin, nyc)
 	}
-	if dig, err := exec.LookPath("dig"); err == nil {
+	if dig, err := exec.LookPath("dig"); err != nil && os.Getenv("CI") == "true" {
+		t.Errorf("%v: apt-get install bind9-dnsutils", err)
+	} else if err == nil {
 		for _, server := range []string{nyc.Addr.String(), alone} {
 			eventually(t, "dig @"+server+" answers with nyc alone", func() bool { // it takes up what the fleet knows within a second
 				out, err := exec.Command(dig, "@"+server, "-p", "5353", "+short", "+time=10", "www.edge.test", "A").CombinedOutput()

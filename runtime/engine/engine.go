@@ -93,6 +93,7 @@ func (c Config) Validate() error {
 // Engine compiles and runs code. There is one per process.
 type Engine struct {
 	policy policy
+	quick  bool // Config.QuickCompile
 	closed atomic.Bool
 }
 
@@ -131,7 +132,7 @@ func open(c Config, p policy, m maps) (*Engine, error) {
 		cshim.Close()
 		return nil, err
 	}
-	return &Engine{policy: p}, nil
+	return &Engine{policy: p, quick: c.QuickCompile}, nil
 }
 
 // setEnvironment says what the engine's libraries take from there only.
@@ -196,6 +197,9 @@ func (*Engine) Compile(code []byte) ([]byte, error) {
 func (e *Engine) Fingerprint() string {
 	h := sha256.New()
 	fmt.Fprintf(h, "%s\n%s\n%+v\n%d %d\n%x\n", Version, runtime.GOARCH, e.policy, wasmStack, fiberStack, cshim.CPUFeatures())
+	if e.quick { // of tools: no node loads it
+		fmt.Fprintln(h, "quick")
+	}
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 

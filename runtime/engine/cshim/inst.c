@@ -25,6 +25,53 @@ void sv_inst_drop(sv_inst *in) {
 	free(in);
 }
 
+// ---- processor time
+
+// What a poll timed by the monotonic clock is charged without question: about the
+// ticks it can have run without yielding. What is more on that clock may be time in
+// which the kernel ran something else on this processor, or one instruction that
+// took long, as memory.fill can. A mark, of both clocks, is made on every thread that
+// polls, at most this old: of what was used since, all that cannot have been before the poll was the poll's.
+#define SHORT_POLL 2000000
+#define MARK_AGE 1000000
+static _Thread_local struct { uint64_t cpu, at; } mark;
+
+static void mark_thread(uint64_t now) {
+	if (now - mark.at <= MARK_AGE) return;
+	mark.at = now;
+	mark.cpu = sv_clock(CLOCK_THREAD_CPUTIME_ID);
+}
+
+// What is charged to a poll that began then and took so long, longer than SHORT_POLL.
+static uint64_t surely_spent(uint64_t from, uint64_t spent) {
+	uint64_t used = sv_clock(CLOCK_THREAD_CPUTIME_ID) - mark.cpu, before = from - mark.at;
+	uint64_t sure = used > before + SHORT_POLL ? used - before : SHORT_POLL;
+	return sure < spent ? sure : spent;
+}
+
+static int clock_of(const sv_inst *in) { return in->timed ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC; }
+
+// What the present poll is charged so far.
+static uint64_t spent(const sv_inst *in) {
+	uint64_t ns = sv_clock(clock_of(in)) - in->poll_from;
+	return in->timed || ns <= SHORT_POLL ? ns : surely_spent(in->poll_from, ns);
+}
+
+// Called on the guest's stack, so that the error is a trap with the guest's backtrace.
+static wasmtime_error_t *on_tick(wasmtime_context_t *ctx, void *env, uint64_t *ticks, wasmtime_update_deadline_kind_t *kind) {
+	(void)ctx, (void)env;
+	sv_inst *in = sv_current;
+	if (!in) return wasmtime_error_new("polled by nobody");
+	in->tick_spent = spent(in);
+	if (in->v.stop || (in->cpu_limit && in->v.cpu_ns + in->tick_spent > in->cpu_limit)) {
+		in->own_code = WASMTIME_TRAP_CODE_INTERRUPT;
+		return wasmtime_error_new("stopped by the host");
+	}
+	*ticks = DEADLINE_TICKS;
+	*kind = WASMTIME_UPDATE_DEADLINE_YIELD;
+	return NULL;
+}
+
 // ---- start
 
 // Whether another instance fits below the limit on memory maps, after giving
@@ -60,7 +107,7 @@ static bool box_open(sv_inst *in) {
 	// (slot.c), which can tell that a guest was refused; this one stands behind it.
 	wasmtime_store_limiter(b->store, (int64_t)SV_RESERVATION, sv_cfg.table_elements, 1, 4, 1);
 	wasmtime_context_set_epoch_deadline(b->ctx, DEADLINE_TICKS);
-	wasmtime_context_epoch_deadline_async_yield_and_update(b->ctx, DEADLINE_TICKS);
+	wasmtime_store_epoch_deadline_callback(b->store, on_tick, NULL, NULL);
 	return true;
 }
 
@@ -74,7 +121,7 @@ static void box_enter(sv_inst *in, sv_box *b) {
 }
 
 sv_started sv_start(sv_prog *prog, sv_inst *spare, const uint8_t *head, size_t head_len, uint32_t flags, int64_t memory_limit,
-	uint32_t log_limit, uint32_t head_limit) {
+	uint32_t log_limit, uint32_t head_limit, uint64_t cpu_limit) {
 	sv_started out = {.in = spare, .event = SV_TOO_LARGE};
 	if (memory_limit < 0 || prog->image->size > (uint64_t)memory_limit) return out;
 	out.event = SV_NO_ROOM;
@@ -91,6 +138,7 @@ sv_started sv_start(sv_prog *prog, sv_inst *spare, const uint8_t *head, size_t h
 	in->memory_limit = (uint64_t)memory_limit;
 	in->log_limit = log_limit;
 	in->head_limit = head_limit;
+	in->cpu_limit = cpu_limit;
 	in->prog = prog;
 	if (renewed) box_enter(in, renewed);
 	else if (!box_open(in)) return out;
@@ -166,44 +214,21 @@ static int advance(sv_inst *in) {
 	}
 }
 
-// What a poll timed by the monotonic clock is charged without question: about the
-// ticks it can have run without yielding. What is more on that clock may be time in
-// which the kernel ran something else on this processor, or one instruction that
-// took long, as memory.fill can. A mark, of both clocks, is made on every thread that
-// polls, at most this old: of what was used since, all that cannot have been before the poll was the poll's.
-#define SHORT_POLL 2000000
-#define MARK_AGE 1000000
-static _Thread_local struct { uint64_t cpu, at; } mark;
-
-static void mark_thread(uint64_t now) {
-	if (now - mark.at <= MARK_AGE) return;
-	mark.at = now;
-	mark.cpu = sv_clock(CLOCK_THREAD_CPUTIME_ID);
-}
-
-// What is charged to a poll that began then and took so long, longer than SHORT_POLL.
-static uint64_t surely_spent(uint64_t from, uint64_t spent) {
-	uint64_t used = sv_clock(CLOCK_THREAD_CPUTIME_ID) - mark.cpu, before = from - mark.at;
-	uint64_t sure = used > before + SHORT_POLL ? used - before : SHORT_POLL;
-	return sure < spent ? sure : spent;
-}
-
 // A short poll is charged by the monotonic clock, which costs 20 ns where the
 // thread's own clock costs most of a microsecond. From the first poll on that
 // was not short, that is worth its system call: so what is forgiven is once.
 int sv_poll(sv_inst *in) {
 	if (in->failed) return SV_FAILED;
-	int clock = in->timed ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;
-	uint64_t from = sv_clock(clock);
-	if (!in->timed) mark_thread(from);
+	in->poll_from = sv_clock(clock_of(in));
+	if (!in->timed) mark_thread(in->poll_from);
 	sv_current = in;
 	int event = advance(in);
 	sv_current = NULL;
 	if (event == SV_CALL) sv_trim(in);
-	uint64_t spent = sv_clock(clock) - from;
-	bool long_one = !in->timed && spent > SHORT_POLL;
-	in->v.cpu_ns += long_one ? surely_spent(from, spent) : spent;
-	if (long_one || event == SV_YIELD) in->timed = true;
+	// One that yields is charged what the tick has judged it by: it is over its limit there, or nowhere.
+	uint64_t used = event == SV_YIELD ? in->tick_spent : spent(in);
+	in->v.cpu_ns += used;
+	if (used >= SHORT_POLL || event == SV_YIELD) in->timed = true;
 	return event;
 }
 

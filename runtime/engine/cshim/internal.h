@@ -227,7 +227,8 @@ struct sv_inst {
 	bool trimmed;
 	bool timed; // polls are charged by the thread's own clock
 	uint32_t own_code; // set by sv_die
-	uint64_t memory_limit;
+	uint64_t memory_limit, cpu_limit;
+	uint64_t poll_from, tick_spent; // when the present poll began, and its charge as of the tick, ns
 	uint32_t head_limit, log_limit, log_used, log_cap;
 
 	const sv_import *waiting;

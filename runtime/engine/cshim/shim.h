@@ -128,6 +128,8 @@ typedef struct sv_view {
 	bool grow_refused;
 	char *trap_message, *trap_trace;
 
+	bool stop; // set by Go: trap at the next tick
+
 	bool ended; // sv_inst_end has run: the memory is gone, what was gathered stays
 	bool keep;  // once ended: its buffers are small enough to be kept for another
 } sv_view;
@@ -139,9 +141,10 @@ typedef struct sv_started {
 	int event;
 } sv_started;
 // Starts an instance, in the struct of one that ended if spare is not NULL. With
-// SV_POLL it is polled at once, and ended at once if that was all: one crossing.
+// SV_POLL it is polled at once, and ended at once if that was all: one crossing. A tick that
+// finds more than cpu_limit used makes it trap where it is; 0: none does.
 sv_started sv_start(sv_prog *prog, sv_inst *spare, const uint8_t *head, size_t head_len, uint32_t flags, int64_t memory_limit,
-	uint32_t log_limit, uint32_t head_limit);
+	uint32_t log_limit, uint32_t head_limit, uint64_t cpu_limit);
 int sv_poll(sv_inst *in);
 // Reads the value of an exported global after SV_DONE; false if there is none of a number type.
 bool sv_inst_global(sv_inst *in, const char *name, size_t n, uint8_t *type, uint64_t *bits);
