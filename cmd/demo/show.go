@@ -41,6 +41,7 @@ func (d *demo) show(ctx context.Context) error {
 		{"a node's program replaced under load", d.upgradeNode},
 		{"a server killed with -9", d.killServer},
 		{"control stopped: the PoPs serve on, also after a restart", d.withoutControl},
+		{"a PoP cut off from the others, and back", d.partition},
 	} {
 		fmt.Printf("\n== %s\n", phase.title)
 		if err := phase.run(ctx); err != nil {
