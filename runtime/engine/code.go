@@ -119,7 +119,7 @@ func valKinds(kinds []byte) []ValKind {
 // code can leave behind: image.Split, which has read every instruction, has said so.
 func (c *Code) renewable() bool {
 	e, ok := c.byName[image.RenewableExport]
-	return ok && e.Kind == MemoryExtern && c.memory != nil
+	return ok && e.Kind == MemoryExtern && c.memory != nil && len(c.mutables()) <= image.RenewableGlobals
 }
 
 // mutables are the names of all mutable globals, as Split exports them.

@@ -206,8 +206,8 @@ func (e *Engine) Fingerprint() string {
 // Stats are counters and gauges of one engine.
 type Stats struct {
 	Instances     int64 // alive
-	Kept          int64 // renewed and kept for their programs' next instances, until these Stats were asked for
-	SlotsFree     int64
+	Kept          int64 // renewed, and kept for their programs' next instances
+	SlotsFree     int64 // of instances that are kept, too
 	SlotsRetired  int64 // neither reused nor given back, because a reset failed
 	ResidentBytes int64 // kept by free slots
 	Maps          int64 // memory maps, estimated from above
@@ -225,7 +225,7 @@ type Stats struct {
 func (*Engine) Stats() Stats {
 	s := cshim.ReadStats()
 	return Stats{
-		Instances: s.Instances, Kept: s.Kept, SlotsFree: s.FreeSlots, SlotsRetired: s.RetiredSlots, ResidentBytes: s.ResidentBytes,
+		Instances: s.Instances, Kept: s.Kept, SlotsFree: s.FreeSlots + s.Kept, SlotsRetired: s.RetiredSlots, ResidentBytes: s.ResidentBytes,
 		Maps: s.Maps, MaxMaps: s.MaxMaps, Starts: s.Starts, Renewed: s.Renewed, Resets: s.Resets, PagesCopied: s.PagesCopied, PagesTrimmed: s.PagesTrimmed, Remaps: s.Remaps,
 		Scanning: cshim.Scanning(),
 	}

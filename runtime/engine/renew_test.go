@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"runtime"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/selvage-edge/selvage/runtime/engine/cshim"
+	"github.com/selvage-edge/selvage/runtime/image"
 )
 
 // leaverWAT fails unless all that it can see is as in a new instance; then it
@@ -97,7 +99,15 @@ func TestRenewedCannotBeToldFromNew(t *testing.T) {
 
 func leave(t testing.TB, p *Program, secret string) {
 	t.Helper()
-	in := start(t, p, StartConfig{Head: []byte(secret)})
+	if body := leaveAs(t, p, []byte(secret)); !bytes.Equal(body, []byte(secret)) {
+		t.Fatalf("answered %q", body)
+	}
+}
+
+// leaveAs runs one instance to its end and returns its answer.
+func leaveAs(t testing.TB, p *Program, head []byte) []byte {
+	t.Helper()
+	in := start(t, p, StartConfig{Head: head})
 	defer in.Close()
 	e := run(in)
 	if e.Kind == Call {
@@ -107,9 +117,7 @@ func leave(t testing.TB, p *Program, secret string) {
 	if e.Kind != Done {
 		t.Fatalf("event %d, %v", e.Kind, e.Trap)
 	}
-	if body := in.Response().Body; !bytes.Equal(body, []byte(secret)) {
-		t.Fatalf("answered %q", body)
-	}
+	return bytes.Clone(in.Response().Body)
 }
 
 // What an instance may have left beside memory and globals, or did not end well, is not renewed.
@@ -128,8 +136,9 @@ func TestNotRenewed(t *testing.T) {
 			(func (export "handle") (call $exit (i32.const 0))))`, Failed},
 		"a guest that waits": {`(module (import "test" "wait" (func $wait (param i32) (result i32))) (memory (export "memory") 1)
 			(func (export "handle") (drop (call $wait (i32.const 0)))))`, Call},
-		"no memory":  {`(module (func (export "handle")))`, Done},
-		"many pages": {`(module (memory (export "memory") 16) (func (export "handle") (memory.fill (i32.const 0) (i32.const 7) (i32.const 1048576))))`, Done},
+		"no memory":    {`(module (func (export "handle")))`, Done},
+		"many globals": {`(module (memory (export "memory") 1) ` + strings.Repeat(`(global (mut i32) (i32.const 0))`, image.RenewableGlobals+1) + ` (func (export "handle")))`, Done},
+		"large tables": {`(module (memory (export "memory") 1) ` + strings.Repeat("(table 60000 funcref) ", 4) + `(func (export "handle")))`, Done},
 		"a deep stack": {`(module (memory (export "memory") 1) (func $deep (param $n i32) (result i32)
 			(if (result i32) (local.get $n) (then (i32.add (i32.const 1) (call $deep (i32.sub (local.get $n) (i32.const 1))))) (else (i32.const 0))))
 			(func (export "handle") (drop (call $deep (i32.const 6000)))))`, Done},
@@ -179,10 +188,6 @@ func TestKeptIsBounded(t *testing.T) {
 			leave(t, p, "secret-A")
 		}
 	}
-	eng.Stats()
-	for _, p := range programs {
-		leave(t, p, "secret-A")
-	}
 	if kept := eng.Stats().Kept; kept != 0 {
 		t.Errorf("%d kept of programs that start once among %d", kept, len(programs))
 	}
@@ -231,5 +236,56 @@ func TestRenewWhileProgramsClose(t *testing.T) {
 		p.Close()
 		img.Close()
 		in.Close()
+	}
+}
+
+// What one request writes, or many write one after another, does not end renewal for those that follow.
+func TestRenewalOutlivesLargeRequests(t *testing.T) {
+	p, img := build(t, `(module
+	  (import "selvage_v1" "request_head" (func $head (param i32 i32) (result i32)))
+	  (memory (export "memory") 40)
+	  (func (export "handle") (drop (call $head (i32.const 0) (i32.const 8)))
+	    (memory.fill (i32.load (i32.const 0)) (i32.const 7) (i32.load (i32.const 4)))))`, ProgramConfig{})
+	fill := func(from, n uint32) {
+		t.Helper()
+		head := binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(nil, from), n)
+		leaveAs(t, p, head)
+	}
+	renewed := func(times int) uint64 {
+		before := eng.Stats().Renewed
+		for range times {
+			fill(8, 8)
+		}
+		return eng.Stats().Renewed - before
+	}
+	fill(0, 1<<20)
+	fill(0, 40<<16)
+	if n := renewed(100); n < 50 {
+		t.Errorf("%d of 100 renewed after large requests", n)
+	}
+	for i := range uint32(600) {
+		fill(i*4096, 1)
+	}
+	if n := renewed(100); n < 50 {
+		t.Errorf("%d of 100 renewed after many that wrote a page each", n)
+	}
+	if _, err := img.Audit(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Ending what was renewed, for want of room or because the program is closed, does not reset it again.
+func TestRenewedIsResetOnce(t *testing.T) {
+	if !cshim.Scanning() {
+		t.Skip("PAGEMAP_SCAN does not work on this kernel")
+	}
+	p, _ := build(t, leaver("AAAA", "4096", ""), ProgramConfig{})
+	before := eng.Stats()
+	for range 10 {
+		leave(t, p, "secret-A")
+	}
+	p.Close()
+	if n := eng.Stats().Resets - before.Resets; n != 10 {
+		t.Errorf("%d resets of 10 instances", n)
 	}
 }

@@ -53,6 +53,9 @@ const MemoryExport = "selvage:memory"
 // are the image's or zero. An instance can then be made as good as new without making another.
 const RenewableExport = "selvage:renewable"
 
+// RenewableGlobals is how many mutable globals such code has at most: to set them back is work that nobody is charged for.
+const RenewableGlobals = 64
+
 // Validate reports what would not fit an instance.
 func (m *Image) Validate() error {
 	if m.Size%PageSize != 0 || m.Size > MaxSize {

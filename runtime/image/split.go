@@ -186,12 +186,14 @@ func (m *module) renewable(segments []segment, taken int) bool {
 	if m.memory == nil || taken < len(segments) || m.exact() != nil {
 		return false
 	}
+	mutable := 0
 	for _, g := range m.globals {
 		if g.mutable && !g.movable() {
 			return false
 		}
+		mutable += b2i(g.mutable)
 	}
-	return true
+	return mutable <= RenewableGlobals
 }
 
 // order is a section's place in a module; custom ones may stand anywhere.

@@ -332,6 +332,9 @@ func TestSplitSaysWhatIsRenewable(t *testing.T) {
 		`(module (memory 1) (data $p "x") (func (data.drop $p)))`:                                                                 false,
 		`(module (memory 1) (table 1 funcref) (elem $e func 0) (func (elem.drop $e)))`:                                            false,
 		`(module (memory 1) (table 1 funcref) (elem $e func 0) (func (table.init $e (i32.const 0) (i32.const 0) (i32.const 1))))`: false,
+		`(module (import "a" "t" (table 1 funcref)) (memory 1) (func (export "f")))`:                                              false,
+		`(module (memory 1) ` + strings.Repeat(`(global (mut i32) (i32.const 0))`, RenewableGlobals) + `)`:                        true,
+		`(module (memory 1) ` + strings.Repeat(`(global (mut i32) (i32.const 0))`, RenewableGlobals+1) + `)`:                      false,
 		`(module (memory 1) (global (mut funcref) (ref.null func)) (func (export "f")))`:                                          false,
 		`(module (import "a" "b" (global i32)) (memory 1) (func (export "f")))`:                                                   false,
 		`(module (import "a" "b" (global i32)) (memory 1) (data (global.get 0) "x") (func (export "f")))`:                         false,
@@ -346,5 +349,16 @@ func TestSplitSaysWhatIsRenewable(t *testing.T) {
 		if _, _, err := Split(code); want && err == nil {
 			t.Errorf("%s: a module may not say so itself", wat)
 		}
+	}
+}
+
+func TestCheckRenewable(t *testing.T) {
+	code, _ := split(t, `(module (memory 1) (func (export "f")))`)
+	if err := CheckRenewable(code); err != nil {
+		t.Error(err)
+	}
+	pretends := module_(t, `(module (memory (export "selvage:renewable") 1) (table 1 funcref) (func (table.set (i32.const 0) (ref.null func))))`)
+	if err := CheckRenewable(pretends); err == nil || !strings.Contains(err.Error(), "table.set") {
+		t.Error(err)
 	}
 }

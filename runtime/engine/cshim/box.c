@@ -11,9 +11,9 @@
 // start often are worth it: to renew and keep, and then end, what is not used again costs more than ending it.
 #include "internal.h"
 
-// A box is given up after so many instances, with whatever wasmtime may gather in a store,
-// and one whose slot has more pages of its own is not kept: these are beside the budget.
-enum { MOST_RENEWALS = 4096, MOST_PAGES = 128, OFTEN = 4 * SV_BOXES };
+// A box is given up after so many instances, with whatever gathers in a store or on a stack
+// unseen; and one with larger tables is not kept. Its slot's pages count against the budget of free slots.
+enum { MOST_INSTANCES = 64, MOST_TABLES = 1 << 20, OFTEN = 4 * SV_BOXES };
 
 // The boxes that a processor used last, the latest first.
 static struct shelf {
@@ -42,9 +42,15 @@ void sv_box_free(sv_box *b) {
 
 // Notes a start of prog: often, if its last was among the last few of all.
 static void note_start(sv_prog *prog) {
-	uint64_t now = atomic_load_explicit(&sv_count.starts, memory_order_relaxed);
+	uint64_t now = atomic_load_explicit(&sv_count.starts, memory_order_relaxed) + 1;
 	uint64_t last = atomic_exchange_explicit(&prog->started, now, memory_order_relaxed);
-	atomic_store_explicit(&prog->often, now - last <= OFTEN, memory_order_relaxed);
+	atomic_store_explicit(&prog->often, last && now - last <= OFTEN, memory_order_relaxed);
+}
+
+// What is on the shelves: counted under their locks.
+static void count(const sv_box *b, int by) {
+	atomic_fetch_add_explicit(&sv_count.boxes, by, memory_order_relaxed);
+	atomic_fetch_add_explicit(&sv_count.resident_pages, by * sv_slot_resident(b->slot), memory_order_relaxed);
 }
 
 sv_box *sv_box_take(sv_prog *prog) {
@@ -57,9 +63,9 @@ sv_box *sv_box_take(sv_prog *prog) {
 		if (h->box[i]->prog != prog) continue;
 		b = h->box[i];
 		remove_at(h, i);
+		count(b, -1);
 	}
 	pthread_mutex_unlock(&h->lock);
-	if (b) atomic_fetch_sub_explicit(&sv_count.boxes, 1, memory_order_relaxed);
 	return b;
 }
 
@@ -74,9 +80,10 @@ static bool put(sv_box *b) {
 		last = h->box[SV_BOXES - 1];
 		memmove(&h->box[1], &h->box[0], (SV_BOXES - 1) * sizeof h->box[0]);
 		h->box[0] = b;
+		count(b, 1);
+		if (last) count(last, -1);
 	}
 	pthread_mutex_unlock(&h->lock);
-	if (open && !last) atomic_fetch_add_explicit(&sv_count.boxes, 1, memory_order_relaxed);
 	if (last) sv_box_free(last);
 	return open;
 }
@@ -88,9 +95,9 @@ static sv_box *pull(struct shelf *h, const sv_prog *prog) {
 		if (prog && h->box[i]->prog != prog) continue;
 		b = h->box[i];
 		remove_at(h, i);
+		count(b, -1);
 	}
 	pthread_mutex_unlock(&h->lock);
-	if (b) atomic_fetch_sub_explicit(&sv_count.boxes, 1, memory_order_relaxed);
 	return b;
 }
 
@@ -141,15 +148,19 @@ static bool reset_globals(sv_box *b) {
 	return true;
 }
 
+static size_t tables(const sv_box *b) {
+	size_t n = 0;
+	for (uint32_t i = 0; i < b->nzeroed; i++) n += b->zeroed[i].size;
+	return n;
+}
+
 static bool renew(sv_box *b) {
-	if (++b->instances >= MOST_RENEWALS || !b->slot || !b->stack || sv_stack_deep(b->stack)) return false;
-	if (!look_up(b) || !reset_globals(b)) return false;
-	int64_t pages = sv_slot_renew(b->slot);
-	if (pages > MOST_PAGES) atomic_store_explicit(&b->prog->renewable, false, memory_order_relaxed); // the next will have as many
-	return pages >= 0 && pages <= MOST_PAGES;
+	if (++b->instances >= MOST_INSTANCES || !b->slot || !b->stack || sv_stack_deep(b->stack) || tables(b) > MOST_TABLES) return false;
+	return look_up(b) && reset_globals(b) && sv_slot_renew(b->slot);
 }
 
 void sv_box_end(sv_box *b, bool whole) {
-	whole = whole && atomic_load_explicit(&b->prog->renewable, memory_order_relaxed) && atomic_load_explicit(&b->prog->often, memory_order_relaxed);
-	if (!whole || !renew(b) || !put(b)) sv_box_free(b);
+	const sv_prog *prog = b->prog;
+	bool keep = whole && atomic_load_explicit(&prog->renewable, memory_order_relaxed) && atomic_load_explicit(&prog->often, memory_order_relaxed);
+	if (!keep || !renew(b) || !sv_slots_have_room(sv_slot_resident(b->slot)) || !put(b)) sv_box_free(b);
 }

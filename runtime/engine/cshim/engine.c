@@ -147,10 +147,9 @@ bool sv_room(int64_t more) {
 }
 
 void sv_read_stats(sv_stats *out) {
-	int64_t kept = atomic_load(&sv_count.boxes);
 	sv_slots_settle();
 	*out = (sv_stats){
-		.kept = kept,
+		.kept = atomic_load(&sv_count.boxes),
 		.instances = atomic_load(&sv_count.instances),
 		.free_slots = atomic_load(&sv_count.free_slots),
 		.retired_slots = atomic_load(&sv_count.retired_slots),

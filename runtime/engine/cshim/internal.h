@@ -64,14 +64,17 @@ struct sv_slot {
 	size_t high;     // the largest size it ever had: what an audit looks at
 	int64_t resident; // pages of its own, as of the last reset
 	bool broken;      // a reset failed: never lent again
+	bool clean;       // it was reset, and not lent since
 };
 
 char *sv_slots_open(bool remap_only);
 wasmtime_error_t *sv_memory_new(void *env, const wasm_memorytype_t *ty, size_t minimum, size_t maximum, size_t reserved, size_t guard,
 	wasmtime_linear_memory_t *out);
-// Makes a slot that was used equal to its image again, in place, for the same program's next instance.
-// Returns how many pages are its own, or -1 if it grew or cannot be reset.
-int64_t sv_slot_renew(sv_slot *s);
+// Makes a slot that was used equal to its image again, in place, for the same program's next instance;
+// false if it grew or cannot be reset.
+bool sv_slot_renew(sv_slot *s);
+int64_t sv_slot_resident(const sv_slot *s); // pages of its own, as of its last reset
+bool sv_slots_have_room(int64_t pages); // in the budget
 // Makes it in's memory.
 void sv_slot_lend(sv_slot *s, sv_inst *in);
 // Makes the slots that processors keep aside ordinary free ones, within the budget.

@@ -290,7 +290,7 @@ static bool slot_reset(sv_slot *s) {
 static sv_slot *take_coldest(bool over_budget_only) {
 	pthread_mutex_lock(&lock);
 	sv_slot *s = lru_last;
-	if (over_budget_only && atomic_load(&sv_count.resident_pages) * SV_PAGE <= sv_cfg.resident_budget) s = NULL;
+	if (over_budget_only && sv_slots_have_room(0)) s = NULL;
 	if (s) list_remove(s);
 	pthread_mutex_unlock(&lock);
 	return s;
@@ -298,12 +298,11 @@ static sv_slot *take_coldest(bool over_budget_only) {
 
 // The hot slots, one a processor and each of at most MAX_COPY_PAGES, are beside the budget.
 static void keep_budget(void) {
-	if (atomic_load_explicit(&sv_count.resident_pages, memory_order_relaxed) * SV_PAGE <= sv_cfg.resident_budget) return;
+	if (sv_slots_have_room(0)) return;
 	for (sv_slot *cold; (cold = take_coldest(true));) unmap(cold);
 }
 
 void sv_slots_settle(void) {
-	sv_boxes_drop(NULL);
 	gather();
 	keep_budget();
 }
@@ -339,16 +338,23 @@ bool sv_image_has_free(sv_image *image) {
 	return has;
 }
 
-int64_t sv_slot_renew(sv_slot *s) {
+bool sv_slot_renew(sv_slot *s) {
 	s->inst = NULL;
-	if (s->size != s->image->size) return -1;
-	s->broken = !slot_reset(s);
-	return s->broken ? -1 : s->resident;
+	if (s->size != s->image->size) return false;
+	s->clean = slot_reset(s);
+	s->broken = !s->clean;
+	return s->clean;
+}
+
+int64_t sv_slot_resident(const sv_slot *s) { return s->resident; }
+
+bool sv_slots_have_room(int64_t pages) {
+	return (atomic_load_explicit(&sv_count.resident_pages, memory_order_relaxed) + pages) * SV_PAGE <= sv_cfg.resident_budget;
 }
 
 static void slot_release(sv_slot *s) {
 	s->inst = NULL;
-	if (s->broken || !slot_reset(s)) {
+	if (s->broken || (!s->clean && !slot_reset(s))) {
 		slot_retire(s);
 		return;
 	}
@@ -397,6 +403,7 @@ static wasmtime_error_t *memory_grow(void *env, size_t n) {
 static void memory_free(void *env) { slot_release(env); }
 
 void sv_slot_lend(sv_slot *s, sv_inst *in) {
+	s->clean = false;
 	s->inst = in;
 	in->v.memory = s->base;
 	in->v.memory_size = s->size;

@@ -27,7 +27,7 @@ static void note(void *p, size_t size) {
 }
 
 // What is freed, or moves as it grows, is not this guest's any more. While a guest
-// runs only its own thread does that, and once it has ended nothing is trimmed.
+// runs only its own thread does that; between guests nothing is trimmed, and nothing that was noted is freed.
 static void forget(const void *p) {
 	sv_box *b = sv_current ? sv_current->box : NULL;
 	for (uint32_t i = 0; b && p && i < b->nzeroed; i++)
