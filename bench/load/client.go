@@ -57,6 +57,11 @@ func dialers(cfg *Config) (clients []client, closeAll func(), err error) {
 	return clients, closeAll, nil
 }
 
+// idempotent reports that a request of this method may be sent again (RFC 9110 section 9.2.2).
+func idempotent(method string) bool {
+	return method != http.MethodPost && method != http.MethodPatch
+}
+
 // dialError is a failure before any byte of the request was sent.
 type dialError struct{ err error }
 
@@ -201,7 +206,21 @@ func (t *tripper) close() { t.done() }
 
 func (t *tripper) do(ctx context.Context) (answer, error) {
 	t.opening.wait(ctx)
-	return withRedial(ctx, func() (answer, error) { return t.once(ctx) })
+	a, err := withRedial(ctx, func() (answer, error) { return t.once(ctx) })
+	if a.status == 0 && closedHere(err) && idempotent(t.cfg.Method) {
+		a, err = withRedial(ctx, func() (answer, error) { return t.once(ctx) })
+		a.redials++
+	}
+	return a, err
+}
+
+// closedHere reports that the client itself ended the connection beneath a request, as HTTP/3's
+// library does when a GOAWAY arrives between the opening of a stream and its registration: the
+// connection has no request then as far as it knows. A GOAWAY lets a client send again what was
+// not answered (RFC 9114 section 5.2), and every browser does.
+func closedHere(err error) bool {
+	var e *http3.Error
+	return errors.As(err, &e) && !e.Remote && e.ErrorCode == http3.ErrCodeNoError
 }
 
 func (t *tripper) once(ctx context.Context) (answer, error) {

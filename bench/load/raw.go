@@ -56,7 +56,7 @@ var errGone = errors.New("the connection was closed before an answer")
 
 func (c *raw) do(ctx context.Context) (answer, error) {
 	a, err := withRedial(ctx, func() (answer, error) { return c.once(ctx) })
-	if errors.Is(err, errGone) && c.cfg.Method != http.MethodPost && c.cfg.Method != http.MethodPatch {
+	if errors.Is(err, errGone) && idempotent(c.cfg.Method) {
 		a, err = withRedial(ctx, func() (answer, error) { return c.once(ctx) })
 		a.redials++
 	}
