@@ -215,6 +215,7 @@ type Stats struct {
 	Starts        uint64
 	Renewed       uint64 // of those, in what an instance of the same program had left as good as new
 	Resets        uint64 // slots reset by copying pages back
+	KnownResets   uint64 // of those, where no page was touched for the first time: the kernel was not asked which
 	PagesCopied   uint64
 	PagesTrimmed  uint64 // given back by guests that wait, because they hold nothing of their own
 	Remaps        uint64 // slots reset by mapping the image over
@@ -226,7 +227,7 @@ func (*Engine) Stats() Stats {
 	s := cshim.ReadStats()
 	return Stats{
 		Instances: s.Instances, Kept: s.Kept, SlotsFree: s.FreeSlots + s.Kept, SlotsRetired: s.RetiredSlots, ResidentBytes: s.ResidentBytes,
-		Maps: s.Maps, MaxMaps: s.MaxMaps, Starts: s.Starts, Renewed: s.Renewed, Resets: s.Resets, PagesCopied: s.PagesCopied, PagesTrimmed: s.PagesTrimmed, Remaps: s.Remaps,
+		Maps: s.Maps, MaxMaps: s.MaxMaps, Starts: s.Starts, Renewed: s.Renewed, Resets: s.Resets, KnownResets: s.KnownResets, PagesCopied: s.PagesCopied, PagesTrimmed: s.PagesTrimmed, Remaps: s.Remaps,
 		Scanning: cshim.Scanning(),
 	}
 }

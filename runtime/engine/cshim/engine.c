@@ -121,7 +121,7 @@ char *sv_open(const sv_config *config) {
 	int n = get_nprocs();
 	sv_cfg.base_maps += SV_MAPS_INSTANCE * (n < SV_PROCESSORS ? n : SV_PROCESSORS);
 	monotonic_origin = sv_clock(CLOCK_REALTIME) - sv_clock(CLOCK_MONOTONIC);
-	char *failed = sv_slots_open(config->remap_only);
+	char *failed = sv_resets_open(config->remap_only);
 	if (failed) return failed;
 	sv_engine = wasm_engine_new_with_config(make_config(config));
 	if (!sv_engine) return strdup("wasmtime refused the configuration");
@@ -158,7 +158,7 @@ void sv_read_stats(sv_stats *out) {
 		.max_maps = sv_cfg.max_maps,
 		.starts = atomic_load(&sv_count.starts),
 		.renewed = atomic_load(&sv_count.renewed),
-		.resets = atomic_load(&sv_count.resets),
+		.resets = atomic_load(&sv_count.resets), .known_resets = atomic_load(&sv_count.known_resets),
 		.pages_copied = atomic_load(&sv_count.pages_copied),
 		.pages_trimmed = atomic_load(&sv_count.pages_trimmed),
 		.remaps = atomic_load(&sv_count.remaps),

@@ -146,7 +146,8 @@ sv_started sv_start(sv_prog *prog, sv_inst *spare, const uint8_t *head, size_t h
 	atomic_fetch_add_explicit(&sv_count.instances, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(&sv_count.starts, 1, memory_order_relaxed);
 	out.event = flags & SV_POLL ? sv_poll(in) : SV_STARTED;
-	if (out.event == SV_DONE) sv_inst_end(in);
+	in->one_call = out.event == SV_DONE;
+	if (in->one_call) sv_inst_end(in);
 	return out;
 }
 

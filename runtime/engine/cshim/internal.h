@@ -33,7 +33,7 @@ extern sv_config sv_cfg;
 extern _Thread_local sv_inst *sv_current;
 extern struct sv_counters {
 	_Atomic int64_t instances, boxes, free_slots, retired_slots, resident_pages, free_stacks, images, codes;
-	_Atomic uint64_t starts, renewed, resets, pages_copied, pages_trimmed, remaps;
+	_Atomic uint64_t starts, renewed, resets, known_resets, pages_copied, pages_trimmed, remaps;
 } sv_count;
 char *sv_error_take(wasmtime_error_t *error); // frees the error
 char *sv_errno(const char *what);
@@ -52,6 +52,13 @@ uint64_t sv_monotonic(void);
 
 // ---- slot.c
 
+// Runs of pages of an image or a slot.
+enum { SV_RUNS = 32 };
+typedef struct sv_runs {
+	uint32_t runs, pages; // runs above SV_RUNS: too many, and only the first are here
+	struct { uint32_t page, count; } run[SV_RUNS];
+} sv_runs;
+
 typedef struct sv_slot sv_slot;
 struct sv_slot {
 	sv_slot *image_next, *image_prev; // free slots of the image, warmest first
@@ -63,11 +70,15 @@ struct sv_slot {
 	size_t size;     // of the memory now
 	size_t high;     // the largest size it ever had: what an audit looks at
 	int64_t resident; // pages of its own, as of the last reset
+	sv_runs own;      // those pages, if own_known
+	bool own_known;
 	bool broken;      // a reset failed: never lent again
 	bool clean;       // it was reset, and not lent since
 };
 
-char *sv_slots_open(bool remap_only);
+sv_slot *sv_slot_make(sv_image *image); // NULL: no room
+bool sv_slot_map(sv_slot *s);           // anew, as its image
+void sv_slot_unmap(sv_slot *s);         // and frees it
 wasmtime_error_t *sv_memory_new(void *env, const wasm_memorytype_t *ty, size_t minimum, size_t maximum, size_t reserved, size_t guard,
 	wasmtime_linear_memory_t *out);
 // Makes a slot that was used equal to its image again, in place, for the same program's next instance;
@@ -82,6 +93,13 @@ void sv_slots_settle(void);
 // Unmaps up to n of the coldest free slots; returns how many.
 int sv_slots_evict(int n);
 bool sv_image_has_free(sv_image *image);
+
+// ---- reset.c
+
+char *sv_resets_open(bool remap_only);
+// Makes s equal to its image, of its image's size; one_call: nothing but this thread wrote to it since
+// its last reset, within the present call of this library.
+bool sv_slot_reset(sv_slot *s, bool one_call);
 // Gives back pages of a slot in use that hold what its image does. Its guest waits.
 void sv_slot_trim(sv_slot *s);
 
@@ -94,12 +112,7 @@ void sv_trim(sv_inst *in);
 
 // ---- image.c
 
-// Runs of pages that an instance of an image wrote to.
-enum { SV_WARM_RUNS = 32, SV_WARM_PAGES = 128 };
-typedef struct sv_warm {
-	uint32_t runs, pages; // runs above SV_WARM_RUNS: too many
-	struct { uint32_t page, count; } run[SV_WARM_RUNS];
-} sv_warm;
+enum { SV_WARM_PAGES = 128 }; // of one instance: with more, none are kept
 
 struct sv_image {
 	_Atomic int refs;
@@ -108,7 +121,7 @@ struct sv_image {
 	const uint8_t *bytes;    // the whole image, read only
 	uint64_t *nonzero;       // one bit a page: has any byte set
 	sv_slot *free, *free_last; // under the slots' lock
-	sv_warm warm;              // of the first instance that wrote no more than that; set once
+	sv_runs warm;              // of the first instance that wrote no more than that; set once
 	atomic_int warm_is;        // 0 unknown, 1 being set, 2 set
 	bool sealed;
 };
@@ -227,6 +240,7 @@ struct sv_inst {
 	wasmtime_error_t *error;
 	size_t step; // 0: instantiate; then one for each entry
 	bool has_body, no_calls, failed;
+	bool one_call; // it began and ended within one call of sv_start
 	bool trimmed;
 	bool timed; // polls are charged by the thread's own clock
 	uint32_t own_code; // set by sv_die

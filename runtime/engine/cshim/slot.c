@@ -15,22 +15,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-// PAGEMAP_SCAN (Linux 6.7), spelled out for older headers.
-struct scan_arg { __u64 size, flags, start, end, walk_end, vec, vec_len, max_pages, category_inverted, category_mask, category_anyof_mask, return_mask; };
-struct scan_region { __u64 start, end, categories; };
-#define SCAN _IOWR('f', 16, struct scan_arg)
-enum { IS_FILE = 1 << 2, IS_PRESENT = 1 << 3, IS_SWAPPED = 1 << 4 };
-
-// A slot with more than this to copy back is mapped anew instead: one large
-// invocation must not leave its pages resident for ever.
-enum { MAX_COPY_PAGES = 1024, MAX_REGIONS = 256, REGIONS = 64 };
-
-#define BIG_GROWTH ((size_t)1 << 20)
 #define MAPPING (SV_GUARD + SV_RESERVATION + SV_GUARD)
-
-static int pagemap = -1;
-static atomic_bool scanning;
-static bool proven;
 
 static pthread_mutex_t lock = PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP; // of the free lists
 static sv_slot *lru, *lru_last;
@@ -109,8 +94,9 @@ static void gather(void) {
 
 // ---- mapping
 
-static bool map_image(sv_slot *s) {
+bool sv_slot_map(sv_slot *s) {
 	sv_image *im = s->image;
+	s->own_known = false;
 	s->resident = 0;
 	if (!im->size) return true;
 	int flags = MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE;
@@ -125,7 +111,7 @@ static bool map_image(sv_slot *s) {
 // of the image write to: a page fault for each would cost more. What fails here
 // is left to the page faults.
 static void prefault(sv_slot *s) {
-	const sv_warm *warm = &s->image->warm;
+	const sv_runs *warm = &s->image->warm;
 	if (atomic_load_explicit(&s->image->warm_is, memory_order_acquire) != 2) return;
 	for (uint32_t i = 0; i < warm->runs; i++) {
 		uint8_t *from = s->base + (size_t)warm->run[i].page * SV_PAGE;
@@ -133,12 +119,12 @@ static void prefault(sv_slot *s) {
 	}
 }
 
-static void unmap(sv_slot *s) {
+void sv_slot_unmap(sv_slot *s) {
 	munmap(s->mapping, MAPPING);
 	free(s);
 }
 
-static sv_slot *slot_make(sv_image *image) {
+sv_slot *sv_slot_make(sv_image *image) {
 	sv_slot *s = calloc(1, sizeof *s);
 	if (!s) return NULL;
 	void *p = mmap(NULL, MAPPING, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -150,11 +136,11 @@ static sv_slot *slot_make(sv_image *image) {
 	s->mapping = p;
 	s->base = s->mapping + SV_GUARD;
 	s->size = s->high = image->size;
-	if (map_image(s)) {
+	if (sv_slot_map(s)) {
 		prefault(s);
 		return s;
 	}
-	unmap(s);
+	sv_slot_unmap(s);
 	return NULL;
 }
 
@@ -165,124 +151,11 @@ static sv_slot *slot_make(sv_image *image) {
 static void slot_retire(sv_slot *s) {
 	int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
 	if (mmap(s->mapping, MAPPING, PROT_NONE, flags, -1, 0) != MAP_FAILED) {
-		unmap(s);
+		sv_slot_unmap(s);
 		return;
 	}
 	atomic_fetch_add(&sv_count.retired_slots, 1);
 	free(s);
-}
-
-// ---- reset
-
-static void copy_page(const sv_image *im, uint8_t *page, size_t offset) {
-	if (sv_image_page_is_zero(im, offset / SV_PAGE)) memset(page, 0, SV_PAGE);
-	else memcpy(page, im->bytes + offset, SV_PAGE);
-}
-
-static void warm_add(sv_warm *w, size_t page, size_t count) {
-	if (w->runs < SV_WARM_RUNS) {
-		w->run[w->runs].page = (uint32_t)page;
-		w->run[w->runs].count = (uint32_t)count;
-	}
-	w->runs++;
-	w->pages += (uint32_t)count;
-}
-
-// Keeps what an instance wrote to, if nothing is known yet and it is not too much.
-static void warm_keep(sv_image *im, const sv_warm *seen) {
-	int unknown = 0;
-	if (!seen->runs || seen->runs > SV_WARM_RUNS || seen->pages > SV_WARM_PAGES) return;
-	if (!atomic_compare_exchange_strong(&im->warm_is, &unknown, 1)) return;
-	im->warm = *seen;
-	atomic_store_explicit(&im->warm_is, 2, memory_order_release);
-}
-
-// Asks for the pages that are the instance's own: in memory or swapped out, and not the image's.
-static struct scan_arg scan_of(const sv_slot *s, struct scan_region regions[REGIONS]) {
-	return (struct scan_arg){
-		.size = sizeof(struct scan_arg), .start = (__u64)(uintptr_t)s->base, .end = (__u64)(uintptr_t)s->base + s->image->size,
-		.vec = (__u64)(uintptr_t)regions, .vec_len = REGIONS,
-		.category_inverted = IS_FILE, .category_mask = IS_FILE, // not file-backed, and
-		.category_anyof_mask = IS_PRESENT | IS_SWAPPED, .return_mask = IS_PRESENT | IS_SWAPPED,
-	};
-}
-
-enum scanned { SCAN_FAILED, SCAN_COPIED, SCAN_TOO_MUCH };
-
-// Finds the pages that are the instance's own and copies the image's bytes over them, to the end.
-static enum scanned scan_and_copy(sv_slot *s) {
-	struct scan_region regions[REGIONS];
-	struct scan_arg a = scan_of(s, regions);
-	int64_t pages = 0, seen = 0;
-	sv_warm wrote;
-	wrote.runs = wrote.pages = 0;
-	while (a.start < a.end) {
-		int n = ioctl(pagemap, SCAN, &a);
-		if (n < 0 || a.walk_end <= a.start || a.walk_end > a.end) return SCAN_FAILED;
-		seen += n;
-		for (int i = 0; i < n; i++) {
-			uint64_t from = regions[i].start, to = regions[i].end;
-			if (from < a.start || to > a.end || from >= to) return SCAN_FAILED;
-			pages += (int64_t)((to - from) / SV_PAGE);
-			if (pages > MAX_COPY_PAGES || seen > MAX_REGIONS || regions[i].categories & IS_SWAPPED) return SCAN_TOO_MUCH;
-			warm_add(&wrote, (from - (uintptr_t)s->base) / SV_PAGE, (to - from) / SV_PAGE);
-			for (; from < to; from += SV_PAGE) copy_page(s->image, (uint8_t *)(uintptr_t)from, from - (uintptr_t)s->base);
-		}
-		a.start = a.walk_end;
-	}
-	s->resident = pages;
-	if (!atomic_load_explicit(&s->image->warm_is, memory_order_relaxed)) warm_keep(s->image, &wrote);
-	atomic_fetch_add_explicit(&sv_count.pages_copied, (uint64_t)pages, memory_order_relaxed);
-	return SCAN_COPIED;
-}
-
-static bool image_page(const void *env, const uint8_t *page) {
-	const sv_slot *s = env;
-	size_t offset = (size_t)(page - s->base);
-	if (sv_image_page_is_zero(s->image, offset / SV_PAGE)) return sv_all_zero(page, SV_PAGE);
-	return !memcmp(page, s->image->bytes + offset, SV_PAGE);
-}
-
-void sv_slot_trim(sv_slot *s) {
-	struct scan_region regions[REGIONS];
-	struct scan_arg a = scan_of(s, regions);
-	int n = atomic_load_explicit(&scanning, memory_order_relaxed) && s->image->size ? ioctl(pagemap, SCAN, &a) : 0;
-	for (int i = 0; i < n; i++) {
-		if (regions[i].start < a.start || regions[i].end > a.end || regions[i].categories & IS_SWAPPED) continue;
-		sv_trim_pages((uint8_t *)(uintptr_t)regions[i].start, (uint8_t *)(uintptr_t)regions[i].end, image_page, s);
-	}
-}
-
-// What was grown is replaced whole, by memory that nothing can reach.
-static bool drop_grown(sv_slot *s) {
-	size_t from = s->image->size;
-	if (s->size <= from) return true;
-	// Giving much back takes long, and mmap would hold up every other mapping of the process meanwhile. This
-	// holds up nobody, and need not work: what counts is the mapping below.
-	if (s->size - from > BIG_GROWTH) (void)madvise(s->base + from, s->size - from, MADV_DONTNEED);
-	int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
-	if (mmap(s->base + from, s->size - from, PROT_NONE, flags, -1, 0) == MAP_FAILED) return false;
-	s->size = from;
-	return true;
-}
-
-static bool slot_reset(sv_slot *s) {
-	if (!drop_grown(s)) return false;
-	if (!s->image->size) return true;
-	if (atomic_load_explicit(&scanning, memory_order_relaxed)) {
-		switch (scan_and_copy(s)) {
-		case SCAN_COPIED:
-			atomic_fetch_add_explicit(&sv_count.resets, 1, memory_order_relaxed);
-			return true;
-		case SCAN_FAILED:
-			atomic_store(&scanning, false); // it will not work next time either
-			return false;
-		case SCAN_TOO_MUCH:
-			break;
-		}
-	}
-	atomic_fetch_add_explicit(&sv_count.remaps, 1, memory_order_relaxed);
-	return map_image(s);
 }
 
 // ---- budget
@@ -299,7 +172,7 @@ static sv_slot *take_coldest(bool over_budget_only) {
 // The hot slots, one a processor and each of at most MAX_COPY_PAGES, are beside the budget.
 static void keep_budget(void) {
 	if (sv_slots_have_room(0)) return;
-	for (sv_slot *cold; (cold = take_coldest(true));) unmap(cold);
+	for (sv_slot *cold; (cold = take_coldest(true));) sv_slot_unmap(cold);
 }
 
 void sv_slots_settle(void) {
@@ -310,7 +183,7 @@ void sv_slots_settle(void) {
 static int evict(int n) {
 	int done = 0;
 	gather();
-	for (sv_slot *s; done < n && (s = take_coldest(false)); done++) unmap(s);
+	for (sv_slot *s; done < n && (s = take_coldest(false)); done++) sv_slot_unmap(s);
 	return done;
 }
 
@@ -327,7 +200,7 @@ void sv_slots_drop(sv_image *image) {
 		if (s) list_remove(s);
 		pthread_mutex_unlock(&lock);
 		if (!s) return;
-		unmap(s);
+		sv_slot_unmap(s);
 	}
 }
 
@@ -338,10 +211,17 @@ bool sv_image_has_free(sv_image *image) {
 	return has;
 }
 
-bool sv_slot_renew(sv_slot *s) {
+// Takes the slot from its instance; whether all its writes were within one call, of this thread.
+static bool take_back(sv_slot *s) {
+	bool one_call = s->inst && s->inst->one_call;
 	s->inst = NULL;
+	return one_call;
+}
+
+bool sv_slot_renew(sv_slot *s) {
+	bool one_call = take_back(s);
 	if (s->size != s->image->size) return false;
-	s->clean = slot_reset(s);
+	s->clean = sv_slot_reset(s, one_call);
 	s->broken = !s->clean;
 	return s->clean;
 }
@@ -353,8 +233,8 @@ bool sv_slots_have_room(int64_t pages) {
 }
 
 static void slot_release(sv_slot *s) {
-	s->inst = NULL;
-	if (s->broken || (!s->clean && !slot_reset(s))) {
+	bool one_call = take_back(s);
+	if (s->broken || (!s->clean && !sv_slot_reset(s, one_call))) {
 		slot_retire(s);
 		return;
 	}
@@ -368,10 +248,10 @@ static sv_slot *slot_take(sv_image *image) {
 	s = image->free;
 	if (s) list_remove(s);
 	pthread_mutex_unlock(&lock);
-	if (!s) s = slot_make(image);
+	if (!s) s = sv_slot_make(image);
 	// Addresses can run out before maps do: what other images' free slots have is given back.
 	// Boxes are not: a guest's stack is no place to end others from.
-	if (!s && evict(16) > 0) s = slot_make(image);
+	if (!s && evict(16) > 0) s = sv_slot_make(image);
 	return s;
 }
 
@@ -429,50 +309,6 @@ wasmtime_error_t *sv_memory_new(void *env, const wasm_memorytype_t *ty, size_t m
 	*out = (wasmtime_linear_memory_t){.env = s, .get_memory = memory_get, .grow_memory = memory_grow, .finalizer = memory_free};
 	return NULL;
 }
-
-// ---- proof
-
-// Dirties one page of four and looks: an fd opened by a parent, or one that a
-// sandbox has blinded, says "clean" and would hand on a tenant's bytes.
-static bool prove(sv_slot *s) {
-	volatile uint8_t *p = s->base;
-	if (p[0] != 1 || p[3 * SV_PAGE] != 0) return false; // in memory, and the image's
-	p[SV_PAGE] = 7;
-	p[2 * SV_PAGE] = 8;
-	if (scan_and_copy(s) != SCAN_COPIED || s->resident != 2) return false;
-	return p[SV_PAGE] == 2 && p[2 * SV_PAGE] == 0;
-}
-
-static bool scan_works(void) {
-	pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-	if (pagemap < 0) return false;
-	sv_image *image;
-	char *failed = sv_image_new(65536, &image);
-	if (failed) {
-		free(failed);
-		return false;
-	}
-	uint8_t page[SV_PAGE] = {1};
-	failed = sv_image_write(image, 0, page, sizeof page);
-	page[0] = 2;
-	if (!failed) failed = sv_image_write(image, SV_PAGE, page, sizeof page);
-	if (!failed) failed = sv_image_seal(image);
-	sv_slot *s = failed ? NULL : slot_make(image);
-	bool ok = s && prove(s);
-	if (s) unmap(s);
-	free(failed);
-	sv_image_free(image);
-	return ok;
-}
-
-char *sv_slots_open(bool remap_only) {
-	proven = scan_works();
-	atomic_store(&scanning, proven && !remap_only);
-	return NULL;
-}
-
-bool sv_scanning(void) { return atomic_load(&scanning); }
-void sv_set_scanning(bool on) { atomic_store(&scanning, on && proven); }
 
 // ---- audit
 
