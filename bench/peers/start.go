@@ -217,13 +217,14 @@ func oursOf(e *engine.Engine, l *engine.Linker, name string, g *prepared) (start
 		return starter{}, err
 	}
 	run := func() error {
-		in, err := p.Start(engine.StartConfig{MemoryLimit: 128 << 20, Head: g.head})
+		in := new(engine.Instance)
+		ev, err := p.Run(in, &engine.StartConfig{MemoryLimit: 128 << 20, Head: g.head})
 		if err != nil {
 			return err
 		}
 		defer in.Close()
-		for {
-			switch ev := in.Poll(); ev.Kind {
+		for ; ; ev = in.Poll() {
+			switch ev.Kind {
 			case engine.Done:
 				if len(in.Response().Body) == 0 {
 					return errSilent

@@ -53,7 +53,7 @@ uint64_t sv_monotonic(void);
 // ---- slot.c
 
 // Runs of pages of an image or a slot.
-enum { SV_RUNS = 32 };
+enum { SV_RUNS = 64 };
 typedef struct sv_runs {
 	uint32_t runs, pages; // runs above SV_RUNS: too many, and only the first are here
 	struct { uint32_t page, count; } run[SV_RUNS];
