@@ -50,10 +50,7 @@ bench-peers: build ## the same request on workerd, deno and nginx (npm and apt f
 	$(BIN)/peers -servers $(BIN)/servers $(if $(BENCH_JSON),-json $(BENCH_JSON))
 
 fuzz: ## every fuzz target for FUZZTIME (default 20s)
-	@for f in $$(git grep -hoE 'func (Fuzz[A-Za-z0-9_]+)' -- '*_test.go' | awk '{print $$2}' | sort -u); do \
-	  for p in $$(git grep -lE "func $$f\(" -- '*_test.go' | xargs -n1 dirname | sort -u); do \
-	    case $$p in sdk/go*|sdk/examples*) continue;; esac; \
-	    echo "== $$p $$f"; $(GO) test ./$$p -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 5x || exit 1; done; done
+	GO="$(GO)" .ci/fuzz $(FUZZTIME)
 
 soak: build ## long runs: the fuzz targets for five minutes each, the race tests ten times, 2,000 generated modules, 200 kills and 200 losses of power under KV writes, 100 histories, memory after a million requests
 	$(MAKE) fuzz FUZZTIME=5m
