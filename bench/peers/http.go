@@ -45,7 +45,7 @@ func httpRows(ctx context.Context, s size, all guests, profile, only string) ([]
 		protocol load.Protocol
 		goal     float64
 		hosts    []string
-	}{{load.H1, 0.6, []string{bareHost, helloHost, goHost, httpbinHost}}, {load.H2, 0.7, []string{bareHost, helloHost}}, {load.H3, 0.7, []string{bareHost, helloHost}}} {
+	}{{load.H1, 0.75, []string{bareHost, helloHost, goHost, httpbinHost}}, {load.H2, 0.8, []string{bareHost, helloHost}}, {load.H3, 0.8, []string{bareHost, helloHost}}} {
 		name := "http/" + string(c.protocol)
 		if !wanted(only, name) {
 			continue
@@ -62,7 +62,7 @@ func httpRows(ctx context.Context, s size, all guests, profile, only string) ([]
 		for i, side := range sides[1:] {
 			r := row{Name: name, Value: side.rate, Unit: "rps", Against: "bare", Ratio: side.against, N: side.requests}
 			if i == 0 {
-				r.goal, r.met = fmt.Sprintf(">= %.1fx", c.goal), r.Ratio >= c.goal
+				r.goal, r.met = fmt.Sprintf(">= %.2gx", c.goal), r.Ratio >= c.goal
 			} else {
 				r.Name += "-" + strings.TrimSuffix(c.hosts[i+1], ".edge.localhost")
 			}

@@ -217,7 +217,8 @@ type Stats struct {
 	Resets        uint64 // slots reset by copying pages back
 	KnownResets   uint64 // of those, where no page was touched for the first time: the kernel was not asked which
 	PagesCopied   uint64
-	PagesTrimmed  uint64 // given back by guests that wait, because they hold nothing of their own
+	PagesTrimmed  uint64 // given back by guests that wait
+	PagesFolded   uint64 // of those, of which the lines that differ from the image's were kept beside
 	Remaps        uint64 // slots reset by mapping the image over
 	Scanning      bool   // PAGEMAP_SCAN works here
 }
@@ -227,7 +228,7 @@ func (*Engine) Stats() Stats {
 	s := cshim.ReadStats()
 	return Stats{
 		Instances: s.Instances, Kept: s.Kept, SlotsFree: s.FreeSlots + s.Kept, SlotsRetired: s.RetiredSlots, ResidentBytes: s.ResidentBytes,
-		Maps: s.Maps, MaxMaps: s.MaxMaps, Starts: s.Starts, Renewed: s.Renewed, Resets: s.Resets, KnownResets: s.KnownResets, PagesCopied: s.PagesCopied, PagesTrimmed: s.PagesTrimmed, Remaps: s.Remaps,
+		Maps: s.Maps, MaxMaps: s.MaxMaps, Starts: s.Starts, Renewed: s.Renewed, Resets: s.Resets, KnownResets: s.KnownResets, PagesCopied: s.PagesCopied, PagesTrimmed: s.PagesTrimmed, PagesFolded: s.PagesFolded, Remaps: s.Remaps,
 		Scanning: cshim.Scanning(),
 	}
 }

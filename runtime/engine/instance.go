@@ -223,13 +223,12 @@ func (i *Instance) Borrow(ptr, n uint32) (Borrow, bool) {
 	if i.closed {
 		return Borrow{}, false
 	}
-	memory := i.in.Memory()
-	end := uint64(ptr) + uint64(n)
-	if end > uint64(len(memory)) {
+	p, ok := i.in.Lend(uint64(ptr), uint64(n))
+	if !ok {
 		return Borrow{}, false
 	}
 	i.pins.Add(1)
-	return Borrow{&loan{of: i, p: memory[ptr:end:end]}}, true
+	return Borrow{&loan{of: i, p: p}}, true
 }
 
 // Bytes is the guest's own memory. It must not be touched after Release, or

@@ -160,7 +160,7 @@ void sv_read_stats(sv_stats *out) {
 		.renewed = atomic_load(&sv_count.renewed),
 		.resets = atomic_load(&sv_count.resets), .known_resets = atomic_load(&sv_count.known_resets),
 		.pages_copied = atomic_load(&sv_count.pages_copied),
-		.pages_trimmed = atomic_load(&sv_count.pages_trimmed),
+		.pages_trimmed = atomic_load(&sv_count.pages_trimmed), .pages_folded = atomic_load(&sv_count.pages_folded),
 		.remaps = atomic_load(&sv_count.remaps),
 	};
 }

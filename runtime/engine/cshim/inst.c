@@ -220,6 +220,7 @@ static int advance(sv_inst *in) {
 // was not short, that is worth its system call: so what is forgiven is once.
 int sv_poll(sv_inst *in) {
 	if (in->failed) return SV_FAILED;
+	if (in->fold) sv_unfold(in, 0, UINT64_MAX);
 	in->poll_from = sv_clock(clock_of(in));
 	if (!in->timed) mark_thread(in->poll_from);
 	sv_current = in;
@@ -250,6 +251,7 @@ void sv_inst_end(sv_inst *in) {
 	// Deleting a future that is not done unwinds its fiber, here and now.
 	bool whole = !in->future && !in->failed && !in->no_calls && in->step > in->prog->nentries;
 	if (in->future) wasmtime_call_future_delete(in->future);
+	sv_fold_drop(in);
 	sv_box_end(in->box, whole);
 	in->box = NULL;
 	if (in->trap) wasm_trap_delete(in->trap);

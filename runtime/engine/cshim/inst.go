@@ -4,6 +4,8 @@ package cshim
 // #cgo nocallback sv_start
 // #cgo noescape sv_poll
 // #cgo nocallback sv_poll
+// #cgo noescape sv_unfold
+// #cgo nocallback sv_unfold
 // #cgo noescape sv_inst_end
 // #cgo nocallback sv_inst_end
 // #include <stdlib.h>
@@ -61,7 +63,7 @@ type StartConfig struct {
 }
 
 // Inst is an instance. Its methods are plain reads and writes of C's memory
-// except Poll, Global and Free.
+// except Poll, Global, Free, and Lend of one that was folded.
 type Inst struct {
 	p *C.sv_inst
 	v *C.sv_view
@@ -171,7 +173,22 @@ func (in Inst) Fail(code uint32, message string) {
 func (in Inst) Stop() { in.v.stop = true }
 
 // Memory is the guest's whole memory.
-func (in Inst) Memory() []byte { return view(in.v.memory, uint64(in.v.memory_size)) }
+func (in Inst) Memory() []byte {
+	m, _ := in.Lend(0, uint64(in.v.memory_size))
+	return m
+}
+
+// Lend is n bytes of the guest's memory at ptr; false if they are not all inside it.
+func (in Inst) Lend(ptr, n uint64) ([]byte, bool) {
+	memory := view(in.v.memory, uint64(in.v.memory_size))
+	if size := uint64(len(memory)); ptr > size || n > size-ptr {
+		return nil, false
+	}
+	if in.v.folded {
+		C.sv_unfold(in.p, C.uint64_t(ptr), C.uint64_t(ptr+n))
+	}
+	return memory[ptr : ptr+n : ptr+n], true
+}
 
 // Response returns what was gathered.
 func (in Inst) Response() (headSet bool, status int, head, body []byte) {

@@ -33,7 +33,7 @@ extern sv_config sv_cfg;
 extern _Thread_local sv_inst *sv_current;
 extern struct sv_counters {
 	_Atomic int64_t instances, boxes, free_slots, retired_slots, resident_pages, free_stacks, images, codes;
-	_Atomic uint64_t starts, renewed, resets, known_resets, pages_copied, pages_trimmed, remaps;
+	_Atomic uint64_t starts, renewed, resets, known_resets, pages_copied, pages_trimmed, pages_folded, remaps;
 } sv_count;
 char *sv_error_take(wasmtime_error_t *error); // frees the error
 char *sv_errno(const char *what);
@@ -54,9 +54,10 @@ uint64_t sv_monotonic(void);
 
 // Runs of pages of an image or a slot.
 enum { SV_RUNS = 64 };
+typedef struct sv_run { uint32_t page, count; } sv_run;
 typedef struct sv_runs {
 	uint32_t runs, pages; // runs above SV_RUNS: too many, and only the first are here
-	struct { uint32_t page, count; } run[SV_RUNS];
+	sv_run run[SV_RUNS];
 } sv_runs;
 
 typedef struct sv_slot sv_slot;
@@ -70,7 +71,8 @@ struct sv_slot {
 	size_t size;     // of the memory now
 	size_t high;     // the largest size it ever had: what an audit looks at
 	int64_t resident; // pages of its own, as of the last reset
-	sv_runs own;      // those pages, if own_known
+	sv_run *own;      // those pages, if own_known
+	uint32_t own_runs, own_room;
 	bool own_known;
 	bool broken;      // a reset failed: never lent again
 	bool clean;       // it was reset, and not lent since
@@ -100,13 +102,20 @@ char *sv_resets_open(bool remap_only);
 // Makes s equal to its image, of its image's size; one_call: nothing but this thread wrote to it since
 // its last reset, within the present call of this library.
 bool sv_slot_reset(sv_slot *s, bool one_call);
-// Gives back pages of a slot in use that hold what its image does. Its guest waits.
-void sv_slot_trim(sv_slot *s);
+// Lists pages of a slot in use that are in memory and its own, upwards; not all of them if there are many.
+size_t sv_slot_own_pages(sv_slot *s, uint32_t *pages, size_t most);
+
+// ---- fold.c
+
+// Gives back the pages of a waiting guest of which few lines differ from the image's, and keeps those lines.
+void sv_fold(sv_inst *in);
+// Forgets what was kept: the memory goes.
+void sv_fold_drop(sv_inst *in);
 
 // ---- trim.c
 
 bool sv_all_zero(const uint8_t *p, size_t n);
-void sv_trim_pages(uint8_t *from, uint8_t *to, bool (*same)(const void *env, const uint8_t *page), const void *env);
+void sv_give_back(uint8_t *from, uint8_t *to); // pages: they need not go
 // Once for each instance, when it first waits and many others are alive.
 void sv_trim(sv_inst *in);
 
@@ -242,6 +251,7 @@ struct sv_inst {
 	bool has_body, no_calls, failed;
 	bool one_call; // it began and ended within one call of sv_start
 	bool trimmed;
+	struct sv_fold *fold; // what is kept of pages that are given back; NULL: nothing
 	bool timed; // polls are charged by the thread's own clock
 	uint32_t own_code; // set by sv_die
 	uint64_t memory_limit, cpu_limit;

@@ -4,6 +4,7 @@
 //
 // It fails closed: every call is checked, and a slot of which one failed is not lent again.
 #include "internal.h"
+#include "lines.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -32,25 +33,16 @@ static bool counting; // the kernel counts a thread's page faults, all of them
 
 // ---- scan
 
-// Of a page that instances write to, most lines are as they were: to compare costs less than to write.
-typedef uint64_t words __attribute__((vector_size(16), may_alias));
-enum { LINE = 4, LINES = SV_PAGE / (LINE * sizeof(words)) };
-
-static inline bool any(words w) { return (w[0] | w[1]) != 0; }
-
-static void zero_lines(words *page) {
-	for (words *w = page; w < page + LINES * LINE; w += LINE)
-		if (any((w[0] | w[1]) | (w[2] | w[3]))) w[0] = w[1] = w[2] = w[3] = (words){0, 0};
-}
-
-static void copy_lines(words *page, const words *from) {
-	for (words *w = page; w < page + LINES * LINE; w += LINE, from += LINE)
-		if (any((w[0] ^ from[0]) | (w[1] ^ from[1]) | (w[2] ^ from[2]) | (w[3] ^ from[3]))) w[0] = from[0], w[1] = from[1], w[2] = from[2], w[3] = from[3];
-}
-
 static void copy_page(const sv_image *im, uint8_t *page, size_t offset) {
-	if (sv_image_page_is_zero(im, offset / SV_PAGE)) zero_lines((words *)page);
-	else copy_lines((words *)page, (const words *)(im->bytes + offset));
+	sv_words *w = (sv_words *)page, *end = w + SV_LINES * SV_LINE_WORDS;
+	const sv_words *from = (const sv_words *)(im->bytes + offset);
+	if (sv_image_page_is_zero(im, offset / SV_PAGE)) {
+		for (; w < end; w += SV_LINE_WORDS)
+			if (!sv_line_zero(w)) memset(w, 0, SV_LINE);
+		return;
+	}
+	for (; w < end; w += SV_LINE_WORDS, from += SV_LINE_WORDS)
+		if (!sv_line_same(w, from)) sv_line_copy(w, from);
 }
 
 static void runs_add(sv_runs *w, size_t page, size_t count) {
@@ -81,6 +73,19 @@ static struct scan_arg scan_of(const sv_slot *s, struct scan_region regions[REGI
 	};
 }
 
+// Notes which pages are the slot's own, if they are few.
+static void own_keep(sv_slot *s, const sv_runs *own) {
+	if (own->runs > SV_RUNS) return;
+	if (own->runs > s->own_room) {
+		sv_run *more = realloc(s->own, own->runs * sizeof *more);
+		if (!more) return;
+		s->own = more, s->own_room = own->runs;
+	}
+	if (own->runs) memcpy(s->own, own->run, own->runs * sizeof *s->own);
+	s->own_runs = own->runs;
+	s->own_known = true;
+}
+
 enum scanned { SCAN_FAILED, SCAN_COPIED, SCAN_TOO_MUCH };
 
 // Finds the pages that are the instance's own and copies the image's bytes over them, to the end.
@@ -88,8 +93,8 @@ static enum scanned scan_and_copy(sv_slot *s) {
 	struct scan_region regions[REGIONS];
 	struct scan_arg a = scan_of(s, regions);
 	int64_t pages = 0, seen = 0;
-	sv_runs *own = &s->own;
-	own->runs = own->pages = 0;
+	sv_runs own;
+	own.runs = own.pages = 0;
 	s->own_known = false;
 	while (a.start < a.end) {
 		int n = ioctl(pagemap, SCAN, &a);
@@ -100,33 +105,29 @@ static enum scanned scan_and_copy(sv_slot *s) {
 			if (from < a.start || to > a.end || from >= to) return SCAN_FAILED;
 			pages += (int64_t)((to - from) / SV_PAGE);
 			if (pages > MAX_COPY_PAGES || seen > MAX_REGIONS || regions[i].categories & IS_SWAPPED) return SCAN_TOO_MUCH;
-			runs_add(own, (from - (uintptr_t)s->base) / SV_PAGE, (to - from) / SV_PAGE);
+			runs_add(&own, (from - (uintptr_t)s->base) / SV_PAGE, (to - from) / SV_PAGE);
 			for (; from < to; from += SV_PAGE) copy_page(s->image, (uint8_t *)(uintptr_t)from, from - (uintptr_t)s->base);
 		}
 		a.start = a.walk_end;
 	}
 	s->resident = pages;
-	s->own_known = own->runs <= SV_RUNS;
-	if (!atomic_load_explicit(&s->image->warm_is, memory_order_relaxed)) warm_keep(s->image, own);
+	own_keep(s, &own);
+	if (!atomic_load_explicit(&s->image->warm_is, memory_order_relaxed)) warm_keep(s->image, &own);
 	atomic_fetch_add_explicit(&sv_count.pages_copied, (uint64_t)pages, memory_order_relaxed);
 	return SCAN_COPIED;
 }
 
-static bool image_page(const void *env, const uint8_t *page) {
-	const sv_slot *s = env;
-	size_t offset = (size_t)(page - s->base);
-	if (sv_image_page_is_zero(s->image, offset / SV_PAGE)) return sv_all_zero(page, SV_PAGE);
-	return !memcmp(page, s->image->bytes + offset, SV_PAGE);
-}
-
-void sv_slot_trim(sv_slot *s) {
+size_t sv_slot_own_pages(sv_slot *s, uint32_t *pages, size_t most) {
 	struct scan_region regions[REGIONS];
 	struct scan_arg a = scan_of(s, regions);
+	size_t found = 0;
 	int n = atomic_load_explicit(&scanning, memory_order_relaxed) && s->image->size ? ioctl(pagemap, SCAN, &a) : 0;
 	for (int i = 0; i < n; i++) {
 		if (regions[i].start < a.start || regions[i].end > a.end || regions[i].categories & IS_SWAPPED) continue;
-		sv_trim_pages((uint8_t *)(uintptr_t)regions[i].start, (uint8_t *)(uintptr_t)regions[i].end, image_page, s);
+		uint32_t page = (uint32_t)((regions[i].start - a.start) / SV_PAGE), end = (uint32_t)((regions[i].end - a.start) / SV_PAGE);
+		while (page < end && found < most) pages[found++] = page++;
 	}
+	return found;
 }
 
 // What was grown is replaced whole, by memory that nothing can reach.
@@ -164,8 +165,8 @@ static bool no_faults(void) {
 }
 
 static void copy_own(const sv_slot *s) {
-	for (uint32_t i = 0; i < s->own.runs; i++) {
-		size_t offset = (size_t)s->own.run[i].page * SV_PAGE, to = offset + (size_t)s->own.run[i].count * SV_PAGE;
+	for (const sv_run *run = s->own; run < s->own + s->own_runs; run++) {
+		size_t offset = (size_t)run->page * SV_PAGE, to = offset + (size_t)run->count * SV_PAGE;
 		for (; offset < to; offset += SV_PAGE) copy_page(s->image, s->base + offset, offset);
 	}
 }
@@ -173,7 +174,7 @@ static void copy_own(const sv_slot *s) {
 static bool reset_known(sv_slot *s, bool one_call) {
 	if (!counting || !one_call || !no_faults() || !s->own_known) return false;
 	copy_own(s);
-	atomic_fetch_add_explicit(&sv_count.pages_copied, s->own.pages, memory_order_relaxed);
+	atomic_fetch_add_explicit(&sv_count.pages_copied, (uint64_t)s->resident, memory_order_relaxed);
 	atomic_fetch_add_explicit(&sv_count.known_resets, 1, memory_order_relaxed);
 	return true;
 }

@@ -57,7 +57,7 @@ void sv_cpu_features(uint32_t out[6]);
 
 typedef struct sv_stats {
 	int64_t instances, kept, free_slots, retired_slots, resident_bytes, maps, max_maps;
-	uint64_t starts, renewed, resets, known_resets, pages_copied, pages_trimmed, remaps;
+	uint64_t starts, renewed, resets, known_resets, pages_copied, pages_trimmed, pages_folded, remaps;
 } sv_stats;
 void sv_read_stats(sv_stats *out);
 // Whether so many more maps may be made, after giving back cold slots if need be.
@@ -108,6 +108,7 @@ typedef struct sv_view {
 
 	uint8_t *memory;
 	uint64_t memory_size;
+	bool folded; // before memory is touched: sv_unfold
 
 	bool head_set, body_begun, sent;
 	uint32_t second_heads, large_heads; // refused
@@ -146,6 +147,8 @@ typedef struct sv_started {
 sv_started sv_start(sv_prog *prog, sv_inst *spare, const uint8_t *head, size_t head_len, uint32_t flags, int64_t memory_limit,
 	uint32_t log_limit, uint32_t head_limit, uint64_t cpu_limit);
 int sv_poll(sv_inst *in);
+// Writes back what is kept of the pages that overlap the bytes from..to, all of it at UINT64_MAX.
+void sv_unfold(sv_inst *in, uint64_t from, uint64_t to);
 // Reads the value of an exported global after SV_DONE; false if there is none of a number type.
 bool sv_inst_global(sv_inst *in, const char *name, size_t n, uint8_t *type, uint64_t *bits);
 // Ends the guest wherever it is; slot, stack and store are given back, the struct

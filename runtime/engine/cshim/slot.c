@@ -121,6 +121,7 @@ static void prefault(sv_slot *s) {
 
 void sv_slot_unmap(sv_slot *s) {
 	munmap(s->mapping, MAPPING);
+	free(s->own);
 	free(s);
 }
 
@@ -155,6 +156,7 @@ static void slot_retire(sv_slot *s) {
 		return;
 	}
 	atomic_fetch_add(&sv_count.retired_slots, 1);
+	free(s->own);
 	free(s);
 }
 

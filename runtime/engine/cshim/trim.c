@@ -1,13 +1,12 @@
-// What a waiting guest gives back. Pages of its memory that it wrote, and that
-// hold what the image does all the same; pages of its tables that are zeroes:
-// wasmtime fills a table as its elements are used, but calloc writes all of it.
-// What is read there later is the same, so that none of this need work.
+// What a waiting guest gives back, where there are many: pages of its memory of which it wrote
+// little (fold.c), and pages of its tables that are zeroes: wasmtime fills a table as its elements
+// are used, but calloc writes all of it.
 #include "internal.h"
 
 #include <sys/mman.h>
 
-// From how many instances on memory is worth more than the few microseconds that this takes.
-enum { CROWD = 256 };
+// From how many instances on memory is worth more than the tens of microseconds that this takes.
+enum { CROWD = 1024 };
 
 // ---- tables
 
@@ -52,36 +51,27 @@ void __wrap_free(void *p) {
 
 bool sv_all_zero(const uint8_t *p, size_t n) { return n == 0 || (p[0] == 0 && !memcmp(p, p + 1, n - 1)); }
 
-static void give_back(uint8_t *from, uint8_t *to) {
+void sv_give_back(uint8_t *from, uint8_t *to) {
 	if (from < to && !madvise(from, (size_t)(to - from), MADV_DONTNEED))
 		atomic_fetch_add_explicit(&sv_count.pages_trimmed, (uint64_t)(to - from) / SV_PAGE, memory_order_relaxed);
-}
-
-// Gives back the pages from..to of which same says that nothing would be lost.
-void sv_trim_pages(uint8_t *from, uint8_t *to, bool (*same)(const void *env, const uint8_t *page), const void *env) {
-	uint8_t *run = from;
-	for (uint8_t *p = from; p < to; p += SV_PAGE) {
-		if (same(env, p)) continue;
-		give_back(run, p);
-		run = p + SV_PAGE;
-	}
-	give_back(run, to);
-}
-
-static bool zero_page(const void *unused, const uint8_t *page) {
-	(void)unused;
-	return sv_all_zero(page, SV_PAGE);
 }
 
 // Only whole pages: those at the ends are shared with who knows whom.
 static void trim_zeroed(const sv_zeroed *z) {
 	uintptr_t from = ((uintptr_t)z->at + SV_PAGE - 1) / SV_PAGE * SV_PAGE, to = ((uintptr_t)z->at + z->size) / SV_PAGE * SV_PAGE;
-	if (from < to) sv_trim_pages((uint8_t *)from, (uint8_t *)to, zero_page, NULL);
+	if (from >= to) return;
+	uint8_t *run = (uint8_t *)from;
+	for (uint8_t *p = run; p < (uint8_t *)to; p += SV_PAGE) {
+		if (sv_all_zero(p, SV_PAGE)) continue;
+		sv_give_back(run, p);
+		run = p + SV_PAGE;
+	}
+	sv_give_back(run, (uint8_t *)to);
 }
 
 void sv_trim(sv_inst *in) {
 	if (in->trimmed || atomic_load_explicit(&sv_count.instances, memory_order_relaxed) <= CROWD) return;
 	in->trimmed = true;
-	if (in->box->slot) sv_slot_trim(in->box->slot);
+	if (in->box->slot) sv_fold(in);
 	for (uint32_t i = 0; i < in->box->nzeroed; i++) trim_zeroed(&in->box->zeroed[i]);
 }
