@@ -5,14 +5,21 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/selvage-edge/selvage/cmd/selvage/client"
 	"github.com/selvage-edge/selvage/cmd/selvage/target"
+	"github.com/selvage-edge/selvage/control/api"
+	"github.com/selvage-edge/selvage/control/bundle"
 	"github.com/selvage-edge/selvage/edge/keeper"
 )
 
@@ -73,6 +80,79 @@ func TestTargets(t *testing.T) {
 	good := "control = [\"https://127.0.0.9:1\"]\nroot = \"sha256:" + string(bytes.Repeat([]byte("ab"), 32)) + "\"\ntoken = \"x\"\n"
 	selvage(t, env, "status", "--target", write(good)).expect(t, exitReach, "cannot be reached", "127.0.0.9:1")
 	selvage(t, env, "request", "--pop", "lon", "https://x/", "--target", write(good)).expect(t, exitReach, "cannot be reached", "--connect IP:PORT")
+}
+
+// An error for programs says what happened, what to do, and where the fault stands.
+func TestErrorsForPrograms(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	env := nowhere(t)
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	write("selvage.toml", "name = \"hello\"\nroute = [\"a.example/*\"]\n")
+	edge := write("edge.toml", "[node]\nname = \"a\"\n[lisen]\npublic = \"127.0.0.1:1\"\n")
+	target := write("target.toml", "control = [\"https://127.0.0.9:1\"]\nroot = \"sha256:"+strings.Repeat("ab", 32)+"\"\ntoken = \"x\"\n")
+	for _, c := range []struct {
+		args []string
+		code int
+		path string // its last part
+		line int
+		hint string
+		said []string
+	}{
+		{[]string{"build", "."}, exitFailed, "selvage.toml", 2, "", []string{"route: unknown key; did you mean `routes`?"}},
+		{[]string{"edge", "--config", edge}, exitUsage, "edge.toml", 3, "", []string{"lisen (did you mean `listen`?)"}},
+		{[]string{"status", "--target", target}, exitReach, "", 0, "listen.api", []string{"cannot be reached", "127.0.0.9:1"}},
+	} {
+		r := selvage(t, env, append(c.args, "--json")...)
+		var f failure
+		if err := json.Unmarshal([]byte(r.errout), &f); err != nil || r.code != c.code || f.Code != c.code {
+			t.Errorf("%v: %d, %q: %v", c.args, r.code, r.errout, err)
+			continue
+		}
+		if f.Line != c.line || filepath.Base("/"+f.Path) != filepath.Base("/"+c.path) || !strings.Contains(f.Hint, c.hint) || (f.Hint == "") != (c.hint == "") || f.Hint != "" && strings.Contains(f.Message, f.Hint) {
+			t.Errorf("%v: %+v", c.args, f)
+		}
+		for _, want := range c.said {
+			if !strings.Contains(f.Message, want) || !strings.Contains(f.Error, want) {
+				t.Errorf("%v: %+v, want %q", c.args, f, want)
+			}
+		}
+	}
+	problem := failureOf(exitRefused, &client.Refusal{Problem: api.Problem{Type: "urn:selvage:problem:bad-manifest", Title: "bad manifest", Detail: "two faults", Hint: "correct it",
+		Faults: []bundle.Fault{{Line: 3, Column: 1, Key: "name", Message: "not set"}}}})
+	if problem.Problem != "bad-manifest" || problem.Message != "bad manifest: two faults" || problem.Hint != "correct it" || len(problem.Faults) != 1 || problem.Faults[0].Line != 3 {
+		t.Errorf("a refusal: %+v", problem)
+	}
+}
+
+// Where something else than the control API answers, or nothing does, the command says what to check.
+func TestWrongAddress(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	env := nowhere(t)
+	answers := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) })
+	public, admin, gone := httptest.NewTLSServer(answers), httptest.NewServer(answers), httptest.NewServer(answers)
+	gone.Close()
+	defer public.Close()
+	defer admin.Close()
+	path := filepath.Join(dir, "target.toml")
+	for addr, want := range map[net.Addr]string{
+		public.Listener.Addr(): "something else than this fleet's control API answers there",
+		admin.Listener.Addr():  "what answers there does not speak TLS",
+		gone.Listener.Addr():   "check that the control node runs and listens there",
+	} {
+		text := fmt.Sprintf("control = [\"https://%s\"]\nroot = \"sha256:%s\"\ntoken = \"x\"\n", addr, strings.Repeat("ab", 32))
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		selvage(t, env, "status", "--target", path).expect(t, exitReach, "cannot be reached", addr.String(), want, "listen.api", "`control` in "+path, "--target or $SELVAGE_TARGET")
+	}
 }
 
 // Who waits for another upgrade begins once it is over; who does not is told of it at once.

@@ -79,7 +79,8 @@ func writeExitCodes(w io.Writer) {
 		fmt.Fprintf(w, "| %d | %s |\n", row.code, row.what)
 	}
 	fmt.Fprint(w, "\nErrors go to standard error. With `--json` an error is one object, on a line, the last there: `error` is the text, `code` the exit code,\n"+
-		"and `problem`, if the fleet refused, the stable name of why (`not-found`, `route-taken`). Results go to standard output.\n")
+		"`message` what happened and `hint`, where it is told apart, what to do next; `problem`, if the fleet refused, the stable name of why (`not-found`, `route-taken`);\n"+
+		"`path` and `line` where a file is at fault, and `faults` each fault of a manifest (`line`, `column`, `key`, `message`). Results go to standard output.\n")
 }
 
 func writeCommands(w io.Writer, c *cobra.Command) {

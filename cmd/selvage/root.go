@@ -148,7 +148,7 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.As(err, &refused) && refused.Refused():
 		return exitRefused
-	case errors.As(err, &network), errors.Is(err, client.ErrSilent), errors.Is(err, target.ErrNone):
+	case errors.As(err, &network), errors.Is(err, client.ErrUnreachable), errors.Is(err, client.ErrSilent), errors.Is(err, target.ErrNone):
 		return exitReach
 	default:
 		return exitFailed

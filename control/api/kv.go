@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -83,7 +84,27 @@ func (a *API) putKey(ctx context.Context, c *call) (*reply, error) {
 	if o.Metadata, err = base64.StdEncoding.DecodeString(c.r.Header.Get(HeaderMetadata)); err != nil {
 		return nil, invalid("header %s: want up to %d bytes in base64: %v", HeaderMetadata, hostcall.MaxMetadataBytes, err)
 	}
-	return a.writeKey(ctx, c, ns, c.param("key"), o)
+	out, err := a.writeKey(ctx, c, ns, c.param("key"), o)
+	return out, a.told(ctx, ns, c.param("key"), o.IfRevision, err)
+}
+
+// told says of a conflict what the key is at, and what to do; another error stays as it is.
+func (a *API) told(ctx context.Context, ns hostcall.Namespace, key string, wanted int64, err error) error {
+	if !errors.Is(err, hostcall.ErrConflict) {
+		return err
+	}
+	name := fmt.Sprintf("key %.80q", key)
+	e, now := a.cfg.Store.KV().Get(ctx, ns, key)
+	const absent = "the key was to be absent (--if-absent, if_revision=0, If-None-Match)"
+	switch {
+	case errors.Is(now, hostcall.ErrNotFound):
+		return problem(http.StatusConflict, "conflict", "it was deleted or has ended since it was read: write it with --if-absent (if_revision=0), or without a condition", "%s is not there, and was to be at revision %d", name, wanted)
+	case now != nil:
+		return err
+	case wanted == hostcall.AbsentRevision:
+		return problem(http.StatusConflict, "conflict", fmt.Sprintf("to replace what it holds now, write with --if-revision %d (if_revision=%[1]d), or without a condition", e.Revision), "%s is there already, at revision %d; %s", name, e.Revision, absent)
+	}
+	return problem(http.StatusConflict, "conflict", fmt.Sprintf("read it again and decide anew; --if-revision %d (if_revision=%[1]d) is what it is at now", e.Revision), "%s is at revision %d, and was to be at %d", name, e.Revision, wanted)
 }
 
 // until is the time to live of a value that ends at a time on the store's clock, in Unix ms.
@@ -129,7 +150,8 @@ func (a *API) deleteKey(ctx context.Context, c *call) (*reply, error) {
 	if at == hostcall.AnyRevision {
 		return a.removeIfThere(ctx, c, ns, c.param("key"))
 	}
-	return a.removeKey(ctx, c, ns, c.param("key"), at)
+	out, err := a.removeKey(ctx, c, ns, c.param("key"), at)
+	return out, a.told(ctx, ns, c.param("key"), at, err)
 }
 
 // removeIfThere deletes a key whatever it holds, and tells whether there was one.

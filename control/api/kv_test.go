@@ -146,3 +146,41 @@ func TestKVLists(t *testing.T) {
 		t.Errorf("projects: %v", projects)
 	}
 }
+
+// A condition that is not met, and a value that cannot be counted on, are told in the words of
+// who asked: what is there, and what to do.
+func TestKVWords(t *testing.T) {
+	f := withNamespace(t)
+	var first, second Written
+	f.want(200, f.admin("PUT", keysOf+"/k", []byte("word")), &first)
+	f.want(200, f.admin("PUT", keysOf+"/k", []byte("words")), &second)
+	at := fmt.Sprintf("%s/k?if_revision=%d", keysOf, first.Revision)
+	now := fmt.Sprintf("revision %d", second.Revision)
+	for name, c := range map[string]struct {
+		status int
+		kind   string
+		a      answer
+		want   []string
+	}{
+		"absent":        {409, "conflict", f.admin("PUT", keysOf+"/k?if_revision=0", nil), []string{`key "k" is there already, at ` + now, fmt.Sprintf("--if-revision %d", second.Revision)}},
+		"none match":    {409, "conflict", f.admin("PUT", keysOf+"/k", nil, "If-None-Match: *"), []string{"is there already, at " + now}},
+		"put at":        {409, "conflict", f.admin("PUT", at, nil), []string{"is at " + now, fmt.Sprintf("was to be at %d", first.Revision), "read it again"}},
+		"delete at":     {409, "conflict", f.admin("DELETE", at, nil), []string{"is at " + now}},
+		"gone":          {409, "conflict", f.admin("PUT", keysOf+"/none?if_revision=7", nil), []string{`key "none" is not there`, "--if-absent"}},
+		"no number":     {400, "invalid-request", f.admin("POST", strings.TrimSuffix(keysOf, "keys")+"increment/k", nil), []string{"the value is no decimal number", "decimal number of 64 bits and nothing else"}},
+		"a long key":    {400, "invalid-request", f.admin("PUT", keysOf+"/"+strings.Repeat("k", 600), nil), []string{"a key of 600 bytes"}},
+		"a short life":  {400, "invalid-request", f.admin("PUT", keysOf+"/k?ttl=1ns", nil), []string{"time to live"}},
+		"many revision": {400, "invalid-request", f.admin("GET", keysOf+"/k?at_least=99999", nil), []string{"revision 99999"}},
+	} {
+		p := f.refused(c.status, c.kind, c.a)
+		said := p.Detail + "\n" + p.Hint
+		for _, want := range c.want {
+			if !strings.Contains(said, want) {
+				t.Errorf("%s: %q, want %q", name, said, want)
+			}
+		}
+		if strings.Contains(said, "store:") || strings.Contains(said, "differs") {
+			t.Errorf("%s: not the user's words: %q", name, said)
+		}
+	}
+}

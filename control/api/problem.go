@@ -104,22 +104,31 @@ func problemOfUpload(err error) *Problem {
 var kvLimits = fmt.Sprintf("KV takes keys of up to %d bytes, values of up to %d MiB, metadata of up to %d KiB; one answer has values of up to %d MiB",
 	hostcall.MaxKeyBytes, hostcall.MaxValueBytes>>20, hostcall.MaxMetadataBytes>>10, hostcall.MaxReadBytes>>20)
 
+// kvNumbers is the hint to who increments what cannot be.
+const kvNumbers = "an increment takes a value that is a decimal number of 64 bits and nothing else, such as 41 or -7, or a key that is not there; the value stays as it was"
+
+// words is an error of the store without the room it comes from, of which the client knows nothing.
+func words(err error) string { return strings.TrimPrefix(err.Error(), "store: ") }
+
 func problemOfStore(err error) *Problem {
+	said := words(err)
 	switch {
 	case errors.Is(err, store.ErrFull):
-		return problem(http.StatusInsufficientStorage, "store-full", "free space on the control node's volume, or raise store.max_bytes; reads still work", "%v", err)
+		return problem(http.StatusInsufficientStorage, "store-full", "free space on the control node's volume, or raise store.max_bytes; reads still work", "%s", said)
 	case errors.Is(err, store.ErrRolledBack):
-		return problem(http.StatusConflict, "store-rolled-back", "stop the control node, run 'selvage control new-epoch' and start it again; reads still work", "%v", err)
+		return problem(http.StatusConflict, "store-rolled-back", "stop the control node, run 'selvage control new-epoch' and start it again; reads still work", "%s", said)
 	case errors.Is(err, hostcall.ErrNotFound):
 		return notFound("", "there is no such thing")
 	case errors.Is(err, hostcall.ErrConflict):
-		return problem(http.StatusConflict, "conflict", "read it again and decide anew", "%v", err)
+		return problem(http.StatusConflict, "conflict", "read it again and decide anew", "%s", said)
 	case errors.Is(err, hostcall.ErrDenied):
-		return problem(http.StatusForbidden, "denied", "bind it in the function's manifest", "%v", err)
+		return problem(http.StatusForbidden, "denied", "bind it in the function's manifest", "%s", said)
 	case errors.Is(err, hostcall.ErrTooLarge):
-		return problem(http.StatusRequestEntityTooLarge, "too-large", kvLimits, "%v", err)
+		return problem(http.StatusRequestEntityTooLarge, "too-large", kvLimits, "%s", said)
+	case errors.Is(err, hostcall.ErrNotNumber), errors.Is(err, hostcall.ErrOverflow):
+		return problem(http.StatusBadRequest, "invalid-request", kvNumbers, "%s", said)
 	case errors.Is(err, hostcall.ErrInvalid):
-		return invalid("%v", err)
+		return invalid("%s", said)
 	case errors.Is(err, hostcall.ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return problem(http.StatusServiceUnavailable, "unavailable", "try again in a moment; if it was a change, it may have been made", "the store did not answer in time")
 	}

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/BurntSushi/toml"
+
+	"github.com/selvage-edge/selvage/runtime/nearest"
 )
 
 // reader gathers the faults of one manifest.
@@ -178,7 +180,7 @@ func asTables(v any) ([]map[string]any, bool) {
 func (t *table) done() {
 	for name := range t.values {
 		if !slices.Contains(t.known, name) {
-			t.fault(name, "unknown key; known here: %s", strings.Join(t.known, ", "))
+			t.fault(name, "unknown key; %sknown here: %s", nearest.Hint(name, t.known), strings.Join(t.known, ", "))
 		}
 	}
 }

@@ -47,7 +47,7 @@ func (a *answers) respond(f *picture, q *dns.Msg, from netip.Addr, udp bool) *dn
 	}
 	var c client
 	switch {
-	case !plain:
+	case !plain || len(q.Question) != 1: // a message may end with its head, whatever that counts
 		m.Rcode = dns.RcodeFormatError
 	case opt != nil && opt.Version() != 0:
 		m.Rcode = dns.RcodeBadVers

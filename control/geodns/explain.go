@@ -76,7 +76,7 @@ func (e *Explanation) choose(f *picture, name string) {
 		e.Why += ", of those where its functions may run"
 		n = f.all.Choose(q, all[:])
 		for _, b := range all[:n] {
-			if b.Km < best[0].Km && !from.has(b.PoP.Name) {
+			if b.Km() < best[0].Km() && !from.has(b.PoP.Name) {
 				e.PoPs = append(e.PoPs, reason(b, "nearer, but its functions may not run there"))
 			}
 		}
@@ -84,8 +84,8 @@ func (e *Explanation) choose(f *picture, name string) {
 }
 
 func reason(c Choice, why string) Reason {
-	r := Reason{PoP: c.PoP.Name, Km: c.Km, State: c.PoP.State.String(), Weight: c.PoP.Weight, Load: c.PoP.Load, Why: why}
-	if math.IsNaN(c.Km) {
+	r := Reason{PoP: c.PoP.Name, Km: c.Km(), State: c.PoP.State.String(), Weight: c.PoP.Weight, Load: c.PoP.Load, Why: why}
+	if math.IsNaN(c.Km()) {
 		r.Km = -1
 	}
 	return r

@@ -41,7 +41,8 @@ type Server struct {
 	answers answers
 	now     atomic.Pointer[picture]
 	rate    *limiter
-	parts   []*dns.Server
+	tcp     *dns.Server
+	udp     []*net.UDPConn
 	serving sync.WaitGroup
 	failed  chan error
 	stats   struct{ queries, refused, malformed, truncated, tcp atomic.Uint64 }
@@ -79,7 +80,7 @@ func New(c Config) (*Server, error) {
 	if err := errors.Join(append(errs, err)...); err != nil {
 		return nil, err
 	}
-	s := &Server{config: c, rate: newLimiter(c.Rate), failed: make(chan error, c.Sockets+1)}
+	s := &Server{config: c, rate: newLimiter(c.Rate), failed: make(chan error, c.Sockets*readers+1)}
 	s.answers = answers{zones: zones, where: c.Where, ttl: uint32(c.TTL / time.Second), many: c.Answers, serial: uint32(time.Now().Unix())}
 	return s, s.SetPoPs(nil)
 }
@@ -132,14 +133,15 @@ func (s *Server) Listen(address string) error {
 	if err != nil {
 		return fmt.Errorf("geodns: %w", err)
 	}
-	at := tcp.Addr().String()
-	s.serve(&dns.Server{Listener: newDoor(tcp, s.config.TCP)})
+	s.serveTCP(newDoor(tcp, s.config.TCP))
 	for range s.config.Sockets {
-		udp, err := config.ListenPacket(context.Background(), "udp", at)
+		udp, err := config.ListenPacket(context.Background(), "udp", tcp.Addr().String())
+		if err == nil {
+			err = s.serveUDP(udp.(*net.UDPConn))
+		}
 		if err != nil {
 			return errors.Join(fmt.Errorf("geodns: %w", err), s.Close())
 		}
-		s.serve(&dns.Server{PacketConn: udp})
 	}
 	return nil
 }
@@ -151,14 +153,28 @@ func shareAddress(_, _ string, c syscall.RawConn) (err error) {
 	return err
 }
 
-func (s *Server) serve(d *dns.Server) {
-	d.Handler, d.MsgAcceptFunc, d.UDPSize = s, accept, maxUDP
-	d.MsgInvalidFunc = func([]byte, error) { s.stats.malformed.Add(1) }
-	d.ReadTimeout, d.WriteTimeout, d.MaxTCPQueries = tcpSlow, tcpSlow, tcpQueries
-	d.IdleTimeout = func() time.Duration { return tcpIdle }
+func (s *Server) serveUDP(conn *net.UDPConn) error {
+	any, err := onAll(conn)
+	if err != nil {
+		return errors.Join(err, conn.Close())
+	}
+	s.udp = append(s.udp, conn)
+	for range readers {
+		s.serving.Go(func() {
+			if err := newPackets(conn, any, s).run(); err != nil {
+				s.failed <- err
+			}
+		})
+	}
+	return nil
+}
+
+func (s *Server) serveTCP(l net.Listener) {
 	begun := make(chan struct{})
-	d.NotifyStartedFunc = func() { close(begun) }
-	s.parts = append(s.parts, d)
+	d := &dns.Server{Listener: l, Handler: s, MsgAcceptFunc: accept, MsgInvalidFunc: func([]byte, error) { s.stats.malformed.Add(1) },
+		ReadTimeout: tcpSlow, WriteTimeout: tcpSlow, MaxTCPQueries: tcpQueries, IdleTimeout: func() time.Duration { return tcpIdle },
+		NotifyStartedFunc: func() { close(begun) }}
+	s.tcp = d
 	ended := make(chan struct{})
 	s.serving.Go(func() {
 		defer close(ended)
@@ -174,10 +190,10 @@ func (s *Server) serve(d *dns.Server) {
 
 // Address is where it listens; invalid before Listen.
 func (s *Server) Address() netip.AddrPort {
-	if len(s.parts) == 0 {
+	if s.tcp == nil {
 		return netip.AddrPort{}
 	}
-	at, _ := netip.ParseAddrPort(s.parts[0].Listener.Addr().String())
+	at, _ := netip.ParseAddrPort(s.tcp.Listener.Addr().String())
 	return at
 }
 
@@ -187,13 +203,19 @@ func (s *Server) Failed() <-chan error { return s.failed }
 // Close ends serving; answers under way are given.
 func (s *Server) Close() error {
 	var errs []error
-	ctx, cancel := context.WithTimeout(context.Background(), 2*tcpSlow)
-	defer cancel()
-	for _, d := range s.parts {
-		errs = append(errs, d.ShutdownContext(ctx))
+	for _, conn := range s.udp {
+		errs = append(errs, conn.SetReadDeadline(time.Unix(1, 0))) // ends packets.run
+	}
+	if s.tcp != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*tcpSlow)
+		defer cancel()
+		errs = append(errs, s.tcp.ShutdownContext(ctx))
 	}
 	s.serving.Wait()
-	s.parts = nil
+	for _, conn := range s.udp {
+		errs = append(errs, conn.Close())
+	}
+	s.udp, s.tcp = nil, nil
 	return errors.Join(errs...)
 }
 
@@ -216,6 +238,13 @@ func accept(h dns.Header) dns.MsgAcceptAction {
 // ServeDNS answers one query.
 func (s *Server) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	from, udp := sender(w)
+	if m := s.answer(q, from, udp); m != nil {
+		_ = w.WriteMsg(m) // who left gets no answer
+	}
+}
+
+// answer answers one query; nil: not at all, since its sender has had enough.
+func (s *Server) answer(q *dns.Msg, from netip.Addr, udp bool) *dns.Msg {
 	s.stats.queries.Add(1)
 	m := s.answers.respond(s.now.Load(), q, from, udp)
 	if m.Rcode == dns.RcodeRefused {
@@ -223,19 +252,18 @@ func (s *Server) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	}
 	if !udp {
 		s.stats.tcp.Add(1)
-		_ = w.WriteMsg(m) // who left gets no answer
-		return
+		return m
 	}
 	switch s.rate.allow(stream{(&client{addr: from}).network(), m.Rcode, len(m.Answer) > 0}) {
 	case drop:
-		return
+		return nil
 	case slip:
 		m.Answer, m.Ns, m.Extra, m.Truncated = nil, nil, nil, true
 	}
 	if m.Truncated {
 		s.stats.truncated.Add(1)
 	}
-	_ = w.WriteMsg(m)
+	return m
 }
 
 func sender(w dns.ResponseWriter) (netip.Addr, bool) {

@@ -1,7 +1,9 @@
 package geodns
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -277,6 +279,125 @@ func TestMalformedOptions(t *testing.T) {
 }
 
 // What does not fit is cut, and comes whole over TCP.
+// A head that counts a question which is not there gets an answer, and ends nothing.
+func TestHeadAlone(t *testing.T) {
+	s := start(t, Config{})
+	for _, network := range []string{"udp", "tcp"} {
+		c, err := dns.Dial(network, s.Address().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		if _, err := c.Write([]byte{1, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0}); err != nil {
+			t.Fatal(err)
+		}
+		m, err := c.ReadMsg()
+		if err != nil || m.Id != 0x102 || m.Rcode != dns.RcodeFormatError {
+			t.Errorf("%s: %v, %v", network, m, err)
+		}
+		if m := ask(t, s, network, question("www.edge.example.net", dns.TypeA, "")); len(m.Answer) == 0 {
+			t.Errorf("%s: no answer afterwards: %v", network, m)
+		}
+	}
+}
+
+// What is no query is refused, or not answered at all.
+func TestRefusals(t *testing.T) {
+	s := start(t, Config{})
+	query := func(change func(*dns.Msg)) []byte {
+		q := question("www.edge.example.net", dns.TypeA, "4.4.4.0/24")
+		q.Id = 0x102
+		change(q)
+		text, err := q.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	two := query(func(q *dns.Msg) { q.Question = append(q.Question, q.Question[0]) })
+	for name, c := range map[string]struct {
+		text      []byte
+		rcode     int // -1: nothing comes
+		malformed uint64
+	}{
+		"no head":              {[]byte{1, 2, 0}, -1, 1},
+		"an answer":            {query(func(q *dns.Msg) { q.Response = true }), -1, 0},
+		"an update":            {query(func(q *dns.Msg) { q.Opcode = dns.OpcodeUpdate }), dns.RcodeNotImplemented, 0},
+		"two questions":        {two, dns.RcodeFormatError, 0},
+		"cut within its name":  {query(func(*dns.Msg) {})[:20], dns.RcodeFormatError, 1},
+		"cut within an option": {query(func(*dns.Msg) {})[:len(two)-30], dns.RcodeFormatError, 1},
+	} {
+		c0 := s.Stats()
+		conn, err := net.Dial("udp", s.Address().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+		for _, text := range [][]byte{c.text, query(func(q *dns.Msg) { q.Id = 0x777 })} {
+			if _, err := conn.Write(text); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := map[uint16]int{0x777: dns.RcodeSuccess}
+		if c.rcode >= 0 {
+			want[0x102] = c.rcode
+		}
+		got, buf := map[uint16]int{}, make([]byte, maxUDP)
+		for len(got) < len(want) {
+			n, err := conn.Read(buf)
+			if err != nil {
+				t.Fatalf("%s: after %v: %v", name, got, err)
+			}
+			var m dns.Msg
+			if err := m.Unpack(buf[:n]); err != nil || !m.Response {
+				t.Fatalf("%s: %v, %v", name, err, m)
+			}
+			got[m.Id] = m.Rcode
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("%s: answers %v, want %v", name, got, want)
+		}
+		if n := s.Stats().Malformed - c0.Malformed; n != c.malformed {
+			t.Errorf("%s: %d counted as malformed", name, n)
+		}
+	}
+}
+
+// A server that is open on all addresses answers from the one that was asked.
+func TestAnswersFromWhereItWasAsked(t *testing.T) {
+	for _, open := range []string{"0.0.0.0:0", "[::]:0"} {
+		s, err := New(Config{Zones: testZones, Where: where, Sockets: 2})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(s.SetPoPs(fleetOf()), s.Listen(open)); err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		for _, at := range []string{"127.0.0.1", "127.0.0.2", "127.8.8.8", "::1"} {
+			if at == "::1" && !hasIPv6(t) {
+				continue
+			}
+			c := dns.Client{Timeout: 10 * time.Second} // its socket takes answers from there alone
+			m, _, err := c.Exchange(question("www.edge.example.net", dns.TypeA, "4.4.4.0/24"), netip.AddrPortFrom(netip.MustParseAddr(at), s.Address().Port()).String())
+			if err != nil || len(m.Answer) == 0 {
+				t.Errorf("%s at %s: %v, %v", open, at, m, err)
+			}
+		}
+	}
+}
+
+func hasIPv6(t *testing.T) bool {
+	c, err := net.ListenPacket("udp6", "[::1]:0")
+	if err != nil {
+		t.Logf("::1 is left out: %v", err)
+		return false
+	}
+	return c.Close() == nil
+}
+
 func TestTruncation(t *testing.T) {
 	s := start(t, Config{})
 	for _, size := range []uint16{0, 512, 1232, 4096} {
@@ -618,6 +739,7 @@ func FuzzRespond(f *testing.F) {
 			f.Fatal(err)
 		}
 		f.Add(text)
+		f.Add(text[:12])
 	}
 	s, err := New(Config{Zones: testZones, Where: where})
 	if err != nil {
@@ -628,13 +750,13 @@ func FuzzRespond(f *testing.F) {
 	}
 	from := netip.MustParseAddr("4.4.4.4")
 	f.Fuzz(func(t *testing.T, text []byte) {
-		q := new(dns.Msg)
-		if len(text) < 12 || q.Unpack(text) != nil {
-			return
+		if out := s.packet(text, from); out != nil {
+			if _, err := out.Pack(); err != nil {
+				t.Fatalf("%v\nto %x", err, text)
+			}
 		}
-		head := dns.Header{Id: q.Id, Bits: uint16(text[2])<<8 | uint16(text[3]), Qdcount: uint16(text[4])<<8 | uint16(text[5]),
-			Ancount: uint16(text[6])<<8 | uint16(text[7]), Nscount: uint16(text[8])<<8 | uint16(text[9]), Arcount: uint16(text[10])<<8 | uint16(text[11])}
-		if accept(head) != dns.MsgAccept || len(q.Question) != 1 {
+		q := new(dns.Msg)
+		if len(text) < headerSize || q.Unpack(text) != nil || accept(head(text)) != dns.MsgAccept {
 			return
 		}
 		for _, udp := range []bool{true, false} {

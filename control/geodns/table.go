@@ -134,9 +134,13 @@ type Question struct {
 // Choice is one PoP of an answer.
 type Choice struct {
 	PoP    *PoP
-	Km     float64 // along the great circle; NaN if either's position is not known
 	Passed bool    // it was nearer than the first, but passes this client on
+	dist   float64 // the square of the straight line, in radii; NaN if either's position is not known
 }
+
+// Km is the way along the great circle; NaN if either's position is not known. It is
+// worked out when asked for: answers need it not.
+func (c Choice) Km() float64 { return kilometres(c.dist) }
 
 // samePlace is the distance below which PoPs count as being in one place, and
 // share its clients by weight, in km.
@@ -177,11 +181,10 @@ func (t *Table) chooseFrom(tr *tree, q Question, into []Choice) int {
 	t.shareByWeight(all, q)
 	for i := range n {
 		c := &all[i]
-		km := math.NaN()
-		if p := &t.pops[c.pop]; q.Located && p.Located {
-			km = kilometres(c.dist)
+		into[i] = Choice{PoP: &t.pops[c.pop], Passed: c.passed, dist: math.NaN()}
+		if q.Located && into[i].PoP.Located {
+			into[i].dist = c.dist
 		}
-		into[i] = Choice{PoP: &t.pops[c.pop], Km: km, Passed: c.passed}
 	}
 	return n
 }

@@ -110,8 +110,8 @@ func TestNearest(t *testing.T) {
 				break
 			}
 		}
-		if want := greatCircle(q.Latitude, q.Longitude, got[0].PoP.Latitude, got[0].PoP.Longitude); math.Abs(got[0].Km-want) > .5 {
-			t.Fatalf("%s: %v km, by the haversine formula %v", got[0].PoP.Name, got[0].Km, want)
+		if want := greatCircle(q.Latitude, q.Longitude, got[0].PoP.Latitude, got[0].PoP.Longitude); math.Abs(got[0].Km()-want) > .5 {
+			t.Fatalf("%s: %v km, by the haversine formula %v", got[0].PoP.Name, got[0].Km(), want)
 		}
 	}
 	t.Logf("of %d clients %d got another order of %d PoPs than brute force", clients, wrong, MaxChoices)
@@ -238,7 +238,7 @@ func TestPlaceNotKnown(t *testing.T) {
 	pops = world()[:4]
 	pops[0].Located = false
 	got := chosen(table(t, pops), Question{Located: true, Latitude: pops[0].Latitude, Longitude: pops[0].Longitude})
-	if len(got) != 4 || got[3].PoP.Name != pops[0].Name || !math.IsNaN(got[3].Km) {
+	if len(got) != 4 || got[3].PoP.Name != pops[0].Name || !math.IsNaN(got[3].Km()) {
 		t.Errorf("%v", got)
 	}
 }

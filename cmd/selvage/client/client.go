@@ -5,6 +5,7 @@ package client
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -132,7 +133,34 @@ func (c *Client) do(ctx context.Context, k call) (*http.Response, error) {
 			return nil, fmt.Errorf("%w: %w", ErrSilent, errors.Join(errs...)) // another node would do it twice
 		}
 	}
-	return nil, fmt.Errorf("%w %w", ErrUnreachable, errors.Join(errs...))
+	return nil, &Unreached{Target: c.target.Path, Err: errors.Join(errs...)}
+}
+
+// Unreached is ErrUnreachable, with what was tried and where to look.
+type Unreached struct {
+	Target string // the file that names the control nodes
+	Err    error  // each one's
+}
+
+// Unwrap returns ErrUnreachable and each control node's error.
+func (u *Unreached) Unwrap() []error { return []error{ErrUnreachable, u.Err} }
+
+func (u *Unreached) Error() string {
+	return fmt.Sprintf("%v %v\n%s", ErrUnreachable, u.Err, u.Hint())
+}
+
+// Hint says what to check: of an address where something else answers, that it is the API's.
+func (u *Unreached) Hint() string {
+	where := fmt.Sprintf("the addresses are those of `control` in %s (another file: --target or $SELVAGE_TARGET)", u.Target)
+	const api = "the control node's listen.api, not its peer or admin port, nor a PoP's public port"
+	var record tls.RecordHeaderError
+	switch {
+	case errors.As(u.Err, &record), errors.Is(u.Err, http.ErrSchemeMismatch):
+		return "what answers there does not speak TLS: want " + api + "; " + where
+	case errors.Is(u.Err, identity.ErrUntrusted), errors.As(u.Err, new(tls.AlertError)), errors.Is(u.Err, io.EOF):
+		return "something else than this fleet's control API answers there, or `root` is another fleet's: want " + api + "; " + where
+	}
+	return "check that the control node runs and listens there (" + api + "); " + where
 }
 
 func (c *Client) try(ctx context.Context, base string, k call) (*http.Response, error) {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -70,6 +71,19 @@ func TestUnknownAndMalformed(t *testing.T) {
 	write(t, path, "[node]\nnmae = \"a\"\n")
 	if _, err := LoadEdge(path); err == nil || !strings.Contains(err.Error(), "node.nmae") {
 		t.Errorf("unknown key: %v", err)
+	}
+	for text, want := range map[string]string{
+		"[node]\nname = \"a\"\n\n[lisen]\npublic = \"1.2.3.4:443\"\n": "line 4: unknown keys: lisen (did you mean `listen`?); ",
+		"[node]\nnmae = \"a\"\n":            "line 2: unknown keys: node.nmae (did you mean `name`?); ",
+		"[node]\nspeed = 1\nnode.nme = 2\n": "line 2: unknown keys: node.speed, node.node.nme; ",
+		"[[dns.zones]]\nnane = \"a\"\n":     "line 2: unknown keys: dns.zones.nane (did you mean `name`?); ",
+	} {
+		write(t, path, text)
+		_, err := LoadEdge(path)
+		var f *Fault
+		if !errors.As(err, &f) || f.Path != path || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
 	}
 	write(t, path, "[node\n")
 	if _, err := LoadEdge(path); err == nil || !strings.Contains(err.Error(), ": line ") {

@@ -7,10 +7,28 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 
 	"github.com/BurntSushi/toml"
+
+	"github.com/selvage-edge/selvage/runtime/nearest"
 )
+
+// Fault is what is wrong with a file as a whole: it cannot be read as what it is.
+type Fault struct {
+	Path    string
+	Line    int // from 1; 0: not known
+	Message string
+}
+
+// Error returns "config PATH: line N: MESSAGE".
+func (f *Fault) Error() string {
+	if f.Line > 0 {
+		return fmt.Sprintf("config %s: line %d: %s", f.Path, f.Line, f.Message)
+	}
+	return fmt.Sprintf("config %s: %s", f.Path, f.Message)
+}
 
 // decode reads path over the defaults already in into; an unknown key is an error.
 func decode(path string, into any) error {
@@ -22,18 +40,66 @@ func decode(path string, into any) error {
 	if err != nil {
 		var syntax toml.ParseError
 		if errors.As(err, &syntax) {
-			return fmt.Errorf("config %s: line %d: %s", path, syntax.Position.Line, syntax.Message)
+			return &Fault{path, syntax.Position.Line, syntax.Message}
 		}
 		return fmt.Errorf("config %s: %w", path, err)
 	}
-	var unknown []string
-	for _, k := range meta.Undecoded() {
-		unknown = append(unknown, k.String())
-	}
-	if len(unknown) > 0 {
-		return fmt.Errorf("config %s: unknown keys: %s; 'selvage reference' lists the known ones", path, strings.Join(unknown, ", "))
+	if unknown := meta.Undecoded(); len(unknown) > 0 {
+		return unknownKeys(path, string(text), unknown, reflect.TypeOf(into).Elem())
 	}
 	return nil
+}
+
+// unknownKeys tells of keys that t does not have, with the nearest that it has; of what
+// stands in an unknown table the table alone.
+func unknownKeys(path, text string, unknown []toml.Key, t reflect.Type) *Fault {
+	var said []string
+	tables := map[string]bool{}
+	for _, k := range unknown {
+		tables[k.String()] = true
+		if len(k) > 1 && tables[k[:len(k)-1].String()] {
+			continue
+		}
+		one := k.String()
+		if w := nearest.Word(k[len(k)-1], keysBelow(t, k[:len(k)-1])); w != "" {
+			one += " (did you mean `" + w + "`?)"
+		}
+		said = append(said, one)
+	}
+	f := &Fault{Path: path, Line: lineOf(text, unknown[0])}
+	f.Message = fmt.Sprintf("unknown keys: %s; 'selvage reference' lists the known ones", strings.Join(said, ", "))
+	return f
+}
+
+// keysBelow are the keys that t has in the table at path.
+func keysBelow(t reflect.Type, path toml.Key) (keys []string) {
+	if t.Kind() == reflect.Slice {
+		t = t.Elem()
+	}
+	if t.Kind() != reflect.Struct {
+		return nil
+	}
+	for i := range t.NumField() {
+		key := t.Field(i).Tag.Get("toml")
+		if len(path) == 0 {
+			keys = append(keys, key)
+		} else if key == path[0] {
+			return keysBelow(t.Field(i).Type, path[1:])
+		}
+	}
+	return keys
+}
+
+// lineOf is the line, from 1, of the first key or table header of that last name; 0 if
+// it is written in another way.
+func lineOf(text string, key toml.Key) int {
+	for i, line := range strings.Split(text, "\n") {
+		name, _, _ := strings.Cut(strings.Trim(strings.TrimSpace(line), "[] "), "=")
+		if name = strings.TrimSpace(name); name == key.String() || name == key[len(key)-1] {
+			return i + 1
+		}
+	}
+	return 0
 }
 
 // below returns path, taken from dir if it is relative; empty stays empty.

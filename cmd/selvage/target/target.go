@@ -12,6 +12,7 @@ import (
 	"github.com/BurntSushi/toml"
 
 	"github.com/selvage-edge/selvage/control/identity"
+	"github.com/selvage-edge/selvage/runtime/nearest"
 )
 
 // Target is one fleet as a developer reaches it.
@@ -79,7 +80,8 @@ func Load(path string) (Target, error) {
 		return t, fmt.Errorf("target %s: %w", path, err)
 	}
 	if u := meta.Undecoded(); len(u) > 0 {
-		return t, fmt.Errorf("target %s: unknown key %s", path, u[0])
+		known := []string{"control", "root", "token", "project", "publisher", "edge_ca"}
+		return t, fmt.Errorf("target %s: unknown key %s; %sknown here: %s", path, u[0], nearest.Hint(u[0].String(), known), strings.Join(known, ", "))
 	}
 	if env := os.Getenv("SELVAGE_TOKEN"); env != "" {
 		t.Token = env
