@@ -35,6 +35,7 @@ func (d *demo) show(ctx context.Context) error {
 		{"the examples: built, bundled, signed, deployed, live on every PoP", d.deployExamples},
 		{"each function, from each PoP, over HTTP/1.1, 2 and 3", d.askAll},
 		{"KV: a write at control, seen in every PoP", d.kv},
+		{"three clients of three places", d.geo},
 		{"a function pinned to eu, asked in New York", d.pinned},
 		{"a second version under load", d.upgradeUnderLoad},
 		{"a node's program replaced under load", d.upgradeNode},

@@ -296,7 +296,7 @@ func TestFollowerBackoffHasABound(t *testing.T) {
 		n := len(f.script.opened)
 		wait := f.script.opened[n-1].Sub(f.script.opened[n-2])
 		f.script.mu.Unlock()
-		if wait != 15*time.Second+50*time.Millisecond || n > 50 {
+		if wait != 5*time.Second+50*time.Millisecond || n > 130 {
 			t.Errorf("%d attempts, the last after %v", n, wait)
 		}
 		f.stop()
