@@ -3,6 +3,7 @@ package fleet
 import (
 	"math/rand/v2"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"testing"
 	"testing/synctest"
@@ -25,8 +26,9 @@ func seed(t *testing.T) uint64 {
 
 func model(t *testing.T, p Plan) (f Figures) {
 	t.Helper()
-	p.Seed = seed(t)
-	t.Logf("SELVAGE_SEED=%d: %d nodes in %d PoPs, loss %.0f %%, cut of %v, %d killed", p.Seed, p.Nodes, p.PoPs, 100*p.Loss, p.Cut, p.Kill)
+	p.Seed, p.Log = seed(t), t.Logf
+	t.Logf("SELVAGE_SEED=%d: %d nodes in %d PoPs, loss %.0f %%, cuts of %v, %d killed", p.Seed, p.Nodes, p.PoPs, 100*p.Loss, p.Cuts, p.Kill)
+	defer debug.SetGCPercent(debug.SetGCPercent(300)) // a large fleet lives long: to look through it often is half of the work
 	began := time.Now()
 	synctest.Test(t, func(t *testing.T) {
 		var err error
@@ -38,23 +40,28 @@ func model(t *testing.T, p Plan) (f Figures) {
 	return f
 }
 
+var losses = []float64{0, 0.1, 0.3}
+
+// A few PoPs, cut and healed, with nodes killed that others follow.
 func TestSmallFleet(t *testing.T) {
-	for _, loss := range []float64{0, 0.1, 0.3} {
-		model(t, Plan{Nodes: 12, PoPs: 4, Loss: loss, Writes: 10, Measure: 10 * time.Second, Cut: 20 * time.Second, Kill: 1})
+	for _, loss := range losses {
+		model(t, Plan{Nodes: 30, PoPs: 10, Loss: loss, Writes: 20, Measure: 5 * time.Second, Cuts: []time.Duration{20 * time.Second}, Kill: 4})
 	}
 }
 
-// The whole of it takes a while: SELVAGE_MODEL=full, as make soak has it.
+// large is the fleet that the goals are of.
+func large(loss float64) Plan {
+	return Plan{Nodes: 300, PoPs: 30, Loss: loss, Writes: 100, Measure: 10 * time.Second}
+}
+
+// The whole of it takes minutes: SELVAGE_MODEL=full, as make soak has it.
 func TestLargeFleet(t *testing.T) {
 	if os.Getenv("SELVAGE_MODEL") != "full" {
-		t.Skip("300 nodes: set SELVAGE_MODEL=full")
+		t.Skip("300 nodes, cut and killed: set SELVAGE_MODEL=full, as make soak does")
 	}
-	for _, loss := range []float64{0, 0.1, 0.3} {
-		for _, cut := range []time.Duration{20 * time.Second, 2 * time.Minute, 10 * time.Minute} {
-			f := model(t, Plan{Nodes: 300, PoPs: 30, Loss: loss, Writes: 100, Measure: 20 * time.Second, Cut: cut, Kill: 10})
-			if loss == 0 && (f.P50 > 150*time.Millisecond || f.P99 > time.Second || f.Bytes > 60_000) {
-				t.Errorf("p50 %v, p99 %v, %.0f bytes a second and node: want at most 150 ms, 1 s, 60,000", f.P50, f.P99, f.Bytes)
-			}
-		}
+	for _, loss := range losses {
+		p := large(loss)
+		p.Cuts, p.Kill = []time.Duration{20 * time.Second, 2 * time.Minute, 10 * time.Minute}, 10
+		model(t, p)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"time"
@@ -17,9 +18,9 @@ import (
 // node is one of the fleet's: a member, a follower with its relay, and a KV store.
 type node struct {
 	w    *world
+	i    int
 	name string
 	at   place
-	addr netip.AddrPort
 
 	member   *fleet.Fleet
 	follower *changes.Follower
@@ -38,8 +39,10 @@ type node struct {
 // gossipKey is the fleet's.
 var gossipKey = []byte("0123456789abcdef0123456789abcdef")
 
-func (w *world) start(name string, at place, addr netip.AddrPort) (*node, error) {
-	n := &node{w: w, name: name, at: at, addr: addr}
+// start starts the i-th node.
+func (w *world) start(i int, at place) (*node, error) {
+	name, addr := fmt.Sprint("node-", i), address(i+1)
+	n := &node{w: w, i: i, name: name, at: at}
 	var err error
 	n.store, err = kv.New(kv.Config{Origin: origin{w.truth, w.mesh, at, w.home}, Bytes: 1 << 20})
 	if err != nil {
@@ -61,6 +64,7 @@ func (w *world) start(name string, at place, addr netip.AddrPort) (*node, error)
 	ctx, cancel := context.WithCancel(context.Background())
 	n.stop = cancel
 	n.running.Go(func() { _ = n.follower.Run(ctx) }) // its error is ctx's
+	n.running.Go(func() { n.read(ctx, rand.New(rand.NewPCG(w.Seed, uint64(100+i)))) })
 	return n, nil
 }
 
@@ -72,10 +76,11 @@ func (w *world) join(name string, at place, addr netip.AddrPort, role fleet.Role
 	})
 }
 
-// kill ends the node as kill -9 does: nobody is told.
-func (n *node) kill() error {
+// kill ends the node as kill -9 does; silently, as the loss of its machine does: who has a
+// connection to it does not hear that it ended.
+func (n *node) kill(silently bool) error {
 	n.stop()
-	n.host.end()
+	n.host.end(silently)
 	n.running.Wait()
 	n.store.Close()
 	return n.member.Close()
@@ -96,10 +101,10 @@ func (n *node) neighbours() []agent.Neighbour {
 		return n.near.list
 	}
 	n.near.looked, n.near.list = time.Now(), nil
-	for _, m := range n.member.Members() {
-		if m.Health == fleet.Alive && m.Meta.Role == fleet.Node && m.Meta.PoP == n.at.site && m.Name != n.name {
-			n.near.list = append(n.near.list, agent.Neighbour{Name: m.Name, Node: road{n.at, func() *host { return n.w.hostOf(m.Name) }}})
-		}
+	for _, m := range n.member.Select(func(m *fleet.Member) bool {
+		return m.Health == fleet.Alive && m.Meta.Role == fleet.Node && m.Meta.PoP == n.at.site && m.Name != n.name
+	}) {
+		n.near.list = append(n.near.list, agent.Neighbour{Name: m.Name, Node: road{n.at, func() *host { return n.w.hostOf(m.Name) }}})
 	}
 	return n.near.list
 }
@@ -125,13 +130,13 @@ func (n *node) has(seq uint64) bool {
 	return ok && p.Seq >= seq
 }
 
-// stale asks the node for keys, and tells of one whose value is not the truth's.
+// stale asks the node for keys, and tells of one whose value is not the truth's though the node has come to its head.
 func (n *node) stale(keys []string) error {
 	for _, key := range keys {
 		value, revision := n.w.truth.get(key)
 		e, err := n.store.Get(context.Background(), words, key)
 		if err != nil && revision != 0 || e.Revision != revision || string(e.Value) != string(value) {
-			return fmt.Errorf("%s has %s of revision %d, the truth is %d: %w", n.name, key, e.Revision, revision, errors.Join(errStale, err))
+			return fmt.Errorf("%s has %s of revision %d for ever, the truth is %d: %w", n.name, key, e.Revision, revision, errors.Join(errStale, err))
 		}
 	}
 	return nil

@@ -32,6 +32,7 @@ type host struct {
 	handler http.Handler
 	running sync.WaitGroup // requests, and what carries their answers
 	mu      sync.Mutex     // held where running grows, and to kill
+	silent  bool           // once killed, nobody hears that connections ended
 }
 
 func newHost(m *mesh, at place, h http.Handler) *host {
@@ -41,8 +42,9 @@ func newHost(m *mesh, at place, h http.Handler) *host {
 }
 
 // end kills the host and waits for what ran there.
-func (s *host) end() {
+func (s *host) end(silently bool) {
 	s.mu.Lock()
+	s.silent = silently
 	s.kill()
 	s.mu.Unlock()
 	s.running.Wait()
@@ -71,7 +73,7 @@ type road struct {
 // Do implements agent.Doer.
 func (r road) Do(q *http.Request) (*http.Response, error) {
 	to := r.to()
-	if to == nil || to.ctx.Err() != nil {
+	if to == nil || to.ctx.Err() != nil && !to.silent {
 		return nil, errReset
 	}
 	body, err := io.ReadAll(q.Body)
@@ -87,15 +89,19 @@ func (r road) Do(q *http.Request) (*http.Response, error) {
 	p := newPipe(to, r.from)
 	q = q.Clone(p.ctx)
 	q.Body = io.NopCloser(bytes.NewReader(body))
-	if err := to.run(func() { p.serve(q) }, p.bring); err != nil {
-		return nil, err
+	err = to.run(func() { p.serve(q) }, p.bring)
+	if err == nil {
+		select {
+		case <-p.begun:
+			return &http.Response{StatusCode: p.status, Header: p.header, Body: p}, nil
+		case <-to.ctx.Done():
+			err = errReset
+		case <-ctx.Done():
+			err = errTimeout
+		}
 	}
-	select {
-	case <-p.begun:
-		return &http.Response{StatusCode: p.status, Header: p.header, Body: p}, nil
-	case <-to.ctx.Done():
-		err = errReset
-	case <-ctx.Done():
+	if to.ctx.Err() != nil && to.silent {
+		<-ctx.Done()
 		err = errTimeout
 	}
 	p.Close()
@@ -157,7 +163,7 @@ type piece struct {
 
 func newPipe(h *host, reader place) *pipe {
 	p := &pipe{host: h, reader: reader, header: http.Header{}, status: http.StatusOK,
-		begun: make(chan struct{}), queue: make(chan piece, 4096), room: make(chan struct{}, 1), come: make(chan []byte, 4096)}
+		begun: make(chan struct{}), queue: make(chan piece, 512), room: make(chan struct{}, 1), come: make(chan []byte, 64)}
 	p.ctx, p.gone = context.WithCancel(h.ctx)
 	p.left, p.leave = context.WithCancel(context.Background())
 	return p
@@ -226,7 +232,7 @@ func (p *pipe) admit(n int) error {
 // bring takes pieces to the reader, in order. It ends with the answer, the host or the reader's leave.
 func (p *pipe) bring() {
 	defer p.gone()
-	defer close(p.come)
+	defer p.hangUp()
 	for {
 		var next piece
 		ok := false
@@ -242,6 +248,13 @@ func (p *pipe) bring() {
 		p.arrived(next)
 	}
 	p.farewell()
+}
+
+// hangUp tells the reader that there is no more.
+func (p *pipe) hangUp() {
+	if p.host.ctx.Err() == nil || !p.host.silent {
+		close(p.come)
+	}
 }
 
 // arrived hands the piece to the reader.

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,9 +21,9 @@ var words = hostcall.Namespace{Project: "default", Name: "words"}
 type truth struct {
 	mu struct {
 		sync.Mutex
-		log    []written         // the change of sequence i+1
-		newest map[string]uint64 // of each key
-		subs   map[*store.Subscription]bool
+		log  []written           // the change of sequence i+1
+		keys map[string][]uint64 // the sequences of each key's changes
+		subs map[*store.Subscription]bool
 	}
 }
 
@@ -33,18 +34,34 @@ type written struct {
 
 func newTruth() *truth {
 	t := &truth{}
-	t.mu.newest, t.mu.subs = map[string]uint64{}, map[*store.Subscription]bool{}
+	t.mu.keys, t.mu.subs = map[string][]uint64{}, map[*store.Subscription]bool{}
 	return t
 }
 
 var log = store.KVLog(words)
 
-func (t *truth) put(key string, value []byte) {
+// put writes a value of 100 bytes, which says its revision.
+func (t *truth) put(key string) {
+	t.change(key, func(seq uint64) store.Change {
+		value := valueOf(seq)
+		return store.Change{Op: store.OpPut, Size: uint32(len(value)), Sum: sha256.Sum256(value), Value: value}
+	})
+}
+
+func valueOf(seq uint64) []byte { return fmt.Appendf(nil, "%0100d", seq) }
+
+func (t *truth) delete(key string) {
+	t.change(key, func(uint64) store.Change { return store.Change{Op: store.OpDelete} })
+}
+
+func (t *truth) change(key string, made func(seq uint64) store.Change) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	seq := uint64(len(t.mu.log) + 1)
-	t.mu.log = append(t.mu.log, written{store.Change{Seq: seq, Key: key, Op: store.OpPut, Size: uint32(len(value)), Sum: sha256.Sum256(value), Value: value}, time.Now()})
-	t.mu.newest[key] = seq
+	c := made(seq)
+	c.Seq, c.Key = seq, key
+	t.mu.log = append(t.mu.log, written{c, time.Now()})
+	t.mu.keys[key] = append(t.mu.keys[key], seq)
 	for sub := range t.mu.subs {
 		sub.Mark(log)
 	}
@@ -63,13 +80,41 @@ func (t *truth) head() uint64 {
 	return uint64(len(t.mu.log))
 }
 
+// get returns a key's value; its revision is 0 if it has none.
 func (t *truth) get(key string) (value []byte, revision uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if seq := t.mu.newest[key]; seq > 0 {
-		return t.mu.log[seq-1].Value, seq
+	if c := t.newest(key); c.Op == store.OpPut {
+		return c.Value, c.Seq
 	}
 	return nil, 0
+}
+
+// newest is the last change of a key, none if its sequence is 0. t.mu is held.
+func (t *truth) newest(key string) store.Change {
+	if all := t.mu.keys[key]; len(all) > 0 {
+		return t.mu.log[all[len(all)-1]-1].Change
+	}
+	return store.Change{}
+}
+
+// until returns the change that made the key what an answer says of it (of a revision, or 0: nothing), the
+// last such change, and when the next one was written, zero if there was none.
+func (t *truth) until(key string, revision uint64) (seq uint64, over time.Time, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	none := revision == 0
+	for _, next := range slices.Backward(t.mu.keys[key]) {
+		w := t.mu.log[next-1]
+		if none && w.Op == store.OpDelete || !none && next == revision && w.Op == store.OpPut {
+			return next, over, nil
+		}
+		over = w.at
+	}
+	if none {
+		return 0, over, nil // it was not written yet
+	}
+	return 0, over, fmt.Errorf("no value of %s has revision %d", key, revision)
 }
 
 // Epoch implements changes.Source, as what follows does.
@@ -93,7 +138,7 @@ func (t *truth) Read(_ context.Context, _ string, after uint64, o store.ReadOpti
 		if len(p.Changes) >= o.Changes || bytes >= o.Bytes {
 			return p, nil
 		}
-		if p.To = w.Seq; t.mu.newest[w.Key] == w.Seq {
+		if p.To = w.Seq; t.newest(w.Key).Seq == w.Seq {
 			p.Changes = append(p.Changes, w.Change)
 			bytes += len(w.Key) + len(w.Value)
 		}
