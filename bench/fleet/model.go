@@ -52,6 +52,9 @@ type Figures struct {
 	Checked   int             // keys of nodes that were compared with the truth in the end
 }
 
+// FiguresFile is the environment variable that names the file TestFigures writes them to, as JSON.
+const FiguresFile = "SELVAGE_MODEL_FIGURES"
+
 // Most of what may take long, in virtual time: more is a fault.
 const (
 	mostJoin    = 5 * time.Minute

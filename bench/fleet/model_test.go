@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"encoding/json"
 	"math/rand/v2"
 	"os"
 	"runtime/debug"
@@ -63,5 +64,24 @@ func TestLargeFleet(t *testing.T) {
 		p := large(loss)
 		p.Cuts, p.Kill = []time.Duration{20 * time.Second, 2 * time.Minute, 10 * time.Minute}, 10
 		model(t, p)
+	}
+}
+
+// The figures of make bench.
+func TestFigures(t *testing.T) {
+	file := os.Getenv(FiguresFile)
+	if file == "" {
+		t.Skip("300 nodes, to be measured: set " + FiguresFile + ", as make bench does")
+	}
+	p := large(0)
+	if testing.Short() {
+		p.Nodes, p.PoPs = 30, 10
+	}
+	text, err := json.Marshal(model(t, p))
+	if err == nil {
+		err = os.WriteFile(file, text, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }
