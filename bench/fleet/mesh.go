@@ -93,6 +93,8 @@ const (
 	record  = 22                       // TLS
 	frame   = 9                        // HTTP/2
 	beside  = 2*ipTCP + record + frame // of a packet with data and its acknowledgement
+
+	handshake = 4 << 10 // TCP and TLS with a certificate from each side
 )
 
 // sent counts a piece of a stream.

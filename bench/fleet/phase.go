@@ -30,7 +30,7 @@ func (w *world) write(one func(), perSecond int, d time.Duration, enough func() 
 
 func never() bool { return false }
 
-// converge waits until all know all and follow the log.
+// converge waits until all know all and follow the log; then every node reads every key, and keeps it.
 func (w *world) converge(f *Figures) error {
 	begin := time.Now()
 	if err := w.until(mostJoin, "all know all", w.whole); err != nil {
@@ -38,9 +38,28 @@ func (w *world) converge(f *Figures) error {
 	}
 	f.Converged = time.Since(begin)
 	w.say("%d nodes know one another, %v after the last was started", w.Nodes, f.Converged)
+	for _, key := range w.keys {
+		w.truth.put(key)
+	}
+	if err := w.reach(mostHeal, w.truth.head()); err != nil {
+		return err
+	}
+	if err := w.compare(); err != nil {
+		return err
+	}
 	w.mesh.setLoss(w.Loss)
-	w.write(w.change, 10, 2*time.Second, never)
-	return w.reach(mostHeal, w.truth.head())
+	return nil
+}
+
+// compare holds what each node answers against the truth, which nobody changes meanwhile.
+func (w *world) compare() error {
+	var asks sync.WaitGroup
+	wrong := make([]error, len(w.mu.nodes))
+	for i, n := range w.mu.nodes {
+		asks.Go(func() { wrong[i] = n.stale(w.keys) })
+	}
+	asks.Wait()
+	return errors.Join(wrong...)
 }
 
 // steady measures writes that go on.
@@ -92,7 +111,7 @@ func (w *world) cut(f *Figures, d time.Duration) error {
 	}
 	w.mesh.split()
 	begin, head := time.Now(), w.truth.head()
-	w.write(w.change, 1, mostHeal, func() bool { return w.all(head) })
+	w.write(w.change, 1, w.patience(mostHeal), func() bool { return w.all(head) })
 	f.Heals = append(f.Heals, time.Since(begin))
 	if err := w.reach(0, head); err != nil {
 		return err
@@ -155,14 +174,8 @@ func (w *world) settle(f *Figures) error {
 		return err
 	}
 	w.mesh.setLoss(0) // a question may fail where much is lost; what is in memory stays
-	var asks sync.WaitGroup
-	wrong := make([]error, len(w.mu.nodes))
-	for i, n := range w.mu.nodes {
-		asks.Go(func() { wrong[i] = n.stale(w.keys) })
-	}
-	asks.Wait()
 	f.Checked = len(w.mu.nodes) * len(w.keys)
-	return errors.Join(wrong...)
+	return w.compare()
 }
 
 // whole reports whether all know all.
@@ -182,9 +195,9 @@ func (w *world) reach(most time.Duration, head uint64) error {
 }
 
 func (w *world) until(most time.Duration, what string, ok func() bool) error {
-	for end := time.Now().Add(most); !ok(); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(w.patience(most)); !ok(); time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(end) {
-			return fmt.Errorf("not within %v: %s", most, what)
+			return fmt.Errorf("not within %v: %s", w.patience(most), what)
 		}
 	}
 	return nil

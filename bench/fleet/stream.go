@@ -13,7 +13,7 @@ import (
 
 // Bounds of connections, those of control/peer.
 const (
-	answerTime = 15 * time.Second // for an answer's head
+	answerTime = 15 * time.Second // to connect, and for an answer's head
 	deadAfter  = 25 * time.Second // without a word: an unanswered ping
 	window     = 256 << 10        // bytes that may be under way
 )
@@ -80,10 +80,10 @@ func (r road) Do(q *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	to.mesh.sent(len(body) + 200) // its head, compressed
+	to.mesh.sent(len(body) + 200 + handshake) // its head, compressed
 	ctx, cancel := context.WithTimeout(q.Context(), answerTime)
 	defer cancel()
-	if err := to.mesh.carry(ctx, r.from, to.at); err != nil {
+	if err := to.mesh.connect(ctx, r.from, to.at); err != nil {
 		return nil, err
 	}
 	p := newPipe(to, r.from)
@@ -106,6 +106,17 @@ func (r road) Do(q *http.Request) (*http.Response, error) {
 	}
 	p.Close()
 	return nil, err
+}
+
+// connect takes as long as the handshakes of TCP and TLS 1.3, and a request on its way: each
+// request has a connection of its own.
+func (m *mesh) connect(ctx context.Context, from, to place) error {
+	for range 2 {
+		if err := errors.Join(m.carry(ctx, from, to), m.carry(ctx, to, from)); err != nil {
+			return err
+		}
+	}
+	return m.carry(ctx, from, to)
 }
 
 // carry waits until a packet sent now, again if it is lost, has come.
