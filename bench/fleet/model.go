@@ -5,6 +5,7 @@
 // each node (edge/kv). Modelled are: packets and streams, with latency by distance, loss and cuts (loss in a stream
 // is delay, as TCP's retransmissions have it; what HTTP/2, TLS, TCP and IP add to its bytes is counted), control's store, which
 // takes writes in no time, and processors, which take none. The signature of equal bytes is verified once for all nodes.
+// Left out are the catalog, reports and users' requests; a node that has not a key asks control for it, not its PoP.
 package fleet
 
 import (

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"runtime/debug"
@@ -46,7 +47,9 @@ var losses = []float64{0, 0.1, 0.3}
 // A few PoPs, cut and healed, with nodes killed that others follow.
 func TestSmallFleet(t *testing.T) {
 	for _, loss := range losses {
-		model(t, Plan{Nodes: 30, PoPs: 10, Loss: loss, Writes: 20, Measure: 5 * time.Second, Cuts: []time.Duration{20 * time.Second}, Kill: 4})
+		t.Run(fmt.Sprint("loss=", loss), func(t *testing.T) {
+			model(t, Plan{Nodes: 30, PoPs: 10, Loss: loss, Writes: 20, Measure: 5 * time.Second, Cuts: []time.Duration{20 * time.Second}, Kill: 4})
+		})
 	}
 }
 
@@ -61,9 +64,11 @@ func TestLargeFleet(t *testing.T) {
 		t.Skip("300 nodes, cut and killed: set SELVAGE_MODEL=full, as make soak does")
 	}
 	for _, loss := range losses {
-		p := large(loss)
-		p.Cuts, p.Kill = []time.Duration{20 * time.Second, 2 * time.Minute, 10 * time.Minute}, 10
-		model(t, p)
+		t.Run(fmt.Sprint("loss=", loss), func(t *testing.T) {
+			p := large(loss)
+			p.Cuts, p.Kill = []time.Duration{20 * time.Second, 2 * time.Minute, 10 * time.Minute}, 10
+			model(t, p)
+		})
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/selvage-edge/selvage/control/fleet"
 )
 
 // put writes a key of 100 bytes.
@@ -33,7 +35,7 @@ func never() bool { return false }
 // converge waits until all know all and follow the log; then every node reads every key, and keeps it.
 func (w *world) converge(f *Figures) error {
 	begin := time.Now()
-	if err := w.until(mostJoin, "all know all", w.whole); err != nil {
+	if err := w.acquaint(); err != nil {
 		return err
 	}
 	f.Converged = time.Since(begin)
@@ -116,7 +118,7 @@ func (w *world) cut(f *Figures, d time.Duration) error {
 	if err := w.reach(0, head); err != nil {
 		return err
 	}
-	if err := w.until(mostJoin, "all know all", w.whole); err != nil {
+	if err := w.acquaint(); err != nil {
 		return err
 	}
 	f.Rejoined = append(f.Rejoined, time.Since(begin))
@@ -154,7 +156,7 @@ func (w *world) killed(f *Figures) error {
 		}
 		w.add(again)
 	}
-	return w.until(mostJoin, "all know all", w.whole)
+	return w.acquaint()
 }
 
 // leaders are nodes that others follow, so many at most.
@@ -178,10 +180,17 @@ func (w *world) settle(f *Figures) error {
 	return w.compare()
 }
 
-// whole reports whether all know all.
-func (w *world) whole() bool {
+// acquaint waits until everybody has known all at one time: where much is lost, membership takes somebody for dead now and then.
+func (w *world) acquaint() error {
 	alive := len(w.mu.nodes) + 1
-	return w.member.Stats().Alive == alive && !slices.ContainsFunc(w.mu.nodes, func(n *node) bool { return n.member.Stats().Alive != alive })
+	members := []*fleet.Fleet{w.member}
+	for _, n := range w.mu.nodes {
+		members = append(members, n.member)
+	}
+	return w.until(mostJoin, "all know all", func() bool {
+		members = slices.DeleteFunc(members, func(m *fleet.Fleet) bool { return m.Stats().Alive == alive })
+		return len(members) == 0
+	})
 }
 
 // all reports whether every node has come to head.
