@@ -30,7 +30,7 @@ import (
 )
 
 // The kv rows on one node: a hot read inside a Go guest over a host call that
-// suspends and does nothing, and reads a second through a function. What needs a fleet is in kvfleet.go.
+// suspends and does nothing, and reads a second through a function. What needs a fleet is in kvfleet.go and kvmodel.go.
 const (
 	kvHost    = "kv.edge.localhost"
 	hotCalls  = 2000 // of an invocation
@@ -97,6 +97,7 @@ func kvRows(ctx context.Context, s size, selvage, only string) (rows []row, err 
 		{[]string{"kv/hot-cached"}, func() ([]row, error) { return hotRows(ctx, s) }},
 		{[]string{"kv/function-rps"}, func() ([]row, error) { return kvFunctionRows(ctx, s) }},
 		{[]string{"kv/api-rps", "kv/redis-rps", "kv/visible-"}, func() ([]row, error) { return kvFleetRows(ctx, s, selvage, only) }},
+		{[]string{"kv/model-"}, func() ([]row, error) { return modelRows(ctx, s) }},
 	} {
 		for _, name := range part.names {
 			if wanted(only, name) {

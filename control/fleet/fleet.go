@@ -111,7 +111,11 @@ func (f *Fleet) deliver(e Event, heads []Head) {
 
 // Members returns everyone known, this node too, by name. Failed and departed
 // members stay in it for an hour.
-func (f *Fleet) Members() []Member { return f.view.snapshot() }
+func (f *Fleet) Members() []Member { return f.view.snapshot(anyone) }
+
+// Select returns those of Members that are wanted: cheaply where they are few of many.
+// It calls wanted under a lock, with what it must not keep.
+func (f *Fleet) Select(wanted func(*Member) bool) []Member { return f.view.snapshot(wanted) }
 
 // Member returns one member by name.
 func (f *Fleet) Member(name string) (Member, bool) { return f.view.get(name) }

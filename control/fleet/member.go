@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -111,18 +110,21 @@ func (v *view) set(n *memberlist.Node, h Health) Member {
 		m.Since = time.Now()
 	}
 	v.mu.byName[m.Name] = m
-	v.count()
+	v.mu.aliveN += living(h) - living(old.Health)
 	return m
 }
 
-// count forgets who is gone for long, and counts who is alive.
-func (v *view) count() {
-	v.mu.aliveN = 0
+func living(h Health) int {
+	if h == Alive {
+		return 1
+	}
+	return 0
+}
+
+// forget drops who is gone for long. v.mu is held.
+func (v *view) forget() {
 	for name, m := range v.mu.byName {
-		switch {
-		case m.Health == Alive:
-			v.mu.aliveN++
-		case time.Since(m.Since) > remember:
+		if m.Health != Alive && time.Since(m.Since) > remember {
 			delete(v.mu.byName, name)
 		}
 	}
@@ -141,8 +143,13 @@ func (v *view) acked(name string, rtt time.Duration) {
 func (v *view) admits(name string) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	_, known := v.mu.byName[name]
-	return known || len(v.mu.byName) < MaxMembers
+	if _, known := v.mu.byName[name]; known {
+		return true
+	}
+	if len(v.mu.byName) >= MaxMembers {
+		v.forget()
+	}
+	return len(v.mu.byName) < MaxMembers
 }
 
 func (v *view) conflict(name string, other netip.AddrPort) {
@@ -177,20 +184,29 @@ func (v *view) get(name string) (Member, bool) {
 	return m, ok
 }
 
-func (v *view) snapshot() []Member {
+func (v *view) snapshot(wanted func(*Member) bool) (list []Member) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.count()
-	return slices.SortedFunc(maps.Values(v.mu.byName), func(a, b Member) int { return cmp.Compare(a.Name, b.Name) })
+	v.forget()
+	var m Member // one for all: wanted may let it escape
+	for _, m = range v.mu.byName {
+		if wanted(&m) {
+			list = append(list, m)
+		}
+	}
+	slices.SortFunc(list, func(a, b Member) int { return cmp.Compare(a.Name, b.Name) })
+	return list
 }
 
+func anyone(*Member) bool { return true }
+
 func (v *view) stats() Stats {
-	s := Stats{Conflicts: v.conflicts.Load()}
-	for _, m := range v.snapshot() {
-		switch m.Health {
-		case Alive:
-			s.Alive++
-		case Failed:
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.forget()
+	s := Stats{Conflicts: v.conflicts.Load(), Alive: v.mu.aliveN}
+	for _, m := range v.mu.byName {
+		if m.Health == Failed {
 			s.Failed++
 		}
 	}

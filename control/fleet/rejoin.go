@@ -52,10 +52,8 @@ func (f *Fleet) seek() {
 // missing lists the addresses where a member may be and none is known alive.
 func (f *Fleet) missing() []netip.AddrPort {
 	skip := map[netip.AddrPort]bool{}
-	for _, m := range f.view.snapshot() {
-		if m.Health == Alive {
-			skip[m.Gossip] = true
-		}
+	for _, m := range f.view.snapshot(func(m *Member) bool { return m.Health == Alive }) {
+		skip[m.Gossip] = true
 	}
 	var list []netip.AddrPort
 	add := func(a netip.AddrPort) {

@@ -140,11 +140,18 @@ type Subscription struct {
 	}
 }
 
+// NewSubscription returns one that nothing has changed yet for; a store's come from
+// Subscribe. Once it is closed, after is called.
+func NewSubscription(after ...func()) *Subscription {
+	c := make(chan struct{}, 1)
+	sub := &Subscription{C: c, c: c, leave: after}
+	sub.mu.dirty = make(map[string]bool)
+	return sub
+}
+
 // Subscribe watches logs from now on. Close it.
 func (s *Store) Subscribe(logs []string) (*Subscription, error) {
-	c := make(chan struct{}, 1)
-	sub := &Subscription{C: c, c: c}
-	sub.mu.dirty = make(map[string]bool)
+	sub := NewSubscription()
 	for _, log := range logs {
 		t, space, err := s.logTable(log)
 		if err != nil {
@@ -175,8 +182,8 @@ func (t *table) unsubscribe(space string, sub *Subscription) {
 	}
 }
 
-// mark notes a change; it never blocks.
-func (sub *Subscription) mark(log string) {
+// Mark notes a change; it never blocks.
+func (sub *Subscription) Mark(log string) {
 	sub.mu.Lock()
 	sub.mu.dirty[log] = true
 	sub.mu.Unlock()

@@ -254,7 +254,7 @@ func (t *table) tell(space string) {
 		t.mu.moved, t.mu.waiting = make(chan struct{}), false
 	}
 	for sub := range t.mu.subs[space] {
-		sub.mark(t.logOf(space))
+		sub.Mark(t.logOf(space))
 	}
 }
 

@@ -46,10 +46,7 @@ func (n *neighbours) among(f *fleet.Fleet) []agent.Neighbour {
 	n.mu.looked = time.Now()
 	n.mu.list = nil // the old one may be in use
 	here := map[string]bool{}
-	for _, m := range f.Members() {
-		if !n.isOne(m) {
-			continue
-		}
+	for _, m := range f.Select(n.isOne) {
 		if c, err := n.client(m); err == nil {
 			here[m.Name] = true
 			n.mu.list = append(n.mu.list, agent.Neighbour{Name: m.Name, Node: c})
@@ -64,7 +61,7 @@ func (n *neighbours) among(f *fleet.Fleet) []agent.Neighbour {
 	return n.mu.list
 }
 
-func (n *neighbours) isOne(m fleet.Member) bool {
+func (n *neighbours) isOne(m *fleet.Member) bool {
 	me := n.self.Peer()
 	return m.Health == fleet.Alive && m.Meta.Role == fleet.Node && m.Meta.PoP == me.PoP && m.Name != me.Name &&
 		m.Meta.Peer != "" && !m.Meta.Leaving
