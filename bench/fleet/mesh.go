@@ -85,6 +85,9 @@ func (m *mesh) lost(a, b place) bool {
 	return m.mu.cut[a.site] != m.mu.cut[b.site] || a.site != b.site && m.mu.r.Float64() < m.mu.loss
 }
 
+// unanswered draws whether a packet is lost, or what answers it.
+func (m *mesh) unanswered(a, b place) bool { return m.lost(a, b) || m.lost(b, a) }
+
 // Headers on the wire.
 const (
 	ipUDP   = 28
@@ -186,7 +189,7 @@ func (p *port) DialTimeout(addr string, timeout time.Duration) (net.Conn, error)
 		return nil, fmt.Errorf("dial %s: refused", addr)
 	}
 	wait := 4 * latency(p.at, to.at)
-	for again := time.Second; wait < timeout && (p.mesh.lost(p.at, to.at) || p.mesh.lost(p.at, to.at)); again *= 2 {
+	for again := time.Second; wait < timeout && p.mesh.unanswered(p.at, to.at); again *= 2 {
 		wait += again
 	}
 	select {

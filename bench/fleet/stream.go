@@ -13,7 +13,9 @@ import (
 
 // Bounds of connections, those of control/peer.
 const (
-	answerTime = 15 * time.Second // to connect, and for an answer's head
+	dialTime   = 5 * time.Second  // for TCP to connect
+	shakeTime  = 10 * time.Second // for that and TLS
+	answerTime = 15 * time.Second // for all until an answer's head has come
 	deadAfter  = 25 * time.Second // without a word: an unanswered ping
 	window     = 256 << 10        // bytes that may be under way
 )
@@ -111,12 +113,31 @@ func (r road) Do(q *http.Request) (*http.Response, error) {
 // connect takes as long as the handshakes of TCP and TLS 1.3, and a request on its way: each
 // request has a connection of its own.
 func (m *mesh) connect(ctx context.Context, from, to place) error {
-	for range 2 {
-		if err := errors.Join(m.carry(ctx, from, to), m.carry(ctx, to, from)); err != nil {
+	if err := m.shake(ctx, from, to); err != nil {
+		return err
+	}
+	return m.carry(ctx, from, to)
+}
+
+func (m *mesh) shake(ctx context.Context, from, to place) error {
+	ctx, cancel := context.WithTimeout(ctx, shakeTime)
+	defer cancel()
+	if err := m.dial(ctx, from, to); err != nil {
+		return err
+	}
+	return errors.Join(m.carry(ctx, from, to), m.carry(ctx, to, from))
+}
+
+// dial waits until TCP is connected: lost packets cost a second and more, as SYNs do.
+func (m *mesh) dial(ctx context.Context, from, to place) error {
+	ctx, cancel := context.WithTimeout(ctx, dialTime)
+	defer cancel()
+	for again := time.Second; m.unanswered(from, to); again *= 2 {
+		if err := sleep(ctx, again); err != nil {
 			return err
 		}
 	}
-	return m.carry(ctx, from, to)
+	return sleep(ctx, 2*latency(from, to))
 }
 
 // carry waits until a packet sent now, again if it is lost, has come.
