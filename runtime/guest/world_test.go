@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"runtime"
 	"sort"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -127,8 +128,7 @@ func (l *lines) text() string {
 
 // store is a KV in memory: the port's contract without a network.
 type store struct {
-	hostcall.KV // nil: what the guests here do not call
-	mu          struct {
+	mu struct {
 		sync.Mutex
 		revision uint64
 		entries  map[string]hostcall.Entry
@@ -173,6 +173,36 @@ func (s *store) Put(ctx context.Context, ns hostcall.Namespace, k string, value 
 	}
 	s.mu.entries[key(ns, k)] = e
 	return e.Revision, nil
+}
+
+func (s *store) Read(ctx context.Context, ns hostcall.Namespace, keys []string, _ hostcall.ReadOptions) ([]hostcall.Result, error) {
+	results := make([]hostcall.Result, len(keys))
+	for i, k := range keys {
+		results[i].Entry, results[i].Err = s.Get(ctx, ns, k)
+	}
+	return results, nil
+}
+
+func (s *store) Increment(ctx context.Context, ns hostcall.Namespace, k string, delta int64) (int64, uint64, error) {
+	if err := s.begin(ctx); err != nil {
+		return 0, 0, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var n int64
+	e, ok := s.mu.entries[key(ns, k)]
+	if ok {
+		var err error
+		if n, err = strconv.ParseInt(string(e.Value), 10, 64); err != nil {
+			return 0, 0, hostcall.ErrNotNumber
+		}
+	}
+	if n += delta; (delta > 0) != (n > n-delta) && delta != 0 {
+		return 0, 0, hostcall.ErrOverflow
+	}
+	e.Value, e.Revision = strconv.AppendInt(nil, n, 10), s.next()
+	s.mu.entries[key(ns, k)] = e
+	return n, e.Revision, nil
 }
 
 func (s *store) next() uint64 {
