@@ -15,6 +15,7 @@ import (
 	"github.com/selvage-edge/selvage/cmd/selvage/term"
 	"github.com/selvage-edge/selvage/control/logs"
 	"github.com/selvage-edge/selvage/edge/telemetry"
+	"github.com/selvage-edge/selvage/runtime/fault"
 )
 
 type logFlags struct {
@@ -153,7 +154,10 @@ func exchangeText(l *telemetry.Line) string {
 		fmt.Fprintf(&b, " refused: %s", l.Refused)
 	}
 	if l.Fault != "" {
-		first, _, _ := strings.Cut(l.FaultError, "\n")
+		first, frames, _ := strings.Cut(l.FaultError, "\n")
+		if frames != "" { // they are lines of the function's own, with this request's ID
+			first = strings.TrimSuffix(first, ": "+fault.StoppedIn)
+		}
 		fmt.Fprintf(&b, " FAULT %s", first)
 	}
 	fmt.Fprintf(&b, " %s", l.RequestID)

@@ -17,7 +17,7 @@ func (c *call) audit(ctx context.Context, out *reply, err error) error {
 		Path: c.r.URL.EscapedPath(), Project: c.project, Action: c.route.name, Detail: c.detail,
 	}
 	if err != nil {
-		p, _ := problemOf(err)
+		p, _ := c.problemOf(err)
 		e.Status = p.Status
 		c.note("problem", p.Name())
 		e.Detail = c.detail

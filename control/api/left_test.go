@@ -4,7 +4,11 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"log/slog"
 	"net/http"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,7 +21,9 @@ import (
 // A caller who leaves in the middle does not keep the key: who comes back with it is served.
 func TestIdempotencyKeyOfACallerWhoLeft(t *testing.T) {
 	begun, ended := make(chan bool, 1), make(chan bool, 1)
+	var said journal
 	f := start(t, func(c *Config) {
+		c.Log = slog.New(slog.NewTextHandler(&said, nil))
 		c.Prepare = func(ctx context.Context, m []byte, s function.Snapshot) (Prepared, error) {
 			if bytes.Contains(m, []byte("wait")) {
 				begun <- true
@@ -53,6 +59,35 @@ func TestIdempotencyKeyOfACallerWhoLeft(t *testing.T) {
 		all, err := f.store.Bucket(idemBucket).All(t.Context())
 		return err == nil && len(all) == 0
 	})
+	until(t, "its leaving is logged", func() bool { return strings.Contains(said.text(), "the client left") })
+	if log := said.text(); strings.Contains(log, "level=ERROR") || !strings.Contains(log, "status=499") {
+		t.Errorf("a client that left is logged as a failure:\n%s", log)
+	}
+	until(t, "it is in the audit trail", func() bool {
+		var trail AuditList
+		f.want(200, f.admin("GET", "/v1/audit?limit=500", nil), &trail)
+		return slices.ContainsFunc(trail.Entries, func(e AuditEntry) bool {
+			return e.Action == "createRelease" && e.Status == 499 && e.Detail["problem"] == "canceled"
+		})
+	})
+}
+
+// journal is a log that may be read while it is written.
+type journal struct {
+	mu  sync.Mutex
+	all bytes.Buffer
+}
+
+func (j *journal) Write(b []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.all.Write(b)
+}
+
+func (j *journal) text() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.all.String()
 }
 
 // A change that has begun is made, also when its caller leaves.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/selvage-edge/selvage/control/identity"
 	"github.com/selvage-edge/selvage/control/peer"
+	"github.com/selvage-edge/selvage/runtime/jail"
 	"github.com/selvage-edge/selvage/runtime/quota"
 )
 
@@ -250,13 +251,28 @@ func (c *call) tooLarge() error {
 	return problem(http.StatusRequestEntityTooLarge, "too-large", hint, "the body is over %d bytes", c.route.limit)
 }
 
+// statusLeft is what records say where the client did not wait for its answer; it is never seen.
+const statusLeft = 499
+
+// problemOf is what became of the call. What ended because the client left is no failure of control's.
+func (c *call) problemOf(err error) (p *Problem, ours bool) {
+	ended := errors.Is(err, context.Canceled) || errors.Is(err, jail.ErrKilled)
+	if ended && errors.Is(c.r.Context().Err(), context.Canceled) {
+		return problem(statusLeft, "canceled", "", "the client left before it was answered"), false
+	}
+	return problemOf(err)
+}
+
 func (c *call) fail(err error) {
-	p, ours := problemOf(err)
-	level := c.a.cfg.Log.Debug
-	if ours || p.Status >= 500 {
+	p, ours := c.problemOf(err)
+	level, what := c.a.cfg.Log.Debug, "request failed"
+	switch {
+	case p.Status == statusLeft:
+		level, what = c.a.cfg.Log.Info, "the client left"
+	case ours || p.Status >= 500:
 		level = c.a.cfg.Log.Error
 	}
-	level("request failed", "request", c.id, "method", c.r.Method, "path", c.r.URL.EscapedPath(), "actor", c.actor, "status", p.Status, "error", err)
+	level(what, "request", c.id, "method", c.r.Method, "path", c.r.URL.EscapedPath(), "actor", c.actor, "status", p.Status, "error", err)
 	p.write(c.w, c.id)
 }
 

@@ -118,6 +118,10 @@ func (k Kind) Fixed() string {
 	return kinds[k].fixed
 }
 
+// StoppedIn is the Detail of a failure of which nothing is to be told but the guest's frames,
+// which follow it, a line each.
+const StoppedIn = "it was stopped in"
+
 // Error is one failure of one invocation.
 type Error struct {
 	Kind   Kind

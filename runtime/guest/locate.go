@@ -37,7 +37,7 @@ func addFrames(f *fault.Error, t *engine.Trap) {
 	case t.Backtrace == "":
 		return
 	case f.Detail == "":
-		f.Detail = "it was stopped in"
+		f.Detail = fault.StoppedIn
 	}
 	f.Detail += "\n" + t.Backtrace
 }
