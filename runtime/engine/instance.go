@@ -231,6 +231,15 @@ func (i *Instance) Borrow(ptr, n uint32) (Borrow, bool) {
 	return Borrow{&loan{of: i, p: p}}, true
 }
 
+// Peek is n bytes of the guest's memory at ptr; false if they are not all inside it. It is for the
+// goroutine that polls and closes the instance, until it does so.
+func (i *Instance) Peek(ptr, n uint32) ([]byte, bool) {
+	if i.closed {
+		return nil, false
+	}
+	return i.in.Lend(uint64(ptr), uint64(n))
+}
+
 // Bytes is the guest's own memory. It must not be touched after Release, or
 // while the guest is polled.
 func (b Borrow) Bytes() []byte {

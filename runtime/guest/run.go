@@ -185,15 +185,20 @@ func (i *invocation) ended(ctx context.Context) *fault.Error {
 func (i *invocation) answer(ctx context.Context, ev *engine.Event) *fault.Error {
 	ctx.Done() // sets the timer: the exchange waits without asking the context
 	result, err := i.do(ctx, ev)
+	if err != nil {
+		return i.unanswered(ctx, err)
+	}
+	i.instance.Resume(result)
+	return nil
+}
+
+// unanswered makes the guest fail at a call, or ends it.
+func (i *invocation) unanswered(ctx context.Context, err error) *fault.Error {
 	var pointer *native.PointerError
-	switch {
-	case err == nil:
-		i.instance.Resume(result)
-	case errors.As(err, &pointer):
-		i.instance.Fail(engine.TrapPointer, err.Error()) // the next poll reports it, with the guest's backtrace
-	default:
+	if !errors.As(err, &pointer) {
 		return i.failed(ctx, err)
 	}
+	i.instance.Fail(engine.TrapPointer, err.Error()) // the next poll reports it, with the guest's backtrace
 	return nil
 }
 

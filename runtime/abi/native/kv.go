@@ -76,21 +76,19 @@ func (s *Session) kvGet(ctx context.Context, a args) (int64, error) {
 	if err != nil || refused < 0 {
 		return refused, err
 	}
-	buf, err := s.borrow("buf", a, 3)
+	buf, err := s.peek("buf", a.u32(3), a.u32(4))
 	if err != nil {
 		return 0, err
 	}
-	defer buf.Release()
-	header, err := s.borrowN("entry", a.u32(5), abi.KVEntrySize)
+	header, err := s.peek("entry", a.u32(5), abi.KVEntrySize)
 	if err != nil {
 		return 0, err
 	}
-	defer header.Release()
 	e, err := s.KV.Get(ctx, s.namespace(bound), key)
 	if err != nil {
 		return status(ctx, err)
 	}
-	return giveEntry(e, header.Bytes(), buf.Bytes()), nil
+	return giveEntry(e, header, buf), nil
 }
 
 // giveEntry writes header and value, or the header alone if the value is longer than buf.

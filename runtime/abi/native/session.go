@@ -173,14 +173,19 @@ func (s *Session) borrowN(name string, ptr, n uint32) (engine.Borrow, error) {
 	return b, nil
 }
 
+// peek is the n bytes at ptr, for as long as this call is not answered.
+func (s *Session) peek(name string, ptr, n uint32) ([]byte, error) {
+	b, ok := s.Instance.Peek(ptr, n)
+	if !ok {
+		return nil, &PointerError{Argument: name, Ptr: ptr, Len: n}
+	}
+	return b, nil
+}
+
 // text copies a string argument out of the guest's memory.
 func (s *Session) text(name string, a args, i int) (string, error) {
-	b, err := s.borrow(name, a, i)
-	if err != nil {
-		return "", err
-	}
-	defer b.Release()
-	return string(b.Bytes()), nil
+	b, err := s.peek(name, a.u32(i), a.u32(i+1))
+	return string(b), err
 }
 
 // status turns a port's error into what the guest is told. An error that came
