@@ -48,7 +48,7 @@ var losses = []float64{0, 0.1, 0.3}
 func TestSmallFleet(t *testing.T) {
 	for _, loss := range losses {
 		t.Run(fmt.Sprint("loss=", loss), func(t *testing.T) {
-			model(t, Plan{Nodes: 30, PoPs: 10, Loss: loss, Writes: 20, Measure: 5 * time.Second, Cuts: []time.Duration{20 * time.Second}, Kill: 4})
+			model(t, Plan{Nodes: 30, PoPs: 10, Loss: loss, Writes: 20, Measure: 5 * time.Second, Cuts: []time.Duration{30 * time.Second}, Kill: 4})
 		})
 	}
 }
