@@ -163,7 +163,7 @@ func (d *DB) fail(err error) {
 }
 
 // Broken is closed when what is on disk turned out not to be what was written. Nothing
-// is answered from then on; Close, then Discard, and open it again. See Why.
+// is answered from then on: Close it, which removes it, and open it again. See Why.
 func (d *DB) Broken() <-chan struct{} { return d.fell }
 
 // Why is what Broken was closed for; nil if it is not.

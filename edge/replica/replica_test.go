@@ -244,6 +244,42 @@ func TestReadsBesideChangesNeverGoBack(t *testing.T) {
 	readers.Wait()
 }
 
+// TestReadsBesideResets reads while the copy begins again, epoch after epoch: what is
+// answered is of the epoch that it says.
+func TestReadsBesideResets(t *testing.T) {
+	c := mustOpen(t, Config{Dir: t.TempDir()}).Copy(words)
+	var readers sync.WaitGroup
+	done := make(chan struct{})
+	for range 4 {
+		readers.Go(func() {
+			for {
+				v, at, found, ok := c.Get("k")
+				if ok && (!found || string(v.Value) != strconv.FormatUint(at.Epoch, 10)) {
+					t.Errorf("at %v: %q, found %v", at, v.Value, found)
+					return
+				}
+				select {
+				case <-done:
+					return
+				default:
+				}
+			}
+		})
+	}
+	for epoch := uint64(1); epoch < 50; epoch++ {
+		apply(t, c, Position{epoch, 1}, false, put("k", 1, strconv.FormatUint(epoch, 10)))
+		apply(t, c, Position{epoch, 1}, true)
+		if _, _, _, ok := c.Get("k"); !ok {
+			t.Errorf("epoch %d: a whole copy does not answer", epoch)
+		}
+		if err := c.Reset(); err != nil {
+			t.Error(err)
+		}
+	}
+	close(done)
+	readers.Wait()
+}
+
 // TestKilled kills a process that applies changes, again and again: each time the copy is
 // exactly what the log was at its position, and no older than what Apply returned for.
 func TestKilled(t *testing.T) {
