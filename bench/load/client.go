@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -43,7 +44,7 @@ func dialers(cfg *Config) (clients []client, closeAll func(), err error) {
 		case H1:
 			c, err = newRaw(cfg)
 		case H2:
-			c, err = newTripper(cfg, h2Transport(cfg))
+			c, err = newH2(cfg)
 		case H3:
 			c, err = newH3(cfg)
 		}
@@ -117,14 +118,49 @@ func dialTLS(ctx context.Context, cfg *Config, next string) (*tls.Conn, error) {
 	return c, nil
 }
 
-func h2Transport(cfg *Config) *http.Transport {
+// opening lets one request of a client alone until its connection is there: a Transport opens
+// one for each request that finds none, which would be as many handshakes as there are workers.
+type opening struct {
+	leader chan struct{} // who fills it goes first
+	up     chan struct{} // closed once a connection was opened, or cannot be for another reason than that nobody is there
+	once   sync.Once
+}
+
+func newOpening() *opening {
+	return &opening{leader: make(chan struct{}, 1), up: make(chan struct{})}
+}
+
+func (o *opening) wait(ctx context.Context) {
+	if o == nil {
+		return
+	}
+	select {
+	case <-o.up:
+	case o.leader <- struct{}{}:
+	case <-ctx.Done():
+	}
+}
+
+func (o *opening) opened(err error) {
+	var de *dialError
+	if !errors.As(err, &de) {
+		o.once.Do(func() { close(o.up) })
+	}
+}
+
+func h2Transport(cfg *Config, o *opening) *http.Transport {
 	p := new(http.Protocols)
 	p.SetHTTP2(true)
 	return &http.Transport{
 		Protocols:          p,
 		DisableCompression: true,
 		DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialTLS(ctx, cfg, "h2")
+			c, err := dialTLS(ctx, cfg, "h2")
+			o.opened(err)
+			if err != nil {
+				return nil, err // not a *tls.Conn that is nil
+			}
+			return c, nil
 		},
 	}
 }
@@ -134,14 +170,22 @@ type tripper struct {
 	http.RoundTripper
 	cfg     *Config
 	request *http.Request // cloned for each
+	opening *opening      // nil: connections are opened as they are needed
 	done    func()
 }
 
-func newTripper(cfg *Config, rt *http.Transport) (client, error) {
-	return newTripperOf(cfg, rt, rt.CloseIdleConnections)
+func newH2(cfg *Config) (client, error) {
+	o := newOpening()
+	rt := h2Transport(cfg, o)
+	t, err := newTripper(cfg, rt, rt.CloseIdleConnections)
+	if err != nil {
+		return nil, err
+	}
+	t.opening = o
+	return t, nil
 }
 
-func newTripperOf(cfg *Config, rt http.RoundTripper, done func()) (client, error) {
+func newTripper(cfg *Config, rt http.RoundTripper, done func()) (*tripper, error) {
 	r, err := http.NewRequest(cfg.Method, cfg.URL, http.NoBody)
 	if err != nil {
 		return nil, fmt.Errorf("load: %w", err)
@@ -150,12 +194,13 @@ func newTripperOf(cfg *Config, rt http.RoundTripper, done func()) (client, error
 	if r.Header == nil {
 		r.Header = http.Header{}
 	}
-	return &tripper{rt, cfg, r, done}, nil
+	return &tripper{RoundTripper: rt, cfg: cfg, request: r, done: done}, nil
 }
 
 func (t *tripper) close() { t.done() }
 
 func (t *tripper) do(ctx context.Context) (answer, error) {
+	t.opening.wait(ctx)
 	return withRedial(ctx, func() (answer, error) { return t.once(ctx) })
 }
 
@@ -206,7 +251,7 @@ func newH3(cfg *Config) (client, error) {
 			return c, nil
 		},
 	}
-	return newTripperOf(cfg, rt, func() {
+	return newTripper(cfg, rt, func() {
 		_ = rt.Close()
 		_ = qt.Close()
 		_ = udp.Close()

@@ -232,6 +232,7 @@ func waitFunction(ctx context.Context, p *pool.Pool, backend string) (*pool.Func
 		Bindings: function.Bindings{Backends: []function.Backend{{Name: "backend", URL: backend, Private: true}}},
 	}
 	v.Limits.Concurrency = 2 * waiters
+	v.Limits.QueueWait = function.Ceiling.QueueWait // they come faster than two processors start them, and none is to be shed
 	f, _, err := p.Prepare(ctx, v, pool.Bytes(code, img.Encode()))
 	return f, err
 }

@@ -59,6 +59,9 @@ func run(ctx context.Context, selvage, jsonFile string, keep bool) (ok bool, err
 	}
 	d := &demo{fleet: up.Fleet{Layout: layout, Selvage: bin}, work: filepath.Join(dir, "functions")}
 	defer d.fleet.Stop()
+	if err := d.nameServers(dir); err != nil {
+		return false, err
+	}
 	if d.origin, err = startOrigin(); err != nil {
 		return false, err
 	}

@@ -35,11 +35,13 @@ func (d *demo) show(ctx context.Context) error {
 		{"the examples: built, bundled, signed, deployed, live on every PoP", d.deployExamples},
 		{"each function, from each PoP, over HTTP/1.1, 2 and 3", d.askAll},
 		{"KV: a write at control, seen in every PoP", d.kv},
+		{"three clients of three places", d.geo},
 		{"a function pinned to eu, asked in New York", d.pinned},
 		{"a second version under load", d.upgradeUnderLoad},
 		{"a node's program replaced under load", d.upgradeNode},
 		{"a server killed with -9", d.killServer},
 		{"control stopped: the PoPs serve on, also after a restart", d.withoutControl},
+		{"a PoP cut off from the others, and back", d.partition},
 	} {
 		fmt.Printf("\n== %s\n", phase.title)
 		if err := phase.run(ctx); err != nil {

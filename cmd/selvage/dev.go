@@ -53,7 +53,7 @@ is signed or kept. KV namespaces are the folder's own; backends may be on this m
 		},
 	}
 	c.Flags().StringVar(&addr, "listen", addr, "address to serve on, IP:port, TCP and UDP")
-	c.Flags().StringVar(&state, "state", "", "folder for KV and the certificate (default DIR/.selvage/dev)")
+	c.Flags().StringVar(&state, "state", "", "folder for KV, the certificate and compiled code (default DIR/.selvage/dev)")
 	return c
 }
 

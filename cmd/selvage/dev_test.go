@@ -190,6 +190,12 @@ func handle() {
 	os.Exit(status)
 }
 
+//go:noinline
+func spin() {
+	for status > 0 {
+	}
+}
+
 func main() {}
 `
 
@@ -202,7 +208,7 @@ func TestDevNamesLines(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{
 		"go.mod": "module good\n\ngo 1.26\n", "main.go": fails,
-		"selvage.toml": "name = \"good\"\n[build]\ncommand = \"GOOS=wasip1 GOARCH=wasm CGO_ENABLED=0 GOWORK=off go build -buildmode=c-shared -ldflags='-s -w' -o good.wasm .\"\noutput = \"good.wasm\"\n",
+		"selvage.toml": "name = \"good\"\nlimits.cpu = \"100ms\"\n[build]\ncommand = \"GOOS=wasip1 GOARCH=wasm CGO_ENABLED=0 GOWORK=off go build -buildmode=c-shared -ldflags='-s -w' -o good.wasm .\"\noutput = \"good.wasm\"\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
@@ -218,5 +224,16 @@ func TestDevNamesLines(t *testing.T) {
 			t.Errorf("want %s: %q", place, line)
 		}
 		d.save("main.go", strings.Replace(fails, "var status", "\nvar status", 1))
+	}
+	d.until("live: ")
+	d.save("main.go", strings.Replace(fails, "os.Exit(status)", "spin()", 1)+"var _ = os.Args\n")
+	d.until("live: ")
+	if status, _ := d.get(request.HTTP2, "/"); status != 504 {
+		t.Errorf("a loop is answered %d", status)
+	}
+	for _, frame := range [][2]string{{"main.spin (function ", "main.go:13"}, {"main.handle (function ", "main.go:9"}} {
+		if line := d.until(frame[0]); !strings.HasSuffix(line, frame[1]) {
+			t.Errorf("want %s: %q", frame[1], line)
+		}
 	}
 }

@@ -26,9 +26,11 @@ func geoCommand(o *options) *cobra.Command {
 		Use:   "explain",
 		Short: "say what DNS answers a client: which PoP, why, and what comes next",
 		Long: `Asks a name server what it answers a client with that address: where it takes the
-client to be, the records, and the PoPs in the order they come in, each with its
-distance, state, weight and load. It asks the admin port of a node with dns.listen,
-or of 'selvage dns'; run it on that machine.`,
+client to be, the records, where the functions of the host may run, if not
+anywhere, and the PoPs in the order they come in, each with its distance, state,
+weight and load; after them those that are nearer and may not run the functions.
+It asks the admin port of a node with dns.listen, or of 'selvage dns'; run it on
+that machine.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if _, err := netip.ParseAddr(client); err != nil {
@@ -89,6 +91,9 @@ func printExplanation(w io.Writer, e geodns.Explanation) {
 	fmt.Fprintf(w, "  place   %s\n", term.Plain(place))
 	for _, a := range e.Answers {
 		fmt.Fprintf(w, "  answer  %s\n", term.Plain(a))
+	}
+	if e.Placement != "" {
+		fmt.Fprintf(w, "  placed  %s\n", term.Plain(e.Placement))
 	}
 	for i, r := range e.PoPs {
 		km := "at an unknown distance"

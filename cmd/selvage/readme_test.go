@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/selvage-edge/selvage/cmd/selvage/up"
+	"github.com/selvage-edge/selvage/runtime/tooltest"
 )
 
 // The commands of README's tour and of its chapter on KV, as they stand there, on a fleet like the one
@@ -39,9 +40,8 @@ func TestReadmeTour(t *testing.T) {
 	}
 	said := ""
 	for _, c := range commands {
-		if _, err := exec.LookPath("curl"); err != nil && strings.HasPrefix(c, "curl ") {
-			t.Log("not run, curl is not installed:", c)
-			continue
+		if strings.HasPrefix(c, "curl ") {
+			tooltest.Path(t, "curl", "curl")
 		}
 		c = strings.ReplaceAll(c, "127.0.0.11", layout.Edges[0].Addr.String()) // where `selvage up` has its first PoP
 		cmd := exec.CommandContext(context.Background(), "sh", "-c", c)

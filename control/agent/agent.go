@@ -344,6 +344,9 @@ func (a *Agent[F]) Hear(h fleet.Head) {
 	a.follower.Retry()
 }
 
+// Catalog returns the catalog that this node follows; never nil.
+func (a *Agent[F]) Catalog() *catalog.Snapshot { return a.catalog.Snapshot() }
+
 // Stats are facts of now.
 type Stats struct {
 	Epoch     uint64 // the catalog's, as applied here

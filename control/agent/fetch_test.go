@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/selvage-edge/selvage/runtime/function"
+	"github.com/selvage-edge/selvage/runtime/tooltest"
 )
 
 // endless gives bytes for ever, and counts them.
@@ -201,7 +202,7 @@ func TestTheDiskIsNotFilled(t *testing.T) {
 	dir := t.TempDir()
 	const volume = 8 << 20
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprint("size=", volume)); err != nil {
-		t.Skipf("a small volume cannot be had here: mount: %v", err)
+		tooltest.Need(t, fmt.Sprintf("mount a small volume: %v: run it as root", err))
 	}
 	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
 	b, err := openBlobs(dir, nil, newPop("n1", nil, nil), nil)

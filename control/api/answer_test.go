@@ -11,51 +11,6 @@ import (
 	"github.com/selvage-edge/selvage/control/identity"
 )
 
-// The bytes of answers are bounded for each token and in all; who finds no room waits for a while.
-func TestAnswersAreBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const patience = 5 * time.Second
-		a := newAnswers(400) // 100 for a token
-		reserve := func(token string, weight int64, want error) *share {
-			t.Helper()
-			began := time.Now()
-			s, err := a.reserve(t.Context(), token, weight, patience)
-			if err != want {
-				t.Fatalf("%s: %v, want %v", token, err, want)
-			}
-			if waited := time.Since(began); (want != nil) != (waited == patience) {
-				t.Errorf("%s: after %v", token, waited)
-			}
-			return s
-		}
-		whole := reserve("one", 1000, nil) // as much as there is
-		refused := error(errTokenAnswers)
-		if reserve("one", 1, refused); whole.weight != 100 {
-			t.Errorf("weighs %d", whole.weight)
-		}
-		whole.keep(60) // it is known how large it is
-		whole.keep(90)
-		part := reserve("one", 40, nil)
-		reserve("one", 1, refused)
-		for _, other := range []string{"two", "three", "four"} {
-			s := reserve(other, 100, nil)
-			defer s.release()
-		}
-		reserve("five", 1, error(errAllAnswers))
-		time.AfterFunc(time.Second, part.release)
-		if s, err := a.reserve(t.Context(), "five", 40, patience); err != nil {
-			t.Errorf("when there is room: %v", err)
-		} else {
-			s.release()
-		}
-		whole.release()
-		(*share)(nil).release() // a route without weight
-		if len(a.mu.tokens) != 3 {
-			t.Errorf("%d tokens are known", len(a.mu.tokens))
-		}
-	})
-}
-
 // One who does not take the answers keeps others of that token out, and nobody else.
 func TestAnswerThatIsNotTaken(t *testing.T) {
 	f := start(t, func(c *Config) { c.AnswerBytes, c.AnswerWait = 64<<20, 50*time.Millisecond }) // 16 MiB for a token

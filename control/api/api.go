@@ -18,6 +18,7 @@ import (
 	"github.com/selvage-edge/selvage/control/logs"
 	"github.com/selvage-edge/selvage/control/store"
 	"github.com/selvage-edge/selvage/runtime/function"
+	"github.com/selvage-edge/selvage/runtime/quota"
 )
 
 // Prepared is what became of a module: code, image, and what to tell its author.
@@ -128,8 +129,8 @@ type API struct {
 	limiter *limiter
 	watches watches
 	bodies  *semaphore.Weighted
-	answers *answers
-	prepare *seats
+	answers *quota.Pool // bytes with values, by token
+	prepare *quota.Pool // modules, by project
 	routes  []*route
 	peers   []*route
 	doc     []byte // the OpenAPI document
@@ -150,7 +151,7 @@ func Open(ctx context.Context, cfg Config) (*API, error) {
 		cfg: cfg, board: newBoard(), limiter: newLimiter(cfg.Now),
 		bodies:  semaphore.NewWeighted(cfg.BodyBytes),
 		answers: newAnswers(cfg.AnswerBytes),
-		prepare: newSeats(cfg.PrepareAtOnce),
+		prepare: newPreparing(cfg.PrepareAtOnce),
 	}
 	if err := a.openLogs(); err != nil {
 		return nil, err

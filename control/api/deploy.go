@@ -14,6 +14,7 @@ import (
 	"github.com/selvage-edge/selvage/control/identity"
 	"github.com/selvage-edge/selvage/runtime/function"
 	"github.com/selvage-edge/selvage/runtime/hostcall"
+	"github.com/selvage-edge/selvage/runtime/quota"
 )
 
 // signatureBucket keeps the publisher's statement beside each bundle, by
@@ -151,13 +152,17 @@ func releaseOf(b *bundle.Bundle, publisher identity.KeyID) *catalog.Release {
 	}
 }
 
+// newPreparing is so many modules that are prepared at once: a project that deploys
+// without end leaves a place to others.
+func newPreparing(n int) *quota.Pool { return quota.New(int64(n), max(1, int64(n)-1)) }
+
 // prepareModule splits b's module, stores its parts and sets them in rel.
 func (a *API) prepareModule(ctx context.Context, b *bundle.Bundle, rel *catalog.Release) (notes []string, err error) {
-	give, err := a.prepare.take(ctx, rel.Project)
+	seat, err := a.prepare.Take(ctx, rel.Project, 1)
 	if err != nil {
 		return nil, problem(http.StatusServiceUnavailable, "busy", "try again in a moment", "too many modules are being prepared")
 	}
-	defer give()
+	defer seat.Release()
 	p, err := a.cfg.Prepare(ctx, b.Module, b.Manifest.Snapshot)
 	if err != nil {
 		return nil, err

@@ -17,6 +17,7 @@ import (
 
 	"github.com/selvage-edge/selvage/control/identity"
 	"github.com/selvage-edge/selvage/control/peer"
+	"github.com/selvage-edge/selvage/runtime/quota"
 )
 
 // call is one request on its way through serve.
@@ -32,7 +33,7 @@ type call struct {
 	project string         // from the path
 	body    []byte
 	detail  map[string]string // for the audit trail
-	share   *share            // of the room for answers; nil where the route has no weight
+	share   *quota.Share      // of the room for answers; nil where the route has no weight
 }
 
 // note adds a fact to the request's audit entry.
@@ -130,7 +131,7 @@ func (a *API) serve(rt *route) http.Handler {
 			rt.stream(c)
 			return
 		}
-		defer func() { c.share.release() }()
+		defer func() { c.share.Release() }()
 		out, err := c.run(r.Context())
 		if err != nil {
 			c.fail(err)
@@ -157,7 +158,7 @@ func (c *call) run(ctx context.Context) (*reply, error) {
 	}
 	defer release()
 	if c.route.weight > 0 {
-		if c.share, err = c.a.answers.reserve(ctx, c.actor, c.route.weight, c.a.cfg.AnswerWait); err != nil {
+		if err := c.reserve(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -282,7 +283,7 @@ func (c *call) send(out *reply) {
 	}
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	c.w.WriteHeader(c.statusOf(out))
-	c.share.keep(int64(len(body)))
+	c.share.Keep(int64(len(body)))
 	deliver(c.w, body)
 }
 

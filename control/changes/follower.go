@@ -39,7 +39,7 @@ type FollowerConfig struct {
 	Behind     time.Duration  // how long a neighbour may stay behind a head that was heard of; default 3 s
 	Stale      time.Duration  // how long a neighbour may bring nothing newly signed; default 25 s
 	MinBackoff time.Duration  // before the first new attempt; default 100 ms
-	MaxBackoff time.Duration  // default 15 s
+	MaxBackoff time.Duration  // default 5 s: after an outage, how much later than its end a log is followed again
 	Jitter     func() float64 // in [0,1); default math/rand
 	OnEvent    func(ev Event) // told what happens; must not block; may be nil
 }
@@ -94,7 +94,7 @@ func NewFollower(cfg FollowerConfig) *Follower {
 	setDefault(&cfg.Behind, 3*time.Second)
 	setDefault(&cfg.Stale, 25*time.Second)
 	setDefault(&cfg.MinBackoff, 100*time.Millisecond)
-	setDefault(&cfg.MaxBackoff, 15*time.Second)
+	setDefault(&cfg.MaxBackoff, 5*time.Second)
 	if cfg.Jitter == nil {
 		cfg.Jitter = rand.Float64
 	}

@@ -296,7 +296,7 @@ func TestFollowerBackoffHasABound(t *testing.T) {
 		n := len(f.script.opened)
 		wait := f.script.opened[n-1].Sub(f.script.opened[n-2])
 		f.script.mu.Unlock()
-		if wait != 15*time.Second+50*time.Millisecond || n > 50 {
+		if wait != 5*time.Second+50*time.Millisecond || n > 130 {
 			t.Errorf("%d attempts, the last after %v", n, wait)
 		}
 		f.stop()
@@ -382,7 +382,7 @@ func TestFollowerAsksAgainForWhatWasRefused(t *testing.T) {
 		f := follow(t, []Want{{Log: "l"}, {Log: "m"}},
 			stretch{frames: frames(t, no, span("m", 1, 0, 3, 3)), hang: true},
 			stretch{frames: frames(t, span("l", 1, 0, 5, 5)), hang: true})
-		time.Sleep(14 * time.Second)
+		time.Sleep(4 * time.Second)
 		synctest.Wait()
 		if got := f.sink.all(); got != "m(0,3]k3@3" || !strings.Contains(f.kinds(), "refused") {
 			t.Errorf("at first: %s; %s", got, f.kinds())

@@ -34,7 +34,7 @@ type answers struct {
 }
 
 // respond answers one query. It never fails: what is wrong is said in the answer.
-func (a *answers) respond(f *Table, q *dns.Msg, from netip.Addr, udp bool) *dns.Msg {
+func (a *answers) respond(f *picture, q *dns.Msg, from netip.Addr, udp bool) *dns.Msg {
 	m := new(dns.Msg)
 	m.SetReply(q)
 	limit := dns.MaxMsgSize
@@ -95,7 +95,7 @@ func reply(asked *dns.OPT, c *client, rcode int) *dns.OPT {
 }
 
 // resolve writes the answer to one question into m.
-func (a *answers) resolve(f *Table, m *dns.Msg, q dns.Question, c *client) {
+func (a *answers) resolve(f *picture, m *dns.Msg, q dns.Question, c *client) {
 	name := strings.ToLower(q.Name)
 	z := a.zone(name)
 	if z == nil || q.Qclass != dns.ClassINET || q.Qtype == dns.TypeAXFR || q.Qtype == dns.TypeIXFR {
@@ -103,6 +103,7 @@ func (a *answers) resolve(f *Table, m *dns.Msg, q dns.Question, c *client) {
 		return
 	}
 	m.Authoritative = true
+	c.from = f.table(name)
 	if q.Qtype == dns.TypeANY {
 		m.Answer = append(m.Answer, &dns.HINFO{Hdr: header(q.Name, dns.TypeHINFO, nsTTL), Cpu: "RFC8482"})
 		return
@@ -119,7 +120,7 @@ func (a *answers) resolve(f *Table, m *dns.Msg, q dns.Question, c *client) {
 		}
 		alias := n.sets[dns.TypeCNAME]
 		if len(alias) == 0 || q.Qtype == dns.TypeCNAME {
-			a.node(f, m, z, n, owner, q.Qtype, c)
+			a.node(m, z, n, owner, q.Qtype, c)
 			return
 		}
 		m.Answer = append(m.Answer, owned(alias[0], owner))
@@ -151,12 +152,12 @@ func (a *answers) soa(z *zone) *dns.SOA {
 }
 
 // node answers with what a name has.
-func (a *answers) node(f *Table, m *dns.Msg, z *zone, n *node, owner string, kind uint16, c *client) {
+func (a *answers) node(m *dns.Msg, z *zone, n *node, owner string, kind uint16, c *client) {
 	had := len(m.Answer)
 	apex := n == z.nodes[z.name]
 	switch {
 	case n.host && (kind == dns.TypeA || kind == dns.TypeAAAA || kind == dns.TypeHTTPS):
-		a.byPlace(f, m, owner, kind, c)
+		a.byPlace(m, owner, kind, c)
 	case apex && kind == dns.TypeSOA:
 		s := a.soa(z)
 		s.Hdr.Name = owner
@@ -186,10 +187,10 @@ func owned(r dns.RR, owner string) dns.RR {
 }
 
 // byPlace answers with the PoPs that are best for the client.
-func (a *answers) byPlace(f *Table, m *dns.Msg, owner string, kind uint16, c *client) {
+func (a *answers) byPlace(m *dns.Msg, owner string, kind uint16, c *client) {
 	c.byPlace = true
 	var best [MaxChoices]Choice
-	n := f.Choose(questionOf(a.where.Lookup(c.addr), c), best[:])
+	n := c.from.Choose(questionOf(a.where.Lookup(c.addr), c), best[:])
 	if n == 0 {
 		return
 	}

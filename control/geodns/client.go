@@ -19,6 +19,7 @@ type client struct {
 	addr    netip.Addr
 	subnet  *dns.EDNS0_SUBNET // as it was sent; nil if none was
 	byPlace bool              // the answer depended on addr
+	from    *Table            // what the name is answered from: it is the one that was asked for, also after aliases
 }
 
 var errSubnet = errors.New("a client subnet that is not well-formed")

@@ -19,7 +19,9 @@ type Explanation struct {
 	Answers []string   `json:"answers"` // the records, as a zone file has them
 	Place   geo.Place  `json:"place"`
 	Why     string     `json:"why"`
-	PoPs    []Reason   `json:"pops"` // in the order they come in
+	// Placement is where the functions of the host may run, in words; "" is anywhere.
+	Placement string   `json:"placement,omitempty"`
+	PoPs      []Reason `json:"pops"` // in the order they come in; then those that are nearer and may not run them
 }
 
 // Reason is a PoP's part in an explanation.
@@ -39,7 +41,7 @@ func (s *Server) Explain(addr netip.Addr, host string) (Explanation, error) {
 	if _, ok := dns.IsDomainName(name); !ok || !addr.IsValid() {
 		return Explanation{}, fmt.Errorf("explain: client %v, host %q: want an IP address and a host name", addr, host)
 	}
-	f := s.fleet.Load()
+	f := s.now.Load()
 	e := Explanation{Client: addr, Host: name, Place: s.answers.where.Lookup(addr)}
 	z := s.answers.zone(name)
 	if z == nil {
@@ -52,18 +54,41 @@ func (s *Server) Explain(addr netip.Addr, host string) (Explanation, error) {
 			e.Answers = append(e.Answers, strings.ReplaceAll(r.String(), "\t", " "))
 		}
 	}
-	c := client{addr: addr}
-	var best [MaxChoices]Choice
-	n := f.Choose(questionOf(e.Place, &c), best[:])
+	e.Placement = f.pins(name).String()
+	e.choose(f, name)
+	return e, nil
+}
+
+// choose fills in the PoPs, and why they are those.
+func (e *Explanation) choose(f *picture, name string) {
+	c := client{addr: e.Client}
+	q, from := questionOf(e.Place, &c), f.table(name)
+	var best, all [MaxChoices]Choice
+	n := from.Choose(q, best[:])
 	e.Why = why(e.Place, n)
 	for i, b := range best[:n] {
-		r := Reason{PoP: b.PoP.Name, Km: b.Km, State: b.PoP.State.String(), Weight: b.PoP.Weight, Load: b.PoP.Load, Why: because(b, i)}
-		if math.IsNaN(b.Km) {
-			r.Km = -1
-		}
-		e.PoPs = append(e.PoPs, r)
+		e.PoPs = append(e.PoPs, reason(b, because(b, i)))
 	}
-	return e, nil
+	switch at := f.at(name); {
+	case at.lost:
+		e.Why = "no node where its functions may run lives: the requests go to the nearest PoP that serves, which may have to refuse them"
+	case at.table != nil:
+		e.Why += ", of those where its functions may run"
+		n = f.all.Choose(q, all[:])
+		for _, b := range all[:n] {
+			if b.Km < best[0].Km && !from.has(b.PoP.Name) {
+				e.PoPs = append(e.PoPs, reason(b, "nearer, but its functions may not run there"))
+			}
+		}
+	}
+}
+
+func reason(c Choice, why string) Reason {
+	r := Reason{PoP: c.PoP.Name, Km: c.Km, State: c.PoP.State.String(), Weight: c.PoP.Weight, Load: c.PoP.Load, Why: why}
+	if math.IsNaN(c.Km) {
+		r.Km = -1
+	}
+	return r
 }
 
 func (s *Server) zoneNames() (names []string) {

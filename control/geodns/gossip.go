@@ -3,26 +3,36 @@ package geodns
 import (
 	"context"
 	"net/netip"
-	"reflect"
+	"slices"
 	"time"
 
+	"github.com/selvage-edge/selvage/control/catalog"
 	"github.com/selvage-edge/selvage/control/fleet"
 )
 
 // lookAgain is how often the fleet is looked at: answers follow it so much later.
 const lookAgain = 500 * time.Millisecond
 
-// Follow keeps the server's fleet what membership says, until ctx ends.
-func (s *Server) Follow(ctx context.Context, members func() []fleet.Member) {
+// Follow keeps the server's fleet what membership says, and its hosts what the catalog
+// says, until ctx ends. Without a catalog (nil) all functions run anywhere.
+func (s *Server) Follow(ctx context.Context, members func() []fleet.Member, snapshot func() *catalog.Snapshot) {
 	tick := time.NewTicker(lookAgain)
 	defer tick.Stop()
-	var last []PoP
-	for {
-		if pops := PoPsOf(members()); !reflect.DeepEqual(pops, last) {
-			if err := s.SetPoPs(pops); err != nil {
-				s.config.Log.Error("the fleet as it is now cannot be answered with; answers stay as they were", "err", err)
+	var was []standing
+	var read *catalog.Snapshot
+	var hosts *Hosts
+	for first := true; ; first = false {
+		all, moved := members(), false
+		if snapshot != nil {
+			if snap := snapshot(); snap != read {
+				hosts, read, moved = s.hosts(snap), snap, true
 			}
-			last = pops
+		}
+		if now := standings(all); first || moved || !slices.Equal(now, was) {
+			if err := s.SetFleet(all, hosts); err != nil {
+				s.config.Log.Error("the fleet as it is now cannot be answered with", "err", err)
+			}
+			was = now
 		}
 		select {
 		case <-tick.C:
@@ -30,6 +40,15 @@ func (s *Server) Follow(ctx context.Context, members func() []fleet.Member) {
 			return
 		}
 	}
+}
+
+func (s *Server) hosts(snap *catalog.Snapshot) *Hosts {
+	h := HostsOf(snap.Releases())
+	if h != nil && h.over > 0 {
+		s.config.Log.Warn("hosts have more different placements than are told apart: the others are answered with the nearest PoP, which hands their requests on",
+			"most", MaxPins, "over", h.over)
+	}
+	return h
 }
 
 // PoPsOf gathers members, which are ordered by name, into PoPs. A PoP is as well

@@ -72,7 +72,7 @@ func TestFollow(t *testing.T) {
 				mu.Lock()
 				defer mu.Unlock()
 				return now
-			})
+			}, nil)
 		})
 		for i, want := range []string{"192.0.2.1", "192.0.2.2", "192.0.2.1", "192.0.2.2"} {
 			health := fleet.Alive

@@ -39,7 +39,7 @@ const (
 type Server struct {
 	config  Config
 	answers answers
-	fleet   atomic.Pointer[Table]
+	now     atomic.Pointer[picture]
 	rate    *limiter
 	parts   []*dns.Server
 	serving sync.WaitGroup
@@ -47,7 +47,7 @@ type Server struct {
 	stats   struct{ queries, refused, malformed, truncated, tcp atomic.Uint64 }
 }
 
-// New checks the zones. It opens nothing; the table is empty until SetTable.
+// New checks the zones. It opens nothing; there is no PoP until SetFleet or SetPoPs.
 func New(c Config) (*Server, error) {
 	if c.TTL == 0 {
 		c.TTL = 20 * time.Second
@@ -110,18 +110,19 @@ func Check(zones []Zone) error {
 	return err
 }
 
-// SetPoPs has every later answer come from this fleet. It keeps pops.
+// SetPoPs has every later answer come from this fleet, in which all functions run
+// anywhere. It keeps pops.
 func (s *Server) SetPoPs(pops []PoP) error {
 	t, err := NewTable(pops)
 	if err != nil {
 		return err
 	}
-	s.fleet.Store(t)
+	s.now.Store(&picture{all: t})
 	return nil
 }
 
 // Table returns the fleet that answers come from.
-func (s *Server) Table() *Table { return s.fleet.Load() }
+func (s *Server) Table() *Table { return s.now.Load().all }
 
 // Listen opens the address over UDP and TCP and serves on it until Close. Another
 // server of the same user may have it open, too: one follows the other without a gap.
@@ -216,7 +217,7 @@ func accept(h dns.Header) dns.MsgAcceptAction {
 func (s *Server) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	from, udp := sender(w)
 	s.stats.queries.Add(1)
-	m := s.answers.respond(s.fleet.Load(), q, from, udp)
+	m := s.answers.respond(s.now.Load(), q, from, udp)
 	if m.Rcode == dns.RcodeRefused {
 		s.stats.refused.Add(1)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/selvage-edge/selvage/edge/geo"
+	"github.com/selvage-edge/selvage/runtime/tooltest"
 )
 
 // atlas places clients by the network they are in.
@@ -552,14 +553,7 @@ func TestExplain(t *testing.T) {
 
 // tool finds a program of Debian's bind9-dnsutils or dnsperf.
 func tool(t *testing.T, name string) string {
-	path, err := exec.LookPath(name)
-	if err != nil && os.Getenv("CI") == "true" {
-		t.Fatal(err)
-	}
-	if err != nil {
-		t.Skipf("%s is not here: the server is not tried with it (apt-get install bind9-dnsutils dnsperf)", name)
-	}
-	return path
+	return tooltest.Path(t, name, "bind9-dnsutils dnsperf")
 }
 
 // What the world's own tool makes of the answers.
@@ -644,7 +638,7 @@ func FuzzRespond(f *testing.F) {
 			return
 		}
 		for _, udp := range []bool{true, false} {
-			m := s.answers.respond(s.fleet.Load(), q, from, udp)
+			m := s.answers.respond(s.now.Load(), q, from, udp)
 			out, err := m.Pack()
 			if err != nil {
 				t.Fatalf("%v\nof %v", err, q)
@@ -674,7 +668,7 @@ func BenchmarkRespond(b *testing.B) {
 			from := netip.MustParseAddr("127.0.0.1")
 			b.ReportAllocs()
 			for b.Loop() {
-				s.answers.respond(s.fleet.Load(), q, from, true)
+				s.answers.respond(s.now.Load(), q, from, true)
 			}
 		})
 	}

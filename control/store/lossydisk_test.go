@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"path"
 	"slices"
@@ -13,6 +14,8 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/selvage-edge/selvage/runtime/tooltest"
 )
 
 // lossyDisk is a file system in memory. When its power is cut every operation
@@ -93,12 +96,12 @@ func (d *lossyDisk) commit() {
 func (d *lossyDisk) mount(t *testing.T, dir string) (unmount func()) {
 	t.Helper()
 	if f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0); err != nil {
-		t.Skipf("SKIPPED, a loss of power is not tried: %v", err)
+		tooltest.Machine(t, fmt.Sprintf("a loss of power is not tried without FUSE: %v", err))
 	} else {
 		f.Close()
 	}
 	if os.Geteuid() != 0 {
-		t.Skip("SKIPPED, a loss of power is not tried: run it as root, who may mount")
+		tooltest.Need(t, "a loss of power is not tried: run it as root, who may mount")
 	}
 	_, err := fs.Mount(dir, &lossyDir{disk: d}, &fs.Options{MountOptions: fuse.MountOptions{DirectMountStrict: true, Name: "lossy", FsName: "lossy"}})
 	if err != nil {

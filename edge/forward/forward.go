@@ -118,6 +118,9 @@ type Exchange struct {
 	R        *http.Request
 	Version  *function.Version
 	Envelope Envelope
+	// Trace puts the exchange's trace on what is sent, so that what the other node does is a part
+	// of it; may be nil.
+	Trace func(http.Header)
 }
 
 // Placed hands an exchange on to where its function is placed. It returns the name

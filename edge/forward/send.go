@@ -100,6 +100,9 @@ func (f *Forwarder) request(ctx context.Context, x Exchange, b *body) (*http.Req
 	}
 	loop := append(slices.Clone(out.Header["Cdn-Loop"]), fetch.CDN+";pop="+f.config.PoP)
 	out.Header["Cdn-Loop"] = []string{strings.Join(loop, ", ")}
+	if x.Trace != nil {
+		x.Trace(out.Header)
+	}
 	if err := x.Envelope.set(out.Header); err != nil {
 		return nil, err
 	}

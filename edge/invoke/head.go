@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/selvage-edge/selvage/edge/geo"
 	"github.com/selvage-edge/selvage/edge/telemetry"
@@ -15,18 +16,20 @@ import (
 
 // appendRequestHead appends what the guest reads of r.
 func appendRequestHead(b []byte, r *http.Request, v *function.Version, m *telemetry.Meta, at *geo.Place, hasBody bool) []byte {
-	metadata := append(make([]native.Pair, 0, 8+placePairs), []native.Pair{
-		{Name: abi.MetaRequestID, Value: m.RequestID},
-		{Name: abi.MetaClient, Value: client(m)},
-		{Name: abi.MetaPoP, Value: m.Place.PoP},
-		{Name: abi.MetaNode, Value: m.Place.Node},
-		{Name: abi.MetaRegion, Value: m.Place.Region},
-		{Name: abi.MetaProject, Value: v.ID.Project},
-		{Name: abi.MetaFunction, Value: v.ID.Name},
-		{Name: abi.MetaVersion, Value: string(v.Digest)},
-	}...)
-	metadata = appendPlace(metadata, at)
-	var room [48]native.Pair
+	room := rooms.Get().(*headRoom)
+	defer room.give()
+	room.metadata = append(room.metadata,
+		native.Pair{Name: abi.MetaRequestID, Value: m.RequestID},
+		native.Pair{Name: abi.MetaClient, Value: client(m)},
+		native.Pair{Name: abi.MetaPoP, Value: m.Place.PoP},
+		native.Pair{Name: abi.MetaNode, Value: m.Place.Node},
+		native.Pair{Name: abi.MetaRegion, Value: m.Place.Region},
+		native.Pair{Name: abi.MetaProject, Value: v.ID.Project},
+		native.Pair{Name: abi.MetaFunction, Value: v.ID.Name},
+		native.Pair{Name: abi.MetaVersion, Value: string(v.Digest)},
+	)
+	room.metadata = appendPlace(room.metadata, at)
+	room.headers = requestHeaders(room.headers, r)
 	h := native.Head{
 		Body:          hasBody,
 		ContentLength: r.ContentLength,
@@ -35,10 +38,30 @@ func appendRequestHead(b []byte, r *http.Request, v *function.Version, m *teleme
 		Authority:     m.Authority,
 		Target:        m.Target,
 		Protocol:      m.Protocol,
-		Metadata:      metadata,
-		Headers:       requestHeaders(room[:0], r),
+		Metadata:      room.metadata,
+		Headers:       room.headers,
 	}
 	return h.Append(b)
+}
+
+// headRoom is where a head is put together. On the stack it would make that twice as
+// large, for as long as the request waits.
+type headRoom struct{ metadata, headers []native.Pair }
+
+var rooms = sync.Pool{New: func() any {
+	return &headRoom{metadata: make([]native.Pair, 0, 8+placePairs), headers: make([]native.Pair, 0, 48)}
+}}
+
+// give gives the room back, without what it held of the request.
+func (h *headRoom) give() {
+	const most = 256 // a request with more headers is rare, and its room not kept
+	if cap(h.headers) > most {
+		return
+	}
+	clear(h.metadata)
+	clear(h.headers)
+	h.metadata, h.headers = h.metadata[:0], h.headers[:0]
+	rooms.Put(h)
 }
 
 // client is the client's address, empty when it has none.

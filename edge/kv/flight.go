@@ -145,7 +145,7 @@ func (n *space) leave(key string, f *flight) {
 
 func (s *Store) fly(ctx context.Context, n *space, key string, f *flight) {
 	defer f.cancel()
-	ctx = s.room.within(ctx, n.name.Project)
+	ctx = s.within(ctx, n.name.Project)
 	got, err := s.askOwner(ctx, n.name, key, f)
 	if f.lent {
 		n.counts.owner.Add(1)

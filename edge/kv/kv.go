@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/selvage-edge/selvage/runtime/hostcall"
+	"github.com/selvage-edge/selvage/runtime/quota"
 )
 
 // Config says how much is kept and where the rest is.
@@ -100,7 +101,7 @@ type Store struct {
 	config  Config
 	entries *entries
 	flights *flights
-	room    *room
+	room    *quota.Pool // of values being received
 	clock   clock
 	counts  counts
 	mu      struct {

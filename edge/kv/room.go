@@ -4,9 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 
-	"golang.org/x/sync/semaphore"
+	"github.com/selvage-edge/selvage/runtime/quota"
 )
 
 // shares is how many projects may each have all that one may of the room, at once.
@@ -16,80 +15,21 @@ const shares = 4
 // is no fault of who sends it.
 var ErrRoom = errors.New("kv: too many bytes of values are being received")
 
-// room bounds the bytes of values that are being received: those of a project wait
-// for that project's, so that it keeps nobody else out.
-type room struct {
-	each int64 // of one project
-	all  *semaphore.Weighted
-	mu   struct {
-		sync.Mutex
-		desks map[string]*desk // of projects that receive something, or wait
-	}
-}
-
-// desk is a project's part of the room.
-type desk struct {
-	room  *semaphore.Weighted
-	users int // guarded by room.mu
-}
-
-// newRoom needs most to be at least shares times the largest value.
-func newRoom(most int64) *room {
-	r := &room{each: most / shares, all: semaphore.NewWeighted(most)}
-	r.mu.desks = map[string]*desk{}
-	return r
-}
-
-// receive waits for room for n bytes of that project, which its result gives back.
-func (r *room) receive(ctx context.Context, project string, n int64) (done func(), err error) {
-	d := r.come(project)
-	if err := d.room.Acquire(ctx, n); err != nil {
-		r.leave(project, d)
-		return nil, fmt.Errorf("%w: %w", ErrRoom, context.Cause(ctx))
-	}
-	if err := r.all.Acquire(ctx, n); err != nil {
-		d.room.Release(n)
-		r.leave(project, d)
-		return nil, fmt.Errorf("%w: %w", ErrRoom, context.Cause(ctx))
-	}
-	return func() {
-		r.all.Release(n)
-		d.room.Release(n)
-		r.leave(project, d)
-	}, nil
-}
-
-func (r *room) come(project string) *desk {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	d := r.mu.desks[project]
-	if d == nil {
-		d = &desk{room: semaphore.NewWeighted(r.each)}
-		r.mu.desks[project] = d
-	}
-	d.users++
-	return d
-}
-
-func (r *room) leave(project string, d *desk) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if d.users--; d.users == 0 {
-		delete(r.mu.desks, project)
-	}
-}
+// newRoom is the bytes of values that are being received, by project; most is at least
+// shares times the largest value.
+func newRoom(most int64) *quota.Pool { return quota.New(most, most/shares) }
 
 // receiver is what a question carries: the room for its answer.
 type receiver struct {
-	room    *room
+	room    *quota.Pool
 	project string
 }
 
 type receiverKey struct{}
 
 // within returns the context of a question of that project.
-func (r *room) within(ctx context.Context, project string) context.Context {
-	return context.WithValue(ctx, receiverKey{}, receiver{r, project})
+func (s *Store) within(ctx context.Context, project string) context.Context {
+	return context.WithValue(ctx, receiverKey{}, receiver{s.room, project})
 }
 
 // Receive waits until the store that asks, if one does, has room for a value of n bytes
@@ -101,5 +41,9 @@ func Receive(ctx context.Context, n int64) (done func(), err error) {
 	if !ok {
 		return func() {}, nil
 	}
-	return r.room.receive(ctx, r.project, n)
+	share, err := r.room.Take(ctx, r.project, n)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRoom, err)
+	}
+	return share.Release, nil
 }

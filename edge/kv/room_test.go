@@ -94,8 +94,8 @@ func TestValuesComeWhereThereIsRoom(t *testing.T) {
 				t.Errorf("%q: %d bytes were coming at once, want what %d have room for", project, most, room)
 			}
 		}
-		if len(s.room.mu.desks) != 0 {
-			t.Errorf("left: %d", len(s.room.mu.desks))
+		if left := s.room.Owners(); left != 0 {
+			t.Errorf("left: %d", left)
 		}
 	})
 }
@@ -137,8 +137,8 @@ func TestNoRoomForAValue(t *testing.T) {
 		}
 		all.Wait()
 		synctest.Wait()
-		if len(s.room.mu.desks) != 0 {
-			t.Errorf("left: %d", len(s.room.mu.desks))
+		if left := s.room.Owners(); left != 0 {
+			t.Errorf("left: %d", left)
 		}
 	})
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/selvage-edge/selvage/bench/load"
 	"github.com/selvage-edge/selvage/edge/listen"
 	"github.com/selvage-edge/selvage/edge/listen/listentest"
+	"github.com/selvage-edge/selvage/runtime/tooltest"
 )
 
 const name = "node.example"
@@ -189,9 +190,7 @@ func TestCancellationReachesTheHandler(t *testing.T) {
 }
 
 func TestCurl(t *testing.T) {
-	if _, err := exec.LookPath("curl"); err != nil {
-		t.Skip("curl is not installed")
-	}
+	tooltest.Path(t, "curl", "curl")
 	r := start(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Proto) }))
 	for option, want := range map[string]string{"--http1.1": "HTTP/1.1", "--http2": "HTTP/2.0", "--http1.0": "HTTP/1.0"} {
 		out, err := exec.CommandContext(listentest.Context(t), "curl", "-sk", option,

@@ -1,7 +1,8 @@
 package listen
 
-// handlerStack is about what a handler needs of a goroutine's stack, in bytes.
-const handlerStack = 12 << 10
+// handlerStack is about what a handler needs of a goroutine's stack, in bytes: with what is
+// below it, what fits the 8 KiB that a waiting stream then holds.
+const handlerStack = 6 << 10
 
 // growStack makes room for a handler while there is little on the stack to move.
 // Every stream of HTTP/2 and HTTP/3 has a goroutine of its own, which begins with

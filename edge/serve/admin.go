@@ -6,7 +6,7 @@ import (
 )
 
 // Admin returns the handler of the node's admin port: /metrics, /healthz (the
-// process answers) and /readyz (it has routes and is not draining). The port is
+// process answers) and /readyz (it has routes, is not draining, and Config.Unready says nothing). The port is
 // for operators: it must not be public.
 func (h *Handler) Admin() http.Handler {
 	mux := http.NewServeMux()
@@ -31,6 +31,8 @@ func (h *Handler) notReady() string {
 		return "draining"
 	case h.routes.Load() == nil:
 		return "no route table yet"
+	case h.cfg.Unready != nil:
+		return h.cfg.Unready()
 	}
 	return ""
 }

@@ -57,9 +57,14 @@ var gone = forward.Peer{Name: "gone-1", PoP: "par", Node: dialed{}}
 // it hands exchanges on to peers.
 func nodeWith(t *testing.T, f serve.Invoker, away bool, overflow float64, peers ...forward.Peer) (*node, *forward.Forwarder) {
 	t.Helper()
+	return nodeTraced(t, nil, f, away, overflow, peers...)
+}
+
+func nodeTraced(t *testing.T, tracer *telemetry.Tracer, f serve.Invoker, away bool, overflow float64, peers ...forward.Peer) (*node, *forward.Forwarder) {
+	t.Helper()
 	n := &node{limiter: limit.New(limit.Config{Rand: func(int64) int64 { return 2 }})}
 	place := telemetry.Place{PoP: "nyc", Node: "nyc-1"}
-	n.tel = telemetry.New(telemetry.Config{Place: place, Log: telemetry.Direct{W: n, Place: place}})
+	n.tel = telemetry.New(telemetry.Config{Place: place, Tracer: tracer, Log: telemetry.Direct{W: n, Place: place}})
 	fw, err := forward.New(forward.Config{PoP: "nyc", Overflow: overflow,
 		Peers:  func(function.Placement) []forward.Peer { return peers },
 		Unsent: func(err error) bool { return errors.Is(err, errUnreached) },

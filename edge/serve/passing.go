@@ -153,7 +153,7 @@ func passed(err error) error {
 }
 
 func (x *exchange) onward() forward.Exchange {
-	return forward.Exchange{W: &x.w, R: x.r, Version: x.target.Version, Envelope: forward.Envelope{
+	return forward.Exchange{W: &x.w, R: x.r, Version: x.target.Version, Trace: x.span.Inject, Envelope: forward.Envelope{
 		RequestID: x.id[0], Function: x.target.Version.ID, Authority: x.canon.Authority(), Target: x.canon.Target(),
 		Protocol: x.protocol, Client: x.client, Age: time.Since(x.start),
 	}}

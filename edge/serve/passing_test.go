@@ -16,6 +16,7 @@ import (
 
 	"github.com/selvage-edge/selvage/edge/listen"
 	"github.com/selvage-edge/selvage/runtime/abi/native"
+	"github.com/selvage-edge/selvage/runtime/tooltest"
 )
 
 // fields is data for a guest: a pair list at 200, and its length.
@@ -243,9 +244,7 @@ func TestLeavingEndsTheGuest(t *testing.T) {
 
 // TestCurlTrailers has somebody else's client see trailers and hints.
 func TestCurlTrailers(t *testing.T) {
-	if _, err := exec.LookPath("curl"); err != nil {
-		t.Skip("curl is not installed")
-	}
+	tooltest.Path(t, "curl", "curl")
 	d := openDoor(t, listen.Config{}, passing())
 	for _, option := range []string{"--http1.1", "--http2"} {
 		for path, want := range map[string][]string{"/trailers-after-flush": {"x-sum: abc", "x-sum: def"}, "/hints": {" 103", "link: </a.css>"}, "/part": {" 206", "content-range: bytes 0-4/10"}} {

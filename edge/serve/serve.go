@@ -42,6 +42,9 @@ type Config struct {
 	// Onward admits exchanges that go on, by their projects. They take no place of Limiter:
 	// what they hold here is a connection and buffers. Nil: one with that package's defaults.
 	Onward *limit.Limiter
+	// Unready says why new traffic should go elsewhere, beside what this room knows of: for
+	// /readyz. "" is nothing. Nil: never.
+	Unready func() string
 	// Proxies are networks whose word is taken, in X-Forwarded-For, for whom they
 	// ask. From anywhere else it is what a client likes to say, and means nothing.
 	Proxies []netip.Prefix
@@ -101,7 +104,7 @@ func (h *Handler) serve(x *exchange) {
 	cut := h.answer(x, err)
 	x.w.linger()
 	h.ledger.note(x)
-	h.cfg.Telemetry.End(x.span, x.record(err))
+	h.tell(x, err)
 	if cut {
 		panic(http.ErrAbortHandler) // how net/http and http3 are told to break a response off
 	}

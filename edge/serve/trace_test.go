@@ -255,3 +255,42 @@ func TestTraceWithoutReceiver(t *testing.T) {
 		t.Errorf("%v allocations where nothing is traced", n)
 	}
 }
+
+// What another node does of an exchange is a part of the first node's, whether the client
+// sent a trace or this node began one.
+func TestTraceGoesOn(t *testing.T) {
+	for _, client := range []string{"", sampled} {
+		in := newReceiver(t)
+		tr, err := telemetry.NewTracer(t.Context(), telemetry.TraceConfig{Endpoint: in.URL, Ratio: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		lon, _ := nodeTraced(t, tr, invoker(func(context.Context, http.ResponseWriter, *http.Request, serve.Meta) (serve.Usage, error) {
+			return serve.Usage{}, nil
+		}), false, 0)
+		nyc, _ := nodeTraced(t, tr, nil, true, 0, gone, passedTo(t, lon, "lon-1"))
+		r := httptest.NewRequest("GET", "https://a.example/", nil)
+		if client != "" {
+			r.Header.Set("traceparent", client)
+		}
+		w := httptest.NewRecorder()
+		nyc.ServeHTTP(w, r)
+		if err := tr.Close(t.Context()); err != nil || w.Code != 200 {
+			t.Fatal(w.Code, err)
+		}
+		both, guests := in.named("GET shop/cart"), in.named("guest")
+		if len(both) != 2 || len(guests) != 1 {
+			t.Fatalf("spans %v", in.all)
+		}
+		first, second := both[0], both[1]
+		if string(guests[0].ParentSpanId) != string(second.SpanId) {
+			first, second = second, first
+		}
+		if string(second.ParentSpanId) != string(first.SpanId) || string(second.TraceId) != string(first.TraceId) || string(guests[0].ParentSpanId) != string(second.SpanId) {
+			t.Errorf("client's trace %q: the second node's span is no child of the first's: %v", client, in.all)
+		}
+		if want := hex.EncodeToString(first.TraceId); client != "" && want != traceID {
+			t.Errorf("in trace %s, not the client's", want)
+		}
+	}
+}

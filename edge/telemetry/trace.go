@@ -139,6 +139,14 @@ func (s *Span) Done(of *Span, err error) {
 	endSpan(s.span, err)
 }
 
+// Inject puts the span's trace on a request that goes on in its name (W3C traceparent), in
+// place of what is there; if the span records nothing, that stays.
+func (s *Span) Inject(h http.Header) {
+	if s != nil && s.span.IsRecording() {
+		w3c.Inject(s.ctx, propagation.HeaderCarrier(h))
+	}
+}
+
 // TraceID is the trace's ID in hex if this exchange is recorded in it, or "".
 func (s *Span) TraceID() string {
 	if s == nil || !s.span.IsRecording() {

@@ -16,6 +16,7 @@ import (
 	"github.com/selvage-edge/selvage/runtime/image"
 	"github.com/selvage-edge/selvage/runtime/jail"
 	wasm "github.com/selvage-edge/selvage/runtime/scan/scantest"
+	"github.com/selvage-edge/selvage/runtime/tooltest"
 )
 
 // setting is a number from the environment.
@@ -78,9 +79,7 @@ func TestGeneratedModules(t *testing.T) {
 		t.Skip("compiles two hundred modules")
 	}
 	for _, tool := range []string{"npm", "node"} {
-		if _, err := exec.LookPath(tool); err != nil && os.Getenv("CI") != "true" {
-			t.Skipf("%s is not installed: no modules are generated", tool)
-		}
+		tooltest.Path(t, tool, "nodejs npm")
 	}
 	seed := setting(t, "SELVAGE_GENERATED_SEED", rand.Uint64())
 	t.Logf("SELVAGE_GENERATED_SEED=%d replays this", seed)

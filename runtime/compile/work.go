@@ -30,6 +30,9 @@ func Work(verb jail.Verb, input []byte) ([]byte, error) {
 const maps = 16 << 10
 
 func compileCode(code []byte) ([]byte, error) {
+	if err := image.CheckRenewable(code); err != nil {
+		return nil, refuse(err)
+	}
 	e, err := engine.Open(engine.Config{Maps: maps})
 	if err != nil {
 		return nil, err

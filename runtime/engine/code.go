@@ -2,9 +2,11 @@ package engine
 
 import (
 	"fmt"
+	"strings"
 	"sync/atomic"
 
 	"github.com/selvage-edge/selvage/runtime/engine/cshim"
+	"github.com/selvage-edge/selvage/runtime/image"
 )
 
 // ExternKind is what an import or export is.
@@ -111,6 +113,23 @@ func valKinds(kinds []byte) []ValKind {
 		}
 	}
 	return out
+}
+
+// renewable reports whether memory and mutable globals are all that a guest of the
+// code can leave behind: image.Split, which has read every instruction, has said so.
+func (c *Code) renewable() bool {
+	e, ok := c.byName[image.RenewableExport]
+	return ok && e.Kind == MemoryExtern && c.memory != nil && len(c.mutables()) <= image.RenewableGlobals
+}
+
+// mutables are the names of all mutable globals, as Split exports them.
+func (c *Code) mutables() (names []string) {
+	for _, e := range c.exports {
+		if e.Kind == GlobalExtern && strings.HasPrefix(e.Name, image.GlobalPrefix) {
+			names = append(names, e.Name)
+		}
+	}
+	return names
 }
 
 // Imports lists what the code imports.

@@ -93,6 +93,7 @@ func (c Config) Validate() error {
 // Engine compiles and runs code. There is one per process.
 type Engine struct {
 	policy policy
+	quick  bool // Config.QuickCompile
 	closed atomic.Bool
 }
 
@@ -131,7 +132,7 @@ func open(c Config, p policy, m maps) (*Engine, error) {
 		cshim.Close()
 		return nil, err
 	}
-	return &Engine{policy: p}, nil
+	return &Engine{policy: p, quick: c.QuickCompile}, nil
 }
 
 // setEnvironment says what the engine's libraries take from there only.
@@ -196,18 +197,23 @@ func (*Engine) Compile(code []byte) ([]byte, error) {
 func (e *Engine) Fingerprint() string {
 	h := sha256.New()
 	fmt.Fprintf(h, "%s\n%s\n%+v\n%d %d\n%x\n", Version, runtime.GOARCH, e.policy, wasmStack, fiberStack, cshim.CPUFeatures())
+	if e.quick { // of tools: no node loads it
+		fmt.Fprintln(h, "quick")
+	}
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
 // Stats are counters and gauges of one engine.
 type Stats struct {
 	Instances     int64 // alive
-	SlotsFree     int64
+	Kept          int64 // renewed, and kept for their programs' next instances
+	SlotsFree     int64 // of instances that are kept, too
 	SlotsRetired  int64 // neither reused nor given back, because a reset failed
 	ResidentBytes int64 // kept by free slots
 	Maps          int64 // memory maps, estimated from above
 	MaxMaps       int64 // Start is refused above it
 	Starts        uint64
+	Renewed       uint64 // of those, in what an instance of the same program had left as good as new
 	Resets        uint64 // slots reset by copying pages back
 	PagesCopied   uint64
 	PagesTrimmed  uint64 // given back by guests that wait, because they hold nothing of their own
@@ -219,8 +225,8 @@ type Stats struct {
 func (*Engine) Stats() Stats {
 	s := cshim.ReadStats()
 	return Stats{
-		Instances: s.Instances, SlotsFree: s.FreeSlots, SlotsRetired: s.RetiredSlots, ResidentBytes: s.ResidentBytes,
-		Maps: s.Maps, MaxMaps: s.MaxMaps, Starts: s.Starts, Resets: s.Resets, PagesCopied: s.PagesCopied, PagesTrimmed: s.PagesTrimmed, Remaps: s.Remaps,
+		Instances: s.Instances, Kept: s.Kept, SlotsFree: s.FreeSlots + s.Kept, SlotsRetired: s.RetiredSlots, ResidentBytes: s.ResidentBytes,
+		Maps: s.Maps, MaxMaps: s.MaxMaps, Starts: s.Starts, Renewed: s.Renewed, Resets: s.Resets, PagesCopied: s.PagesCopied, PagesTrimmed: s.PagesTrimmed, Remaps: s.Remaps,
 		Scanning: cshim.Scanning(),
 	}
 }

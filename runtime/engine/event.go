@@ -37,7 +37,7 @@ const (
 	TrapIndirect                        // indirect call of nothing, or of another type
 	TrapArithmetic                      // division by zero, overflow, bad conversion
 	TrapUnreachable                     // executed unreachable: aborts and panics of most languages
-	TrapInterrupt                       // stopped by the host
+	TrapInterrupt                       // over StartConfig.CPULimit, or stopped by Instance.Interrupt
 	TrapPointer                         // handed the host a pointer outside its memory
 	TrapExit                            // called proc_exit
 	TrapHostCall                        // made a host call it may not make now (NoHostCalls)

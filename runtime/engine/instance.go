@@ -11,12 +11,13 @@ import (
 
 // StartConfig says what one instance gets. Head is copied.
 type StartConfig struct {
-	Head              []byte // request head, sdk/abi layout
-	HasBody           bool   // request_read suspends; else it answers the end
-	MemoryLimit       int64  // bytes; the image must fit
-	LogLimit          int    // bytes, each record counted with 16 more; default 64 KiB
-	ResponseHeadLimit int    // bytes; default 32 KiB
-	NoHostCalls       bool   // a call that would suspend traps (TrapHostCall), naming it
+	Head              []byte        // request head, sdk/abi layout
+	HasBody           bool          // request_read suspends; else it answers the end
+	MemoryLimit       int64         // bytes; the image must fit
+	LogLimit          int           // bytes, each record counted with 16 more; default 64 KiB
+	ResponseHeadLimit int           // bytes; default 32 KiB
+	CPULimit          time.Duration // a tick that finds more used makes the guest trap where it is (TrapInterrupt); default none
+	NoHostCalls       bool          // a call that would suspend traps (TrapHostCall), naming it
 }
 
 // Instance is one sandbox. Its methods are for one goroutine at a time, except
@@ -58,7 +59,7 @@ func (p *Program) start(i *Instance, c *StartConfig, poll bool) (int, error) {
 	}
 	in, result, err := p.p.Start(&cshim.StartConfig{
 		Head: c.Head, HasBody: c.HasBody, NoCalls: c.NoHostCalls, Poll: poll, MemoryLimit: c.MemoryLimit,
-		LogLimit: limit(c.LogLimit, 64<<10), HeadLimit: limit(c.ResponseHeadLimit, 32<<10),
+		LogLimit: limit(c.LogLimit, 64<<10), HeadLimit: limit(c.ResponseHeadLimit, 32<<10), CPULimit: uint64(max(c.CPULimit, 0)),
 	})
 	switch {
 	case err == nil:
@@ -119,6 +120,14 @@ func (i *Instance) Resume(result int64) {
 func (i *Instance) Fail(code TrapCode, message string) {
 	if !i.closed {
 		i.in.Fail(shimTrap(code), message)
+	}
+}
+
+// Interrupt makes a guest that computes trap at its next tick (TrapInterrupt), with its
+// backtrace: Poll once more for it.
+func (i *Instance) Interrupt() {
+	if !i.closed {
+		i.in.Stop()
 	}
 }
 

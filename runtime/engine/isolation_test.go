@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/selvage-edge/selvage/runtime/engine/cshim"
+	"github.com/selvage-edge/selvage/runtime/tooltest"
 )
 
 // spyWAT looks for anything that is not its image's, in all of the memory that
@@ -96,7 +97,7 @@ func TestTenantsDoNotSeeEachOther(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			was := cshim.Scanning()
 			if scanning && !was {
-				t.Skip("PAGEMAP_SCAN does not work on this kernel")
+				tooltest.Machine(t, "PAGEMAP_SCAN does not work on this kernel")
 			}
 			cshim.SetScanning(scanning)
 			defer cshim.SetScanning(was)

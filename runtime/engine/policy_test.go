@@ -104,4 +104,7 @@ func TestFingerprint(t *testing.T) {
 	if eng.Fingerprint() != same.Fingerprint() || eng.Fingerprint() == other.Fingerprint() {
 		t.Error("the fingerprint does not follow the configuration")
 	}
+	if quick := (&Engine{policy: eng.policy, quick: true}); quick.Fingerprint() == eng.Fingerprint() {
+		t.Error("code that was compiled without optimization has the fingerprint of a node's")
+	}
 }

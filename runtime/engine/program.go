@@ -228,6 +228,11 @@ func (c ProgramConfig) fill(p cshim.Prog) error {
 			return err
 		}
 	}
+	if c.Code.renewable() {
+		if err := p.Renew(c.Code.mutables()); err != nil {
+			return err
+		}
+	}
 	if c.Environment != nil {
 		if err := p.Blob(cshim.Environment, c.Environment, 0); err != nil {
 			return err

@@ -21,8 +21,8 @@ type logWriter struct {
 	version   *function.Version
 	requestID string
 	last      time.Time
-	open      [engine.Stderr + 1]line // what has no line end yet, by stream
-	dump      dump                    // on standard error
+	open      *[engine.Stderr + 1]line // what has no line end yet, by stream; nil before anything is written
+	dump      dump                     // on standard error
 	dropped   int
 }
 
@@ -54,6 +54,9 @@ func (w *logWriter) take(i *engine.Instance) {
 // record cuts a record into lines. What is written to a stream goes on in the
 // stream's next record until a line ends; a log call ends its own.
 func (w *logWriter) record(r *engine.LogRecord) {
+	if w.open == nil {
+		w.open = new([engine.Stderr + 1]line)
+	}
 	l := &w.open[r.Stream]
 	if len(l.text) == 0 {
 		l.at, l.level = r.Time, level(r)
@@ -105,10 +108,12 @@ func (w *logWriter) left(l *line, lines int) {
 // close hands on what is left, what was refused (the records that were lost
 // among it), and how the guest failed.
 func (w *logWriter) close(refused fault.Tally, failure error) {
-	for s := range w.open {
-		w.end(engine.Stream(s))
+	if w.open != nil {
+		for s := range w.open {
+			w.end(engine.Stream(s))
+		}
+		w.left(&w.open[engine.Stderr], w.dump.end())
 	}
-	w.left(&w.open[engine.Stderr], w.dump.end())
 	for _, r := range refused {
 		w.emit(time.Now(), int(slog.LevelWarn), r.String())
 	}

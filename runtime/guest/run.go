@@ -33,7 +33,7 @@ func (r *Runner) Run(ctx context.Context, prog *engine.Program, v *function.Vers
 	i := &invocation{runner: r, limits: limits, bound: bound{parent: ctx, deadline: now.Add(limits.Wall), exchange: x},
 		log: logWriter{sink: ports.Log, version: v, requestID: x.RequestID(), last: now}}
 	i.session = native.Session{Config: native.Config{
-		Instance: &i.instance, Version: v, Limits: limits, Exchange: x, KV: ports.KV, Fetch: ports.Fetch,
+		Instance: &i.instance, Version: v, Limits: &i.limits, Exchange: x, KV: ports.KV, Fetch: ports.Fetch,
 	}}
 	i.begin(v.ID, limits.Weight)
 	defer i.end()
@@ -66,7 +66,7 @@ func (i *invocation) start(prog *engine.Program, x Exchange) (engine.Event, erro
 	*room = x.AppendHead((*room)[:0])
 	ev, err := prog.Run(&i.instance, &engine.StartConfig{
 		Head: *room, HasBody: x.HasBody(),
-		MemoryLimit: i.limits.MemoryBytes, LogLimit: i.limits.LogBytes, ResponseHeadLimit: i.limits.ResponseHead,
+		MemoryLimit: i.limits.MemoryBytes, CPULimit: i.limits.CPU, LogLimit: i.limits.LogBytes, ResponseHeadLimit: i.limits.ResponseHead,
 	})
 	if err != nil {
 		return ev, startFault(err, i.limits)
@@ -135,7 +135,7 @@ func (i *invocation) poll(ctx context.Context, ev engine.Event) *fault.Error {
 			return i.trapped(ev.Trap)
 		}
 		if err := i.charge(ctx); err != nil {
-			return err
+			return i.located(err, ev.Kind)
 		}
 		if i.log.due() {
 			i.log.take(&i.instance)
@@ -143,11 +143,11 @@ func (i *invocation) poll(ctx context.Context, ev engine.Event) *fault.Error {
 		if ev.Kind == engine.Call {
 			i.turns.credit.earn()
 			if err := i.answer(ctx, &ev); err != nil {
-				return err
+				return i.located(err, engine.Call)
 			}
 		}
 		if i.take(ctx) != nil {
-			return i.ended(ctx)
+			return i.located(i.ended(ctx), engine.Yield)
 		}
 		ev = i.turn()
 	}
@@ -258,6 +258,8 @@ func (i *invocation) trapped(t *engine.Trap) *fault.Error {
 	}
 	f := &fault.Error{Kind: kindOf(t), Detail: t.Error()}
 	switch f.Kind {
+	case fault.CPU:
+		f.Limit, f.Knob, f.Detail = i.limits.CPU.String(), f.Kind.Knob(), ""
 	case fault.Memory:
 		f.Limit, f.Knob = fmt.Sprintf("%d bytes", i.limits.MemoryBytes), f.Kind.Knob()
 	case fault.Stack, fault.Table:
@@ -265,9 +267,7 @@ func (i *invocation) trapped(t *engine.Trap) *fault.Error {
 	case fault.Exit:
 		f.Detail = fmt.Sprintf("proc_exit(%d)", t.ExitStatus)
 	}
-	if t.Backtrace != "" {
-		f.Detail += "\n" + t.Backtrace
-	}
+	addFrames(f, t)
 	return f
 }
 

@@ -48,6 +48,14 @@ const StartExport = "selvage:start"
 // MemoryExport is the name under which code exports its memory when the module did not.
 const MemoryExport = "selvage:memory"
 
+// RenewableExport is a second name of the memory in code whose guests can leave nothing behind but the
+// memory's bytes, its size, and the values of mutable globals (GlobalExport), which in a new instance
+// are the image's or zero. An instance can then be made as good as new without making another.
+const RenewableExport = "selvage:renewable"
+
+// RenewableGlobals is how many mutable globals such code has at most: to set them back is work that nobody is charged for.
+const RenewableGlobals = 64
+
 // Validate reports what would not fit an instance.
 func (m *Image) Validate() error {
 	if m.Size%PageSize != 0 || m.Size > MaxSize {

@@ -19,6 +19,7 @@ type module struct {
 	globals        []global
 	importedGlobal int // how many of them are imported
 	importedMemory bool
+	importedTable  bool
 	memory         *limits // the defined one
 	exportsMemory  bool
 	exports        []byte // the list's items, as they are
@@ -66,6 +67,7 @@ func (m *module) readImports(r *reader) {
 		case kindTable:
 			r.valType()
 			r.limits()
+			m.importedTable = true
 		case kindMemory:
 			r.limits()
 			m.importedMemory = true

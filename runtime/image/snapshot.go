@@ -1,6 +1,9 @@
 package image
 
-import "fmt"
+import (
+	"bytes"
+	"fmt"
+)
 
 // CheckSnapshot reports why start-up of this code may leave a state that an
 // image (memory and globals of number types) does not hold: an instruction that
@@ -17,9 +20,21 @@ func CheckSnapshot(code []byte) error {
 	return nil
 }
 
+// CheckRenewable reports code that says it is renewable (RenewableExport) and is not: what
+// Split made never does.
+func CheckRenewable(code []byte) error {
+	if !bytes.Contains(code, []byte(RenewableExport)) {
+		return nil
+	}
+	if err := CheckSnapshot(code); err != nil {
+		return fmt.Errorf("the code says %q: %w", RenewableExport, err)
+	}
+	return nil
+}
+
 func (m *module) exact() error {
-	if m.importedMemory || m.importedGlobal > 0 {
-		return fmt.Errorf("the module imports a memory or a global")
+	if m.importedMemory || m.importedTable || m.importedGlobal > 0 {
+		return fmt.Errorf("the module imports a memory, a table or a global")
 	}
 	for i, g := range m.globals {
 		if g.mutable && (g.typ < typeF64 || g.typ > typeI32) {

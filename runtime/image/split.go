@@ -147,8 +147,9 @@ func (g global) movable() bool { return g.mutable && g.value.known && g.init != 
 func (m *module) rewrite(segments []segment, taken int) []byte {
 	out := append([]byte(nil), magic...)
 	exported := false
+	renewable := m.renewable(segments, taken)
 	exports := func() {
-		if body := m.exportSection(); !exported && body != nil {
+		if body := m.exportSection(renewable); !exported && body != nil {
 			out = appendSection(out, secExport, body)
 		}
 		exported = true
@@ -178,6 +179,21 @@ func (m *module) rewrite(segments []segment, taken int) []byte {
 	}
 	exports()
 	return out
+}
+
+// renewable reports whether memory and mutable globals are all that changes, and the image holds how they start.
+func (m *module) renewable(segments []segment, taken int) bool {
+	if m.memory == nil || taken < len(segments) || m.exact() != nil {
+		return false
+	}
+	mutable := 0
+	for _, g := range m.globals {
+		if g.mutable && !g.movable() {
+			return false
+		}
+		mutable += b2i(g.mutable)
+	}
+	return mutable <= RenewableGlobals
 }
 
 // order is a section's place in a module; custom ones may stand anywhere.
@@ -228,7 +244,7 @@ func (m *module) globalSection() []byte {
 }
 
 // exportSection is the module's own exports and those that the host needs.
-func (m *module) exportSection() []byte {
+func (m *module) exportSection(renewable bool) []byte {
 	n, body := m.exportCount, append([]byte(nil), m.exports...)
 	add := func(name string, kind byte, index uint32) {
 		n++
@@ -239,6 +255,9 @@ func (m *module) exportSection() []byte {
 	}
 	if m.hasStart {
 		add(StartExport, kindFunc, m.start)
+	}
+	if renewable {
+		add(RenewableExport, kindMemory, 0)
 	}
 	for i, g := range m.globals {
 		if g.mutable && g.init != nil {

@@ -317,3 +317,48 @@ func FuzzSplit(f *testing.F) {
 		}
 	})
 }
+
+func TestSplitSaysWhatIsRenewable(t *testing.T) {
+	for wat, want := range map[string]bool{
+		`(module (memory 1) (func (export "f")))`:                                                               true,
+		`(module (memory 1) (global (mut i32) (i32.const 3)) (data (i32.const 1) "x") (func (export "f")))`:     true,
+		`(module (memory 1) (data $p "x") (func (memory.init $p (i32.const 0) (i32.const 0) (i32.const 1))))`:   true,
+		`(module (memory 1) (table 1 funcref) (elem (i32.const 0) $f) (func $f (call_indirect (i32.const 0))))`: true,
+		`(module (func (export "f")))`: false,
+		`(module (memory 1) (table 1 funcref) (func (table.set (i32.const 0) (ref.null func))))`:                                  false,
+		`(module (memory 1) (table 1 funcref) (func (drop (table.grow (ref.null func) (i32.const 1)))))`:                          false,
+		`(module (memory 1) (table 1 funcref) (func (table.fill (i32.const 0) (ref.null func) (i32.const 1))))`:                   false,
+		`(module (memory 1) (table 1 funcref) (func (table.copy (i32.const 0) (i32.const 0) (i32.const 1))))`:                     false,
+		`(module (memory 1) (data $p "x") (func (data.drop $p)))`:                                                                 false,
+		`(module (memory 1) (table 1 funcref) (elem $e func 0) (func (elem.drop $e)))`:                                            false,
+		`(module (memory 1) (table 1 funcref) (elem $e func 0) (func (table.init $e (i32.const 0) (i32.const 0) (i32.const 1))))`: false,
+		`(module (import "a" "t" (table 1 funcref)) (memory 1) (func (export "f")))`:                                              false,
+		`(module (memory 1) ` + strings.Repeat(`(global (mut i32) (i32.const 0))`, RenewableGlobals) + `)`:                        true,
+		`(module (memory 1) ` + strings.Repeat(`(global (mut i32) (i32.const 0))`, RenewableGlobals+1) + `)`:                      false,
+		`(module (memory 1) (global (mut funcref) (ref.null func)) (func (export "f")))`:                                          false,
+		`(module (import "a" "b" (global i32)) (memory 1) (func (export "f")))`:                                                   false,
+		`(module (import "a" "b" (global i32)) (memory 1) (data (global.get 0) "x") (func (export "f")))`:                         false,
+	} {
+		code, _, err := Split(module_(t, wat))
+		if err != nil {
+			t.Fatalf("%s: %v", wat, err)
+		}
+		if got := bytes.Contains(code, []byte(RenewableExport)); got != want {
+			t.Errorf("%s: renewable %v", wat, got)
+		}
+		if _, _, err := Split(code); want && err == nil {
+			t.Errorf("%s: a module may not say so itself", wat)
+		}
+	}
+}
+
+func TestCheckRenewable(t *testing.T) {
+	code, _ := split(t, `(module (memory 1) (func (export "f")))`)
+	if err := CheckRenewable(code); err != nil {
+		t.Error(err)
+	}
+	pretends := module_(t, `(module (memory (export "selvage:renewable") 1) (table 1 funcref) (func (table.set (i32.const 0) (ref.null func))))`)
+	if err := CheckRenewable(pretends); err == nil || !strings.Contains(err.Error(), "table.set") {
+		t.Error(err)
+	}
+}

@@ -8,17 +8,19 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/selvage-edge/selvage/runtime/engine"
 	"github.com/selvage-edge/selvage/runtime/guesttest"
 	wasm "github.com/selvage-edge/selvage/runtime/scan/scantest"
+	"github.com/selvage-edge/selvage/runtime/tooltest"
 )
 
-// backtrace runs a module to its trap.
+// backtrace runs a module to its trap, or until it has computed for a second.
 func backtrace(t *testing.T, module []byte) string {
 	t.Helper()
 	var in engine.Instance
-	e, err := guesttest.Program(t, module).Run(&in, &engine.StartConfig{MemoryLimit: 64 << 20})
+	e, err := guesttest.Program(t, module).Run(&in, &engine.StartConfig{MemoryLimit: 64 << 20, CPULimit: time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,6 +79,13 @@ func load() int64 {
 	return *p // loads
 }
 
+//go:noinline
+func spin(n int) {
+	for n > 0 { // spins
+		arg += n
+	}
+}
+
 //go:wasmexport handle
 func handle() {
 	FAULT // begins
@@ -94,6 +103,7 @@ func TestGo(t *testing.T) {
 		{"leave(arg)", "main.leave", "// leaves"},
 		{"pointer()", "main.pointer", "// passes"},
 		{"load()", "main.load", "// loads"},
+		{"spin(arg)", "main.spin", "// spins"},
 	} {
 		t.Run(c.function, func(t *testing.T) {
 			t.Parallel()
@@ -130,7 +140,7 @@ func buildC(t *testing.T, flags ...string) []byte {
 		}
 	}
 	if clang == "" || linker == "" {
-		t.Skip("clang and wasm-ld are not there: apt-get install clang lld")
+		tooltest.Need(t, "clang and wasm-ld: apt-get install clang-19 lld-19")
 	}
 	out := filepath.Join(t.TempDir(), "fault.wasm")
 	args := append([]string{"--target=wasm32", "-nostdlib", "-Wl,--no-entry", "-Wl,--gc-sections", "-ffunction-sections", "-O1", "--ld-path=" + linker, "-o", out, "testdata/fault.c"}, flags...)
@@ -149,13 +159,20 @@ func TestC(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, version := range []string{"-gdwarf-4", "-gdwarf-5"} {
-		module := buildC(t, version)
+	for _, c := range []struct {
+		flags  []string
+		frames map[string]string // the function, and a mark in its line
+	}{
+		{[]string{"-gdwarf-4"}, map[string]string{"divide": "return a / b", "handle": "divide(7)"}},
+		{[]string{"-gdwarf-5"}, map[string]string{"divide": "return a / b", "handle": "divide(7)"}},
+		{[]string{"-gdwarf-5", "-DSPIN"}, map[string]string{"spin": "for (;;)", "handle": "spin();"}},
+	} {
+		module := buildC(t, c.flags...)
 		raw := backtrace(t, module)
 		got := New(module).Annotate(raw)
-		for name, mark := range map[string]string{"divide": "return a / b", "handle": "divide(7)"} {
+		for name, mark := range c.frames {
 			if !regexp.MustCompile(`\d: ` + name + ` \(function \d+\+0x[0-9a-f]+\) .*testdata/fault\.c:` + strconv.Itoa(line(t, string(source), mark)) + "\n").MatchString(got) {
-				t.Errorf("%s: want %s at line %d in\n%s\nfrom\n%s", version, name, line(t, string(source), mark), got, raw)
+				t.Errorf("%s: want %s at line %d in\n%s\nfrom\n%s", c.flags, name, line(t, string(source), mark), got, raw)
 			}
 		}
 	}

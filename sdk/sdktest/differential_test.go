@@ -13,6 +13,7 @@ import (
 
 	"github.com/selvage-edge/selvage/runtime/function"
 	"github.com/selvage-edge/selvage/runtime/guesttest"
+	"github.com/selvage-edge/selvage/runtime/tooltest"
 )
 
 // TestSnapshotChangesNoAnswer asks each guest the same with start-up run ahead
@@ -103,10 +104,7 @@ func written(t testing.TB, module []byte) string {
 // buildC compiles a guest with Debian's clang for WebAssembly, if it is there.
 func buildC(t testing.TB, source string) string {
 	t.Helper()
-	clang, err := exec.LookPath("clang-19")
-	if err != nil {
-		t.Skip("apt-get install clang-19 lld-19 wasi-libc libclang-rt-19-dev-wasm32")
-	}
+	clang := tooltest.Path(t, "clang-19", "clang-19 lld-19 wasi-libc libclang-rt-19-dev-wasm32")
 	file := filepath.Join(t.TempDir(), "guest.wasm")
 	cmd := exec.Command(clang, "--target=wasm32-wasi", "--sysroot=/usr", "-O2", "-mexec-model=reactor", "-Wl,--strip-all", source, "-o", file)
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/selvage-edge/selvage/runtime/tooltest"
 )
 
 // The units for systemd are ones that it takes without a remark.
@@ -14,13 +16,7 @@ func TestShippedUnits(t *testing.T) {
 	if err != nil || len(units) < 2 {
 		t.Fatalf("%v, %v", units, err)
 	}
-	tool, err := exec.LookPath("systemd-analyze")
-	if err != nil && os.Getenv("CI") == "true" {
-		t.Fatal(err)
-	}
-	if err != nil {
-		t.Skipf("systemd-analyze is not here: the units in configs/ are not checked: %v", err)
-	}
+	tool := tooltest.Path(t, "systemd-analyze", "systemd")
 	for _, u := range units {
 		text, err := os.ReadFile(u)
 		if err != nil {
@@ -45,6 +41,9 @@ func TestShippedSpeakers(t *testing.T) {
 	for tool, args := range map[string][]string{"bird": {"-p", "-c"}, "exabgp": {"--test"}} {
 		path, err := exec.LookPath(tool)
 		if err != nil {
+			if tool == "bird" {
+				tooltest.Need(t, "bird: apt-get install bird2")
+			}
 			t.Logf("%s is not here: its example is not checked", tool)
 			continue
 		}

@@ -30,7 +30,6 @@ import (
 	"github.com/selvage-edge/selvage/edge/serve"
 	"github.com/selvage-edge/selvage/edge/telemetry"
 	"github.com/selvage-edge/selvage/runtime/engine"
-	"github.com/selvage-edge/selvage/runtime/function"
 	"github.com/selvage-edge/selvage/runtime/guest"
 	"github.com/selvage-edge/selvage/runtime/hostcall"
 	"github.com/selvage-edge/selvage/runtime/pool"
@@ -39,7 +38,7 @@ import (
 // Config says what is served.
 type Config struct {
 	Addr  netip.AddrPort // of this machine; TCP and UDP
-	State string         // folder for the certificate and KV
+	State string         // folder for the certificate, KV and compiled code
 	Lines io.Writer      // gets the log, as JSON lines
 }
 
@@ -50,6 +49,7 @@ var place = telemetry.Place{PoP: "dev", Node: "dev", Region: "local"}
 type Server struct {
 	CAFile string // signed the certificate
 	engine *engine.Engine
+	code   *compiler
 	pool   *pool.Pool
 	kv     *namespaces
 	fetch  *fetch.Client
@@ -60,15 +60,6 @@ type Server struct {
 	now    *pool.Function // the version that is served; nil: none yet
 	halves *halves        // of it
 	served chan error
-}
-
-// compiler compiles in this process: the module is the developer's own.
-type compiler struct{ engine *engine.Engine }
-
-func (c compiler) Artifact(_ context.Context, _ function.Digest, code []byte) ([]byte, bool, time.Duration, error) {
-	begin := time.Now()
-	a, err := c.engine.Compile(code)
-	return a, false, time.Since(begin), err
 }
 
 // Open listens and serves: 503 until the first Load.
@@ -82,7 +73,10 @@ func Open(cfg Config) (s *Server, err error) {
 	if s.engine, err = engine.Open(engine.Config{ParallelCompile: true, QuickCompile: true}); err != nil {
 		return nil, err
 	}
-	if s.pool, err = pool.Open(pool.Config{Engine: s.engine, Compiler: compiler{s.engine}, Linger: time.Second}); err != nil {
+	if s.code, err = openCompiler(s.engine, cfg.State); err != nil {
+		return nil, err
+	}
+	if s.pool, err = pool.Open(pool.Config{Engine: s.engine, Compiler: s.code, Linger: time.Second}); err != nil {
 		return nil, err
 	}
 	// Backends of a developer are on the developer's machine.
@@ -135,6 +129,9 @@ func (s *Server) Close() error {
 	}
 	if s.pool != nil {
 		errs = append(errs, s.pool.Close())
+	}
+	if s.code != nil {
+		errs = append(errs, s.code.close())
 	}
 	if s.fetch != nil {
 		s.fetch.Close()

@@ -17,6 +17,7 @@ import (
 
 	"github.com/selvage-edge/selvage/cmd/selvage/config"
 	"github.com/selvage-edge/selvage/cmd/selvage/membership"
+	"github.com/selvage-edge/selvage/control/agent"
 	"github.com/selvage-edge/selvage/control/fleet"
 	"github.com/selvage-edge/selvage/control/geodns"
 	"github.com/selvage-edge/selvage/control/identity"
@@ -49,6 +50,8 @@ func Run(ctx context.Context, cfg config.NameServer, build string) (err error) {
 	if err != nil {
 		return err
 	}
+	functions := agent.OpenCatalog(agent.CatalogConfig{Control: control, Trust: id.Member.Anchor(), Path: filepath.Join(cfg.Node.State, "catalog"),
+		OnEvent: func(e agent.Event) { told(log, e) }})
 	missing, err := jail.Server(jail.ServerConfig{State: cfg.Node.State, Read: append(Folders(cfg.Geo), "/etc/resolv.conf", "/etc/hosts", "/proc/sys/net")})
 	if err != nil {
 		return err
@@ -77,7 +80,8 @@ func Run(ctx context.Context, cfg config.NameServer, build string) (err error) {
 	var parts sync.WaitGroup
 	defer parts.Wait()
 	defer stop()
-	parts.Go(func() { dns.Follow(background, gossip.Members) })
+	parts.Go(func() { functions.Run(background) })
+	parts.Go(func() { dns.Follow(background, gossip.Members, functions.Snapshot) })
 	parts.Go(func() { places.Run(background) })
 	parts.Go(func() {
 		peer.KeepFresh(background, peer.FreshConfig{Node: id, Control: control, Failed: func(err error) {
@@ -91,6 +95,15 @@ func Run(ctx context.Context, cfg config.NameServer, build string) (err error) {
 	case err = <-dns.Failed():
 	}
 	return errors.Join(err, dns.Close(), s.Close())
+}
+
+// told logs what becomes of the catalog.
+func told(log *slog.Logger, e agent.Event) {
+	level := slog.LevelInfo
+	if e.Err != nil {
+		level = slog.LevelWarn
+	}
+	log.Log(context.Background(), level, "catalog: "+string(e.Kind), "what", e.What, "err", e.Err)
 }
 
 func healthy() http.Handler {

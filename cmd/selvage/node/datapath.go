@@ -148,8 +148,8 @@ func (n *node) openListeners(p *dataPath) error {
 		return err
 	}
 	p.handler, err = serve.New(serve.Config{Limiter: p.limiter, Telemetry: p.metrics, Covers: store.Covers, Forward: p.forward, Onward: p.onward,
-		Proxies: config.Prefixes(n.cfg.Listen.TrustedProxies),
-		Place:   telemetry.Place{PoP: n.cfg.Node.PoP, Node: n.cfg.Node.Name, Region: n.cfg.Node.Region}})
+		Proxies: config.Prefixes(n.cfg.Listen.TrustedProxies), Unready: n.member.others.unready,
+		Place: telemetry.Place{PoP: n.cfg.Node.PoP, Node: n.cfg.Node.Name, Region: n.cfg.Node.Region}})
 	if err != nil {
 		return err
 	}

@@ -23,6 +23,7 @@ func (n *node) gauges(a *agent.Agent[*pool.Function]) {
 	m.Gauge("engine_resident_bytes", "Memory kept by free slots.", func() float64 { return float64(p.engine.Stats().ResidentBytes) })
 	m.Gauge("engine_maps", "Memory maps in use, estimated from above.", func() float64 { return float64(p.engine.Stats().Maps) })
 	m.Counter("engine_starts_total", "Instances started.", func() float64 { return float64(p.engine.Stats().Starts) })
+	m.Counter("engine_renewed_total", "Of those, in an instance of the same program that was made as good as new.", func() float64 { return float64(p.engine.Stats().Renewed) })
 	m.Counter("engine_pages_trimmed_total", "Pages given back by guests that wait, because they held nothing of their own.", func() float64 { return float64(p.engine.Stats().PagesTrimmed) })
 	m.Gauge("pool_functions", "Function versions that can be invoked.", func() float64 { return float64(p.pool.Stats().Functions) })
 	m.Gauge("pool_loaded", "Of these, whose code and image are loaded.", func() float64 { return float64(p.pool.Stats().Loaded) })

@@ -67,7 +67,7 @@ func (o *office) openDNS(ctx context.Context) error {
 	if err := dns.Listen(o.node.cfg.DNS.Listen); err != nil {
 		return fmt.Errorf("dns.listen: %w; stop what answers there ('ss -lnup' names it), or give another address", err)
 	}
-	o.parts.Go(func() { dns.Follow(ctx, o.gossip.Members) })
+	o.parts.Go(func() { dns.Follow(ctx, o.gossip.Members, o.node.agent.Catalog) })
 	o.parts.Go(func() {
 		select {
 		case err := <-dns.Failed():

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/selvage-edge/selvage/control/fleet"
 	"github.com/selvage-edge/selvage/control/identity"
@@ -29,9 +30,11 @@ type others struct {
 	mu    struct {
 		sync.Mutex
 		closed  bool
-		stale   bool // membership may have changed
-		heard   bool // the list is of gossip
-		before       // who was there when gossip did not run yet
+		first   bool      // no server of this node has known another yet
+		up      time.Time // when gossip was seen to run, while first
+		stale   bool      // membership may have changed
+		heard   bool      // the list is of gossip
+		before            // who was there when gossip did not run yet
 		list    []other
 		clients map[string]*client // by name
 		retired []*client          // that still have something under way
@@ -48,7 +51,7 @@ type other struct {
 
 func newOthers(self *identity.Member, site func() fleet.Site, f func() ([]fleet.Member, bool), kept []fleet.Member) *others {
 	o := &others{self: self, site: site, fleet: f}
-	o.mu.clients, o.mu.kept = map[string]*client{}, kept
+	o.mu.clients, o.mu.kept, o.mu.first = map[string]*client{}, kept, len(kept) == 0
 	o.mu.stale = true
 	return o
 }
@@ -61,6 +64,27 @@ func (o *others) may(p function.Placement) (peers []forward.Peer) {
 		}
 	}
 	return peers
+}
+
+// unready says why this node should get no traffic yet, or nothing: at its first start it
+// knows no node that exchanges can go on to, until gossip has told it, or has had its time.
+// The first member that answers, control or a node, tells of all that it knows.
+func (o *others) unready() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.mu.first {
+		return ""
+	}
+	members, up := o.fleet()
+	met := slices.ContainsFunc(members, func(m fleet.Member) bool { return m.Name != o.self.Peer().Name && m.Health == fleet.Alive })
+	if up && o.mu.up.IsZero() {
+		o.mu.up = time.Now()
+	}
+	if met || up && time.Since(o.mu.up) >= settleTime {
+		o.mu.first = false
+		return ""
+	}
+	return "no other member of the fleet is known yet"
 }
 
 // all returns the nodes; do not change them.

@@ -239,3 +239,40 @@ func TestWhoWasThereBefore(t *testing.T) {
 		expect("the office is another server's", "lon-1")
 	})
 }
+
+// At its first start a node is not ready until gossip has told of another member, or has had
+// its time; one that was here before knows others.
+func TestFirstStartIsNotReadyUntilGossipTold(t *testing.T) {
+	self := joins(t)("nyc-1", "nyc", "us")
+	synctest.Test(t, func(t *testing.T) {
+		g := &gossiping{down: true}
+		o := otherNodes(t, self, g)
+		time.Sleep(time.Hour)
+		if o.unready() == "" {
+			t.Error("ready before gossip runs")
+		}
+		g.down, g.members = false, []fleet.Member{{Name: "nyc-1", Health: fleet.Alive}}
+		if o.unready() == "" {
+			t.Error("ready when gossip knows only this node")
+		}
+		g.members = append(g.members, fleet.Member{Name: "control-1", Health: fleet.Alive, Meta: fleet.Meta{Role: fleet.Control}})
+		if why := o.unready(); why != "" {
+			t.Error("gossip told of control:", why)
+		}
+		g.down = true
+		if why := o.unready(); why != "" {
+			t.Error("it was ready once:", why)
+		}
+		alone := otherNodes(t, self, &gossiping{})
+		if alone.unready() == "" {
+			t.Error("ready at once, alone")
+		}
+		time.Sleep(settleTime)
+		if why := alone.unready(); why != "" {
+			t.Error("alone, and gossip had its time:", why)
+		}
+		if why := otherNodes(t, self, &gossiping{down: true}, fleet.Member{Name: "lon-1"}).unready(); why != "" {
+			t.Error("of a node that was here before:", why)
+		}
+	})
+}

@@ -49,9 +49,14 @@ func (f *Fleet) sameBase() error {
 }
 
 func (f *Fleet) addressesAreFree() error {
-	taken := []string{f.API, f.Peer, f.Gossip, f.Layout.Control.Admin}
+	var taken []string
+	if f.Layout.Control.Within == nil {
+		taken = append(taken, f.API, f.Peer, f.Gossip, f.Layout.Control.Admin)
+	}
 	for _, n := range f.Layout.Edges {
-		taken = append(taken, n.Public, n.Admin)
+		if n.Within == nil {
+			taken = append(taken, n.Public, n.Admin)
+		}
 	}
 	for _, a := range taken {
 		l, err := net.Listen("tcp", a)

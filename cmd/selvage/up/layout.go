@@ -62,6 +62,10 @@ type Node struct {
 
 	Position string // latitude, longitude of the PoP
 	More     string // further lines of its configuration file
+
+	// Within is the start of a command line that runs the rest of it where the node's
+	// address is; see Network. nil: here.
+	Within []string
 }
 
 // Layout is a fleet written down in a folder.
@@ -94,31 +98,39 @@ func Plan(o Options) (Layout, error) {
 		return Layout{}, fmt.Errorf("up: %w", err)
 	}
 	o.Dir = dir
-	at := func(a netip.Addr, port uint16) string { return netip.AddrPortFrom(a, port).String() }
 	l := Layout{
 		Options: o,
-		API:     at(o.Base, apiPort),
-		Peer:    at(o.Base, peerPort),
-		Gossip:  at(o.Base, gossipPort),
 		EdgeCA:  filepath.Join(dir, "edge-ca", "ca.pem"),
 		Target:  filepath.Join(dir, "target.toml"),
+		Control: node(dir, "control-1"),
 	}
-	l.Control = node(dir, "control-1", o.Base)
-	l.Control.Admin = at(o.Base, adminPort)
-	a := o.Base
 	for i := range o.PoPs {
-		a = a.Next()
-		n := node(dir, places[i].name+"-1", a)
+		n := node(dir, places[i].name+"-1")
 		n.PoP, n.Region, n.Position = places[i].name, places[i].region, places[i].position
-		n.Public, n.Admin = at(a, o.Port), at(a, adminPort)
 		l.Edges = append(l.Edges, n)
 	}
+	l.moveTo(o.Base, func(string) []string { return nil })
 	return l, nil
 }
 
-func node(dir, name string, a netip.Addr) Node {
+// moveTo gives control the address base and the PoPs the ones after it, where the
+// command lines that within returns for their names lead.
+func (l *Layout) moveTo(base netip.Addr, within func(node string) []string) {
+	at := func(a netip.Addr, port uint16) string { return netip.AddrPortFrom(a, port).String() }
+	l.Base = base
+	l.API, l.Peer, l.Gossip = at(base, apiPort), at(base, peerPort), at(base, gossipPort)
+	c := &l.Control
+	c.Addr, c.Admin, c.Within = base, at(base, adminPort), within(c.Name)
+	for i := range l.Edges {
+		base = base.Next()
+		n := &l.Edges[i]
+		n.Addr, n.Public, n.Admin, n.Within = base, at(base, l.Port), at(base, adminPort), within(n.Name)
+	}
+}
+
+func node(dir, name string) Node {
 	home := filepath.Join(dir, name)
-	return Node{Name: name, Addr: a, Config: filepath.Join(home, "config.toml"),
+	return Node{Name: name, Config: filepath.Join(home, "config.toml"),
 		State: filepath.Join(home, "state"), Log: filepath.Join(home, "log")}
 }
 

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -37,7 +38,8 @@ func Start(selvage string, n Node, env []string, args ...string) (*Process, erro
 		return nil, fmt.Errorf("up: %w", err)
 	}
 	defer log.Close()
-	cmd := exec.Command(selvage, args...)
+	line := slices.Concat(n.Within, []string{selvage}, args)
+	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = append(os.Environ(), env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}

@@ -31,7 +31,7 @@ type Exchange interface {
 type Config struct {
 	Instance *engine.Instance
 	Version  *function.Version
-	Limits   function.Limits // with defaults
+	Limits   *function.Limits // with defaults
 	Exchange Exchange
 	KV       hostcall.KV
 	Fetch    hostcall.Fetcher

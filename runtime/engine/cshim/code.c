@@ -142,6 +142,24 @@ char *sv_prog_global(sv_prog *prog, const char *name, size_t n, uint8_t type, ui
 	return NULL;
 }
 
+char *sv_prog_mutable(sv_prog *prog, const char *name, size_t n) {
+	sv_preset *more = realloc(prog->mutables, (prog->nmutables + 1) * sizeof *more);
+	if (!more) return strdup("program: out of memory");
+	prog->mutables = more;
+	sv_preset *p = &more[prog->nmutables];
+	memset(p, 0, sizeof *p);
+	p->value.kind = SV_ZERO;
+	for (size_t i = 0; i < prog->nglobals; i++) {
+		const sv_preset *g = &prog->globals[i];
+		if (g->name.len == n && !memcmp(g->name.text, name, n)) p->value = g->value;
+	}
+	if (!name_copy(&p->name, name, n)) return strdup("program: out of memory");
+	prog->nmutables++;
+	return NULL;
+}
+
+void sv_prog_renewable(sv_prog *prog) { atomic_store(&prog->renewable, true); }
+
 char *sv_prog_blob(sv_prog *prog, int which, const uint8_t *data, size_t n, uint32_t count) {
 	sv_blob *blob = &prog->blobs[which];
 	uint8_t *copy = malloc(n + 1);
@@ -158,10 +176,16 @@ void sv_prog_unref(sv_prog *prog) {
 	sv_image_free(prog->image);
 	for (size_t i = 0; i < prog->nentries; i++) free(prog->entries[i].text);
 	for (size_t i = 0; i < prog->nglobals; i++) free(prog->globals[i].name.text);
+	for (size_t i = 0; i < prog->nmutables; i++) free(prog->mutables[i].name.text);
 	for (int i = 0; i < SV_BLOBS; i++) free(prog->blobs[i].data);
 	free(prog->entries);
 	free(prog->globals);
+	free(prog->mutables);
 	free(prog);
 }
 
-void sv_prog_free(sv_prog *prog) { sv_prog_unref(prog); }
+void sv_prog_free(sv_prog *prog) {
+	atomic_store(&prog->closed, true);
+	sv_boxes_drop(prog);
+	sv_prog_unref(prog);
+}

@@ -195,6 +195,18 @@ func (p Prog) Global(name string, kind byte, bits uint64) error {
 	return take(C.sv_prog_global(p.p, s, n, C.uint8_t(kind), C.uint64_t(bits)))
 }
 
+// Renew says that instances may be renewed: these are all mutable globals that the code exports. Global comes before.
+func (p Prog) Renew(mutables []string) error {
+	for _, name := range mutables {
+		s, n := stringPtr(name)
+		if err := take(C.sv_prog_mutable(p.p, s, n)); err != nil {
+			return err
+		}
+	}
+	C.sv_prog_renewable(p.p)
+	return nil
+}
+
 // Blobs of a program.
 const (
 	Environment = C.SV_ENVIRONMENT

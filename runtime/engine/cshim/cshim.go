@@ -70,8 +70,8 @@ func CPUFeatures() (bits [6]uint32) {
 
 // Stats are the room's counters.
 type Stats struct {
-	Instances, FreeSlots, RetiredSlots, ResidentBytes, Maps, MaxMaps int64
-	Starts, Resets, PagesCopied, PagesTrimmed, Remaps                uint64
+	Instances, Kept, FreeSlots, RetiredSlots, ResidentBytes, Maps, MaxMaps int64
+	Starts, Renewed, Resets, PagesCopied, PagesTrimmed, Remaps             uint64
 }
 
 // ReadStats returns the counters.
@@ -79,8 +79,8 @@ func ReadStats() Stats {
 	var s C.sv_stats
 	C.sv_read_stats(&s)
 	return Stats{
-		int64(s.instances), int64(s.free_slots), int64(s.retired_slots), int64(s.resident_bytes), int64(s.maps), int64(s.max_maps),
-		uint64(s.starts), uint64(s.resets), uint64(s.pages_copied), uint64(s.pages_trimmed), uint64(s.remaps),
+		int64(s.instances), int64(s.kept), int64(s.free_slots), int64(s.retired_slots), int64(s.resident_bytes), int64(s.maps), int64(s.max_maps),
+		uint64(s.starts), uint64(s.renewed), uint64(s.resets), uint64(s.pages_copied), uint64(s.pages_trimmed), uint64(s.remaps),
 	}
 }
 

@@ -117,7 +117,7 @@ static wasm_config_t *make_config(const sv_config *c) {
 
 char *sv_open(const sv_config *config) {
 	sv_cfg = *config;
-	// What processors keep aside is not among the free slots and stacks that are counted.
+	// The slots and stacks that processors keep aside are not among the free slots and stacks that are counted.
 	int n = get_nprocs();
 	sv_cfg.base_maps += SV_MAPS_INSTANCE * (n < SV_PROCESSORS ? n : SV_PROCESSORS);
 	monotonic_origin = sv_clock(CLOCK_REALTIME) - sv_clock(CLOCK_MONOTONIC);
@@ -137,7 +137,7 @@ void sv_close(void) {
 }
 
 int64_t sv_maps(void) {
-	return sv_cfg.base_maps + SV_MAPS_INSTANCE * atomic_load(&sv_count.instances) +
+	return sv_cfg.base_maps + SV_MAPS_INSTANCE * (atomic_load(&sv_count.instances) + atomic_load(&sv_count.boxes)) +
 		SV_MAPS_SLOT * (atomic_load(&sv_count.free_slots) + atomic_load(&sv_count.retired_slots)) +
 		SV_MAPS_STACK * atomic_load(&sv_count.free_stacks) + atomic_load(&sv_count.images) + SV_MAPS_CODE * atomic_load(&sv_count.codes);
 }
@@ -149,6 +149,7 @@ bool sv_room(int64_t more) {
 void sv_read_stats(sv_stats *out) {
 	sv_slots_settle();
 	*out = (sv_stats){
+		.kept = atomic_load(&sv_count.boxes),
 		.instances = atomic_load(&sv_count.instances),
 		.free_slots = atomic_load(&sv_count.free_slots),
 		.retired_slots = atomic_load(&sv_count.retired_slots),
@@ -156,6 +157,7 @@ void sv_read_stats(sv_stats *out) {
 		.maps = sv_maps(),
 		.max_maps = sv_cfg.max_maps,
 		.starts = atomic_load(&sv_count.starts),
+		.renewed = atomic_load(&sv_count.renewed),
 		.resets = atomic_load(&sv_count.resets),
 		.pages_copied = atomic_load(&sv_count.pages_copied),
 		.pages_trimmed = atomic_load(&sv_count.pages_trimmed),

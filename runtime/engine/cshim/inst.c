@@ -25,6 +25,53 @@ void sv_inst_drop(sv_inst *in) {
 	free(in);
 }
 
+// ---- processor time
+
+// What a poll timed by the monotonic clock is charged without question: about the
+// ticks it can have run without yielding. What is more on that clock may be time in
+// which the kernel ran something else on this processor, or one instruction that
+// took long, as memory.fill can. A mark, of both clocks, is made on every thread that
+// polls, at most this old: of what was used since, all that cannot have been before the poll was the poll's.
+#define SHORT_POLL 2000000
+#define MARK_AGE 1000000
+static _Thread_local struct { uint64_t cpu, at; } mark;
+
+static void mark_thread(uint64_t now) {
+	if (now - mark.at <= MARK_AGE) return;
+	mark.at = now;
+	mark.cpu = sv_clock(CLOCK_THREAD_CPUTIME_ID);
+}
+
+// What is charged to a poll that began then and took so long, longer than SHORT_POLL.
+static uint64_t surely_spent(uint64_t from, uint64_t spent) {
+	uint64_t used = sv_clock(CLOCK_THREAD_CPUTIME_ID) - mark.cpu, before = from - mark.at;
+	uint64_t sure = used > before + SHORT_POLL ? used - before : SHORT_POLL;
+	return sure < spent ? sure : spent;
+}
+
+static int clock_of(const sv_inst *in) { return in->timed ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC; }
+
+// What the present poll is charged so far.
+static uint64_t spent(const sv_inst *in) {
+	uint64_t ns = sv_clock(clock_of(in)) - in->poll_from;
+	return in->timed || ns <= SHORT_POLL ? ns : surely_spent(in->poll_from, ns);
+}
+
+// Called on the guest's stack, so that the error is a trap with the guest's backtrace.
+static wasmtime_error_t *on_tick(wasmtime_context_t *ctx, void *env, uint64_t *ticks, wasmtime_update_deadline_kind_t *kind) {
+	(void)ctx, (void)env;
+	sv_inst *in = sv_current;
+	if (!in) return wasmtime_error_new("polled by nobody");
+	in->tick_spent = spent(in);
+	if (in->v.stop || (in->cpu_limit && in->v.cpu_ns + in->tick_spent > in->cpu_limit)) {
+		in->own_code = WASMTIME_TRAP_CODE_INTERRUPT;
+		return wasmtime_error_new("stopped by the host");
+	}
+	*ticks = DEADLINE_TICKS;
+	*kind = WASMTIME_UPDATE_DEADLINE_YIELD;
+	return NULL;
+}
+
 // ---- start
 
 // Whether another instance fits below the limit on memory maps, after giving
@@ -51,35 +98,53 @@ static bool request_copy(sv_inst *in, const uint8_t *head, size_t n) {
 	return true;
 }
 
-static void store_open(sv_inst *in) {
-	in->store = wasmtime_store_new(sv_engine, in, NULL);
-	in->ctx = wasmtime_store_context(in->store);
+static bool box_open(sv_inst *in) {
+	sv_box *b = in->box = sv_box_new(in->prog);
+	if (!b) return false;
+	b->store = wasmtime_store_new(sv_engine, NULL, NULL);
+	b->ctx = wasmtime_store_context(b->store);
 	// All five, always: the C API's default is no limit. The memory limit proper is memory_grow's
 	// (slot.c), which can tell that a guest was refused; this one stands behind it.
-	wasmtime_store_limiter(in->store, (int64_t)SV_RESERVATION, sv_cfg.table_elements, 1, 4, 1);
-	wasmtime_context_set_epoch_deadline(in->ctx, DEADLINE_TICKS);
-	wasmtime_context_epoch_deadline_async_yield_and_update(in->ctx, DEADLINE_TICKS);
+	wasmtime_store_limiter(b->store, (int64_t)SV_RESERVATION, sv_cfg.table_elements, 1, 4, 1);
+	wasmtime_context_set_epoch_deadline(b->ctx, DEADLINE_TICKS);
+	wasmtime_store_epoch_deadline_callback(b->store, on_tick, NULL, NULL);
+	return true;
+}
+
+// Puts in into a renewed box: it stands where a new one stands once it is instantiated.
+static void box_enter(sv_inst *in, sv_box *b) {
+	in->box = b;
+	in->step = 1;
+	sv_slot_lend(b->slot, in);
+	wasmtime_context_set_epoch_deadline(b->ctx, DEADLINE_TICKS);
+	atomic_fetch_add_explicit(&sv_count.renewed, 1, memory_order_relaxed);
 }
 
 sv_started sv_start(sv_prog *prog, sv_inst *spare, const uint8_t *head, size_t head_len, uint32_t flags, int64_t memory_limit,
-	uint32_t log_limit, uint32_t head_limit) {
+	uint32_t log_limit, uint32_t head_limit, uint64_t cpu_limit) {
 	sv_started out = {.in = spare, .event = SV_TOO_LARGE};
 	if (memory_limit < 0 || prog->image->size > (uint64_t)memory_limit) return out;
 	out.event = SV_NO_ROOM;
-	if (!has_room(prog->image)) return out;
+	sv_box *renewed = sv_box_take(prog);
+	if (!renewed && !has_room(prog->image)) return out;
 	out.event = SV_NO_MEMORY;
 	sv_inst *in = out.in = spare ? inst_renew(spare) : calloc(1, sizeof *in);
-	if (!in || !request_copy(in, head, head_len)) return out;
+	if (!in || !request_copy(in, head, head_len)) {
+		if (renewed) sv_box_free(renewed);
+		return out;
+	}
 	in->has_body = flags & SV_HAS_BODY;
 	in->no_calls = flags & SV_NO_CALLS;
 	in->memory_limit = (uint64_t)memory_limit;
 	in->log_limit = log_limit;
 	in->head_limit = head_limit;
+	in->cpu_limit = cpu_limit;
 	in->prog = prog;
+	if (renewed) box_enter(in, renewed);
+	else if (!box_open(in)) return out;
 	atomic_fetch_add(&prog->refs, 1);
 	atomic_fetch_add_explicit(&sv_count.instances, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(&sv_count.starts, 1, memory_order_relaxed);
-	store_open(in);
 	out.event = flags & SV_POLL ? sv_poll(in) : SV_STARTED;
 	if (out.event == SV_DONE) sv_inst_end(in);
 	return out;
@@ -100,7 +165,7 @@ static int fail_with(sv_inst *in, const char *message) {
 }
 
 static bool find(sv_inst *in, const sv_name *name, uint8_t kind, wasmtime_extern_t *out) {
-	return wasmtime_instance_export_get(in->ctx, &in->instance, name->text, name->len, out) && out->kind == kind;
+	return wasmtime_instance_export_get(in->box->ctx, &in->box->instance, name->text, name->len, out) && out->kind == kind;
 }
 
 static bool set_globals(sv_inst *in) {
@@ -108,7 +173,7 @@ static bool set_globals(sv_inst *in) {
 	for (size_t i = 0; i < prog->nglobals; i++) {
 		wasmtime_extern_t global;
 		if (!find(in, &prog->globals[i].name, WASMTIME_EXTERN_GLOBAL, &global)) return false;
-		in->error = wasmtime_global_set(in->ctx, &global.of.global, &prog->globals[i].value);
+		in->error = wasmtime_global_set(in->box->ctx, &global.of.global, &prog->globals[i].value);
 		if (in->error) return false;
 	}
 	return true;
@@ -119,13 +184,15 @@ enum next { NEXT_CALL, NEXT_END, NEXT_BROKEN };
 // Makes the future of the present step.
 static enum next next_call(sv_inst *in) {
 	const sv_prog *prog = in->prog;
+	sv_box *b = in->box;
 	if (in->step == 0) {
-		in->future = wasmtime_instance_pre_instantiate_async(prog->pre, in->ctx, &in->instance, &in->trap, &in->error);
+		in->future = wasmtime_instance_pre_instantiate_async(prog->pre, b->ctx, &b->instance, &in->trap, &in->error);
 		return NEXT_CALL;
 	}
 	if (in->step > prog->nentries) return NEXT_END;
-	if (!find(in, &prog->entries[in->step - 1], WASMTIME_EXTERN_FUNC, &in->entry)) return NEXT_BROKEN;
-	in->future = wasmtime_func_call_async(in->ctx, &in->entry.of.func, NULL, 0, NULL, 0, &in->trap, &in->error);
+	if (b->entries) in->entry = b->entries[in->step - 1];
+	else if (!find(in, &prog->entries[in->step - 1], WASMTIME_EXTERN_FUNC, &in->entry)) return NEXT_BROKEN;
+	in->future = wasmtime_func_call_async(b->ctx, &in->entry.of.func, NULL, 0, NULL, 0, &in->trap, &in->error);
 	return NEXT_CALL;
 }
 
@@ -147,44 +214,21 @@ static int advance(sv_inst *in) {
 	}
 }
 
-// What a poll timed by the monotonic clock is charged without question: about the
-// ticks it can have run without yielding. What is more on that clock may be time in
-// which the kernel ran something else on this processor, or one instruction that
-// took long, as memory.fill can. A mark, of both clocks, is made on every thread that
-// polls, at most this old: of what was used since, all that cannot have been before the poll was the poll's.
-#define SHORT_POLL 2000000
-#define MARK_AGE 1000000
-static _Thread_local struct { uint64_t cpu, at; } mark;
-
-static void mark_thread(uint64_t now) {
-	if (now - mark.at <= MARK_AGE) return;
-	mark.at = now;
-	mark.cpu = sv_clock(CLOCK_THREAD_CPUTIME_ID);
-}
-
-// What is charged to a poll that began then and took so long, longer than SHORT_POLL.
-static uint64_t surely_spent(uint64_t from, uint64_t spent) {
-	uint64_t used = sv_clock(CLOCK_THREAD_CPUTIME_ID) - mark.cpu, before = from - mark.at;
-	uint64_t sure = used > before + SHORT_POLL ? used - before : SHORT_POLL;
-	return sure < spent ? sure : spent;
-}
-
 // A short poll is charged by the monotonic clock, which costs 20 ns where the
 // thread's own clock costs most of a microsecond. From the first poll on that
 // was not short, that is worth its system call: so what is forgiven is once.
 int sv_poll(sv_inst *in) {
 	if (in->failed) return SV_FAILED;
-	int clock = in->timed ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;
-	uint64_t from = sv_clock(clock);
-	if (!in->timed) mark_thread(from);
+	in->poll_from = sv_clock(clock_of(in));
+	if (!in->timed) mark_thread(in->poll_from);
 	sv_current = in;
 	int event = advance(in);
 	sv_current = NULL;
 	if (event == SV_CALL) sv_trim(in);
-	uint64_t spent = sv_clock(clock) - from;
-	bool long_one = !in->timed && spent > SHORT_POLL;
-	in->v.cpu_ns += long_one ? surely_spent(from, spent) : spent;
-	if (long_one || event == SV_YIELD) in->timed = true;
+	// One that yields is charged what the tick has judged it by: it is over its limit there, or nowhere.
+	uint64_t used = event == SV_YIELD ? in->tick_spent : spent(in);
+	in->v.cpu_ns += used;
+	if (used >= SHORT_POLL || event == SV_YIELD) in->timed = true;
 	return event;
 }
 
@@ -193,7 +237,7 @@ bool sv_inst_global(sv_inst *in, const char *name, size_t n, uint8_t *type, uint
 	sv_name key = {.text = (char *)name, .len = n};
 	if (in->step == 0 || !find(in, &key, WASMTIME_EXTERN_GLOBAL, &global)) return false;
 	wasmtime_val_t value;
-	wasmtime_global_get(in->ctx, &global.of.global, &value);
+	wasmtime_global_get(in->box->ctx, &global.of.global, &value);
 	if (value.kind > WASMTIME_F64) return false;
 	*type = 0x7f - value.kind;
 	*bits = value.kind == WASMTIME_I32 || value.kind == WASMTIME_F32 ? (uint32_t)value.of.i32 : (uint64_t)value.of.i64;
@@ -203,8 +247,10 @@ bool sv_inst_global(sv_inst *in, const char *name, size_t n, uint8_t *type, uint
 void sv_inst_end(sv_inst *in) {
 	if (in->v.ended) return;
 	// Deleting a future that is not done unwinds its fiber, here and now.
+	bool whole = !in->future && !in->failed && !in->no_calls && in->step > in->prog->nentries;
 	if (in->future) wasmtime_call_future_delete(in->future);
-	wasmtime_store_delete(in->store); // gives slot and stack back
+	sv_box_end(in->box, whole);
+	in->box = NULL;
 	if (in->trap) wasm_trap_delete(in->trap);
 	if (in->error) wasmtime_error_delete(in->error);
 	free(in->v.trap_message);

@@ -57,6 +57,7 @@ type StartConfig struct {
 	Poll                bool // poll it at once
 	MemoryLimit         int64
 	LogLimit, HeadLimit uint32
+	CPULimit            uint64 // ns; 0: none
 }
 
 // Inst is an instance. Its methods are plain reads and writes of C's memory
@@ -104,7 +105,7 @@ func giveSpare(p *C.sv_inst, keep bool) {
 // then has ended: its memory is gone, what C gathered of its answer stays until Free.
 func (p Prog) Start(c *StartConfig) (Inst, int, error) {
 	head, n := bytesPtr(c.Head)
-	out := C.sv_start(p.p, takeSpare(), head, n, c.flags(), C.int64_t(c.MemoryLimit), C.uint32_t(c.LogLimit), C.uint32_t(c.HeadLimit))
+	out := C.sv_start(p.p, takeSpare(), head, n, c.flags(), C.int64_t(c.MemoryLimit), C.uint32_t(c.LogLimit), C.uint32_t(c.HeadLimit), C.uint64_t(c.CPULimit))
 	if out.event < 0 {
 		if out.in != nil {
 			giveSpare(out.in, true)
@@ -165,6 +166,9 @@ func (in Inst) Fail(code uint32, message string) {
 	in.v.fail_code = C.uint32_t(code)
 	in.v.answered = true
 }
+
+// Stop makes the guest trap at its next tick.
+func (in Inst) Stop() { in.v.stop = true }
 
 // Memory is the guest's whole memory.
 func (in Inst) Memory() []byte { return view(in.v.memory, uint64(in.v.memory_size)) }

@@ -32,8 +32,8 @@ extern sv_config sv_cfg;
 // The instance being polled on this thread.
 extern _Thread_local sv_inst *sv_current;
 extern struct sv_counters {
-	_Atomic int64_t instances, free_slots, retired_slots, resident_pages, free_stacks, images, codes;
-	_Atomic uint64_t starts, resets, pages_copied, pages_trimmed, remaps;
+	_Atomic int64_t instances, boxes, free_slots, retired_slots, resident_pages, free_stacks, images, codes;
+	_Atomic uint64_t starts, renewed, resets, pages_copied, pages_trimmed, remaps;
 } sv_count;
 char *sv_error_take(wasmtime_error_t *error); // frees the error
 char *sv_errno(const char *what);
@@ -63,11 +63,20 @@ struct sv_slot {
 	size_t size;     // of the memory now
 	size_t high;     // the largest size it ever had: what an audit looks at
 	int64_t resident; // pages of its own, as of the last reset
+	bool broken;      // a reset failed: never lent again
+	bool clean;       // it was reset, and not lent since
 };
 
 char *sv_slots_open(bool remap_only);
 wasmtime_error_t *sv_memory_new(void *env, const wasm_memorytype_t *ty, size_t minimum, size_t maximum, size_t reserved, size_t guard,
 	wasmtime_linear_memory_t *out);
+// Makes a slot that was used equal to its image again, in place, for the same program's next instance;
+// false if it grew or cannot be reset.
+bool sv_slot_renew(sv_slot *s);
+int64_t sv_slot_resident(const sv_slot *s); // pages of its own, as of its last reset
+bool sv_slots_have_room(int64_t pages); // in the budget
+// Makes it in's memory.
+void sv_slot_lend(sv_slot *s, sv_inst *in);
 // Makes the slots that processors keep aside ordinary free ones, within the budget.
 void sv_slots_settle(void);
 // Unmaps up to n of the coldest free slots; returns how many.
@@ -114,6 +123,9 @@ void sv_slots_drop(sv_image *image);
 // ---- stack.c
 
 wasmtime_error_t *sv_stack_new(void *env, size_t size, bool zeroed, wasmtime_stack_memory_t *out);
+typedef struct sv_stack sv_stack;
+// Whether more of it was used than a stack keeps.
+bool sv_stack_deep(const sv_stack *s);
 
 // ---- link.c
 
@@ -154,7 +166,7 @@ typedef struct sv_preset { sv_name name; wasmtime_val_t value; } sv_preset;
 typedef struct sv_blob { uint8_t *data; size_t len; uint32_t count; } sv_blob;
 
 struct sv_prog {
-	_Atomic int refs; // the handle and each instance
+	_Atomic int refs; // the handle, each instance and each box
 	wasmtime_instance_pre_t *pre;
 	sv_image *image;
 	uint64_t memory_min, memory_max; // as the code declares them
@@ -162,24 +174,54 @@ struct sv_prog {
 	size_t nentries;
 	sv_preset *globals;
 	size_t nglobals;
+	// Whether boxes are renewed. Then these are all mutable globals, of kind SV_ZERO where the image has no value.
+	atomic_bool renewable, closed, often;
+	_Atomic uint64_t started; // sv_count.starts, as of its last start
+	sv_preset *mutables;
+	size_t nmutables;
 	sv_blob blobs[SV_BLOBS];
 };
+enum { SV_ZERO = 255 };
 void sv_prog_unref(sv_prog *prog);
+
+// ---- box.c
+
+typedef struct sv_zeroed { void *at; size_t size; } sv_zeroed;
+enum { SV_ZEROED = 4 }; // as many as there may be tables
+
+typedef struct sv_box {
+	sv_prog *prog;
+	wasmtime_store_t *store;
+	wasmtime_context_t *ctx;
+	wasmtime_instance_t instance;
+	sv_slot *slot;
+	sv_stack *stack;             // that the store keeps between calls
+	sv_zeroed zeroed[SV_ZEROED]; // what was calloc'ed as it was made: its tables, if they are large
+	uint32_t nzeroed;
+	uint32_t instances;           // that it has served
+	wasmtime_global_t *globals;   // prog->mutables, once looked up
+	wasmtime_extern_t *entries;   // prog->entries, once looked up
+} sv_box;
+enum { SV_BOXES = 16 }; // kept for each processor, at most
+
+sv_box *sv_box_new(sv_prog *prog);
+void sv_box_free(sv_box *b);
+// One that was renewed for prog, or NULL.
+sv_box *sv_box_take(sv_prog *prog);
+// Keeps a box for another instance, or frees it. whole: its guest came to its end.
+void sv_box_end(sv_box *b, bool whole);
+// Frees what is kept for prog, or for all.
+void sv_boxes_drop(const sv_prog *prog);
 
 // ---- inst.c
 
 enum { SV_CLOSED = 255 };
-typedef struct sv_zeroed { void *at; size_t size; } sv_zeroed;
-enum { SV_ZEROED = 4 }; // as many as there may be tables
 
 struct sv_inst {
 	sv_view v;
 	sv_prog *prog;
-	sv_slot *slot;
-	wasmtime_store_t *store;
-	wasmtime_context_t *ctx;
+	sv_box *box;
 	wasmtime_call_future_t *future;
-	wasmtime_instance_t instance;
 	wasmtime_extern_t entry; // outlives the call's future, which keeps a pointer to it
 	wasm_trap_t *trap;
 	wasmtime_error_t *error;
@@ -188,11 +230,9 @@ struct sv_inst {
 	bool trimmed;
 	bool timed; // polls are charged by the thread's own clock
 	uint32_t own_code; // set by sv_die
-	uint64_t memory_limit;
+	uint64_t memory_limit, cpu_limit;
+	uint64_t poll_from, tick_spent; // when the present poll began, and its charge as of the tick, ns
 	uint32_t head_limit, log_limit, log_used, log_cap;
-
-	sv_zeroed zeroed[SV_ZEROED]; // what was calloc'ed as it was made: its tables, if they are large
-	uint32_t nzeroed;
 
 	const sv_import *waiting;
 	wasmtime_val_t *wait_result;

@@ -56,8 +56,8 @@ char *sv_compile(const uint8_t *wasm, size_t n, uint8_t **artifact, size_t *arti
 void sv_cpu_features(uint32_t out[6]);
 
 typedef struct sv_stats {
-	int64_t instances, free_slots, retired_slots, resident_bytes, maps, max_maps;
-	uint64_t starts, resets, pages_copied, pages_trimmed, remaps;
+	int64_t instances, kept, free_slots, retired_slots, resident_bytes, maps, max_maps;
+	uint64_t starts, renewed, resets, pages_copied, pages_trimmed, remaps;
 } sv_stats;
 void sv_read_stats(sv_stats *out);
 // Whether so many more maps may be made, after giving back cold slots if need be.
@@ -89,6 +89,9 @@ enum { SV_ENVIRONMENT, SV_ARGS, SV_ENVIRON, SV_BLOBS };
 char *sv_prog_new(sv_code *code, sv_image *image, sv_linker *linker, uint64_t memory_min, uint64_t memory_max, sv_prog **out);
 char *sv_prog_entry(sv_prog *prog, const char *name, size_t n);
 char *sv_prog_global(sv_prog *prog, const char *name, size_t n, uint8_t type, uint64_t bits);
+// One of all mutable globals of the code, of a program whose globals are set; then that its instances may be renewed.
+char *sv_prog_mutable(sv_prog *prog, const char *name, size_t n);
+void sv_prog_renewable(sv_prog *prog);
 // count is the number of NUL-terminated strings in SV_ARGS and SV_ENVIRON.
 char *sv_prog_blob(sv_prog *prog, int which, const uint8_t *data, size_t n, uint32_t count);
 void sv_prog_free(sv_prog *prog);
@@ -125,6 +128,8 @@ typedef struct sv_view {
 	bool grow_refused;
 	char *trap_message, *trap_trace;
 
+	bool stop; // set by Go: trap at the next tick
+
 	bool ended; // sv_inst_end has run: the memory is gone, what was gathered stays
 	bool keep;  // once ended: its buffers are small enough to be kept for another
 } sv_view;
@@ -136,9 +141,10 @@ typedef struct sv_started {
 	int event;
 } sv_started;
 // Starts an instance, in the struct of one that ended if spare is not NULL. With
-// SV_POLL it is polled at once, and ended at once if that was all: one crossing.
+// SV_POLL it is polled at once, and ended at once if that was all: one crossing. A tick that
+// finds more than cpu_limit used makes it trap where it is; 0: none does.
 sv_started sv_start(sv_prog *prog, sv_inst *spare, const uint8_t *head, size_t head_len, uint32_t flags, int64_t memory_limit,
-	uint32_t log_limit, uint32_t head_limit);
+	uint32_t log_limit, uint32_t head_limit, uint64_t cpu_limit);
 int sv_poll(sv_inst *in);
 // Reads the value of an exported global after SV_DONE; false if there is none of a number type.
 bool sv_inst_global(sv_inst *in, const char *name, size_t n, uint8_t *type, uint64_t *bits);

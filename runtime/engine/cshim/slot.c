@@ -290,7 +290,7 @@ static bool slot_reset(sv_slot *s) {
 static sv_slot *take_coldest(bool over_budget_only) {
 	pthread_mutex_lock(&lock);
 	sv_slot *s = lru_last;
-	if (over_budget_only && atomic_load(&sv_count.resident_pages) * SV_PAGE <= sv_cfg.resident_budget) s = NULL;
+	if (over_budget_only && sv_slots_have_room(0)) s = NULL;
 	if (s) list_remove(s);
 	pthread_mutex_unlock(&lock);
 	return s;
@@ -298,7 +298,7 @@ static sv_slot *take_coldest(bool over_budget_only) {
 
 // The hot slots, one a processor and each of at most MAX_COPY_PAGES, are beside the budget.
 static void keep_budget(void) {
-	if (atomic_load_explicit(&sv_count.resident_pages, memory_order_relaxed) * SV_PAGE <= sv_cfg.resident_budget) return;
+	if (sv_slots_have_room(0)) return;
 	for (sv_slot *cold; (cold = take_coldest(true));) unmap(cold);
 }
 
@@ -307,11 +307,16 @@ void sv_slots_settle(void) {
 	keep_budget();
 }
 
-int sv_slots_evict(int n) {
+static int evict(int n) {
 	int done = 0;
 	gather();
 	for (sv_slot *s; done < n && (s = take_coldest(false)); done++) unmap(s);
 	return done;
+}
+
+int sv_slots_evict(int n) {
+	sv_boxes_drop(NULL);
+	return evict(n);
 }
 
 void sv_slots_drop(sv_image *image) {
@@ -333,9 +338,23 @@ bool sv_image_has_free(sv_image *image) {
 	return has;
 }
 
+bool sv_slot_renew(sv_slot *s) {
+	s->inst = NULL;
+	if (s->size != s->image->size) return false;
+	s->clean = slot_reset(s);
+	s->broken = !s->clean;
+	return s->clean;
+}
+
+int64_t sv_slot_resident(const sv_slot *s) { return s->resident; }
+
+bool sv_slots_have_room(int64_t pages) {
+	return (atomic_load_explicit(&sv_count.resident_pages, memory_order_relaxed) + pages) * SV_PAGE <= sv_cfg.resident_budget;
+}
+
 static void slot_release(sv_slot *s) {
 	s->inst = NULL;
-	if (!slot_reset(s)) {
+	if (s->broken || (!s->clean && !slot_reset(s))) {
 		slot_retire(s);
 		return;
 	}
@@ -351,7 +370,8 @@ static sv_slot *slot_take(sv_image *image) {
 	pthread_mutex_unlock(&lock);
 	if (!s) s = slot_make(image);
 	// Addresses can run out before maps do: what other images' free slots have is given back.
-	if (!s && sv_slots_evict(16) > 0) s = slot_make(image);
+	// Boxes are not: a guest's stack is no place to end others from.
+	if (!s && evict(16) > 0) s = slot_make(image);
 	return s;
 }
 
@@ -382,12 +402,19 @@ static wasmtime_error_t *memory_grow(void *env, size_t n) {
 
 static void memory_free(void *env) { slot_release(env); }
 
+void sv_slot_lend(sv_slot *s, sv_inst *in) {
+	s->clean = false;
+	s->inst = in;
+	in->v.memory = s->base;
+	in->v.memory_size = s->size;
+}
+
 wasmtime_error_t *sv_memory_new(void *env, const wasm_memorytype_t *ty, size_t minimum, size_t maximum, size_t reserved, size_t guard,
 	wasmtime_linear_memory_t *out) {
 	(void)env, (void)ty;
 	sv_inst *in = sv_current;
 	// A second one would be the heap that wasmtime keeps externref values in.
-	if (!in || in->step != 0 || in->slot) return wasmtime_error_new("selvage: an instance has one memory, from its start (externref values are not supported)");
+	if (!in || in->step != 0 || in->box->slot) return wasmtime_error_new("selvage: an instance has one memory, from its start (externref values are not supported)");
 	sv_prog *prog = in->prog;
 	if (minimum != prog->memory_min || maximum != prog->memory_max || minimum > prog->image->size || prog->image->size > maximum ||
 		reserved != SV_RESERVATION || guard != SV_GUARD)
@@ -397,10 +424,8 @@ wasmtime_error_t *sv_memory_new(void *env, const wasm_memorytype_t *ty, size_t m
 		in->own_code = SV_TRAP_CAPACITY;
 		return wasmtime_error_new("selvage: no room to map another memory");
 	}
-	s->inst = in;
-	in->slot = s;
-	in->v.memory = s->base;
-	in->v.memory_size = s->size;
+	in->box->slot = s;
+	sv_slot_lend(s, in);
 	*out = (wasmtime_linear_memory_t){.env = s, .get_memory = memory_get, .grow_memory = memory_grow, .finalizer = memory_free};
 	return NULL;
 }
@@ -477,6 +502,7 @@ int64_t sv_image_audit(sv_image *image, char **message) {
 	*message = pipe2(pipe_fds, O_CLOEXEC) ? sv_errno("audit: pipe") : NULL;
 	if (*message) return -1;
 	int64_t n = 0;
+	sv_boxes_drop(NULL);
 	gather();
 	pthread_mutex_lock(&lock);
 	for (sv_slot *s = image->free; s && !*message; s = s->image_next, n++) *message = audit_slot(s, pipe_fds);

@@ -12,32 +12,32 @@
 #define DROP_EVERY 64 // frees without a sign of deep use before dropping anyway
 #define MAX_FREE 4096
 
-typedef struct stack {
-	struct stack *next;
+struct sv_stack {
+	sv_stack *next;
 	uint8_t *low; // above the guard
 	size_t size;
 	unsigned frees;
-} stack;
+};
 
 static pthread_mutex_t lock = PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP; // of spare
-static stack *spare;
+static sv_stack *spare;
 
 // The page below what is kept is zeroes, the kernel's own as long as nobody has
 // written there: it costs a waiting guest nothing. A stack that grew past it has
 // overwritten some of that; asking the kernel each time costs more.
 static const uint8_t untouched[128];
 
-static uint8_t *mark(const stack *s) { return s->low + s->size - KEEP - SV_PAGE; }
+static uint8_t *mark(const sv_stack *s) { return s->low + s->size - KEEP - SV_PAGE; }
 
-static void unmap(stack *s) {
+static void unmap(sv_stack *s) {
 	munmap(s->low - GUARD, GUARD + s->size);
 	free(s);
 }
 
-static stack *stack_make(size_t size) {
+static sv_stack *stack_make(size_t size) {
 	size = (size + SV_PAGE - 1) / SV_PAGE * SV_PAGE;
 	if (size < KEEP + 2 * SV_PAGE) return NULL;
-	stack *s = calloc(1, sizeof *s);
+	sv_stack *s = calloc(1, sizeof *s);
 	if (!s) return NULL;
 	uint8_t *p = mmap(NULL, GUARD + size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
 	if (p == MAP_FAILED) {
@@ -54,7 +54,7 @@ static stack *stack_make(size_t size) {
 }
 
 static uint8_t *stack_get(void *env, size_t *len) {
-	stack *s = env;
+	sv_stack *s = env;
 	*len = s->size;
 	return s->low + s->size;
 }
@@ -63,7 +63,7 @@ static uint8_t *stack_get(void *env, size_t *len) {
 // call by call: the lines looked at are those, and a few further down for a
 // frame that stepped over them. What this misses DROP_EVERY finds; to compare
 // all of it would push a quarter of what this processor has cached aside.
-static bool deep(const stack *s) {
+bool sv_stack_deep(const sv_stack *s) {
 	const uint8_t *m = mark(s);
 	if (memcmp(m + SV_PAGE - sizeof untouched, untouched, sizeof untouched)) return true;
 	for (size_t o = 0; o < SV_PAGE; o += SV_PAGE / 4)
@@ -72,17 +72,17 @@ static bool deep(const stack *s) {
 }
 
 // False when the stack cannot be kept.
-static bool stack_trim(stack *s) {
-	if (!deep(s) && ++s->frees % DROP_EVERY) return true;
+static bool stack_trim(sv_stack *s) {
+	if (!sv_stack_deep(s) && ++s->frees % DROP_EVERY) return true;
 	return !madvise(s->low, s->size - KEEP, MADV_DONTNEED);
 }
 
 // The stack that a processor used last is the one it has in its caches: it is
 // kept aside for that processor's next fiber, and counted with the process's base.
-static _Atomic(stack *) hot[SV_PROCESSORS];
+static _Atomic(sv_stack *) hot[SV_PROCESSORS];
 
 static void stack_free(void *env) {
-	stack *s = env;
+	sv_stack *s = env;
 	if (!stack_trim(s) || atomic_load_explicit(&sv_count.free_stacks, memory_order_relaxed) >= MAX_FREE) {
 		unmap(s);
 		return;
@@ -96,9 +96,9 @@ static void stack_free(void *env) {
 	atomic_fetch_add_explicit(&sv_count.free_stacks, 1, memory_order_relaxed);
 }
 
-static stack *stack_take(void) {
+static sv_stack *stack_take(void) {
 	pthread_mutex_lock(&lock);
-	stack *s = spare;
+	sv_stack *s = spare;
 	if (s) spare = s->next;
 	pthread_mutex_unlock(&lock);
 	if (s) atomic_fetch_sub_explicit(&sv_count.free_stacks, 1, memory_order_relaxed);
@@ -108,13 +108,14 @@ static stack *stack_take(void) {
 wasmtime_error_t *sv_stack_new(void *env, size_t size, bool zeroed, wasmtime_stack_memory_t *out) {
 	(void)env;
 	if (zeroed) return wasmtime_error_new("selvage: zeroed stacks are not offered");
-	stack *s = atomic_exchange(&hot[sv_processor()], NULL);
+	sv_stack *s = atomic_exchange(&hot[sv_processor()], NULL);
 	if (!s) s = stack_take();
 	if (!s) s = stack_make(size);
 	if (!s) {
 		if (sv_current) sv_current->own_code = SV_TRAP_CAPACITY;
 		return wasmtime_error_new("selvage: no room to map another stack");
 	}
+	if (sv_current) sv_current->box->stack = s;
 	*out = (wasmtime_stack_memory_t){.env = s, .get_stack_memory = stack_get, .finalizer = stack_free};
 	return NULL;
 }

@@ -22,16 +22,16 @@ void __wrap_free(void *p);
 
 static void note(void *p, size_t size) {
 	sv_inst *in = sv_current;
-	if (!in || in->step != 0 || !p || size < 2 * SV_PAGE || in->nzeroed == SV_ZEROED) return;
-	in->zeroed[in->nzeroed++] = (sv_zeroed){p, size};
+	if (!in || in->step != 0 || !p || size < 2 * SV_PAGE || in->box->nzeroed == SV_ZEROED) return;
+	in->box->zeroed[in->box->nzeroed++] = (sv_zeroed){p, size};
 }
 
 // What is freed, or moves as it grows, is not this guest's any more. While a guest
-// runs only its own thread does that, and once it has ended nothing is trimmed.
+// runs only its own thread does that; between guests nothing is trimmed, and nothing that was noted is freed.
 static void forget(const void *p) {
-	sv_inst *in = sv_current;
-	for (uint32_t i = 0; in && p && i < in->nzeroed; i++)
-		if (in->zeroed[i].at == p) in->zeroed[i] = in->zeroed[--in->nzeroed];
+	sv_box *b = sv_current ? sv_current->box : NULL;
+	for (uint32_t i = 0; b && p && i < b->nzeroed; i++)
+		if (b->zeroed[i].at == p) b->zeroed[i] = b->zeroed[--b->nzeroed];
 }
 
 void *__wrap_calloc(size_t n, size_t size) {
@@ -82,6 +82,6 @@ static void trim_zeroed(const sv_zeroed *z) {
 void sv_trim(sv_inst *in) {
 	if (in->trimmed || atomic_load_explicit(&sv_count.instances, memory_order_relaxed) <= CROWD) return;
 	in->trimmed = true;
-	if (in->slot) sv_slot_trim(in->slot);
-	for (uint32_t i = 0; i < in->nzeroed; i++) trim_zeroed(&in->zeroed[i]);
+	if (in->box->slot) sv_slot_trim(in->box->slot);
+	for (uint32_t i = 0; i < in->box->nzeroed; i++) trim_zeroed(&in->box->zeroed[i]);
 }

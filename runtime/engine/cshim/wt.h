@@ -47,6 +47,9 @@ enum { WASMTIME_STRATEGY_AUTO, WASMTIME_STRATEGY_CRANELIFT };
 typedef uint8_t wasmtime_opt_level_t;
 enum { WASMTIME_OPT_LEVEL_NONE, WASMTIME_OPT_LEVEL_SPEED };
 
+typedef uint8_t wasmtime_update_deadline_kind_t;
+#define WASMTIME_UPDATE_DEADLINE_YIELD 1
+
 typedef uint8_t wasmtime_trap_code_t;
 enum {
 	WASMTIME_TRAP_CODE_STACK_OVERFLOW,
@@ -226,6 +229,8 @@ wasmtime_store_t *wasmtime_store_new(wasm_engine_t *engine, void *data, void (*f
 wasmtime_context_t *wasmtime_store_context(wasmtime_store_t *store);
 void wasmtime_store_limiter(wasmtime_store_t *store, int64_t memory_size, int64_t table_elements, int64_t instances, int64_t tables, int64_t memories);
 void wasmtime_store_delete(wasmtime_store_t *store);
+void wasmtime_store_epoch_deadline_callback(wasmtime_store_t *store, wasmtime_error_t *(*func)(wasmtime_context_t *context, void *data,
+	uint64_t *epoch_deadline_delta, wasmtime_update_deadline_kind_t *update_kind), void *data, void (*finalizer)(void *));
 void wasmtime_context_set_epoch_deadline(wasmtime_context_t *context, uint64_t ticks_beyond_current);
 wasmtime_call_future_t *wasmtime_instance_pre_instantiate_async(const wasmtime_instance_pre_t *instance_pre, wasmtime_context_t *store,
 	wasmtime_instance_t *instance, wasm_trap_t **trap_ret, wasmtime_error_t **error_ret);
@@ -251,9 +256,5 @@ uint32_t wasm_frame_func_index(const wasm_frame_t *);
 size_t wasm_frame_func_offset(const wasm_frame_t *);
 const wasm_name_t *wasmtime_frame_func_name(const wasm_frame_t *);
 void wasm_frame_vec_delete(wasm_frame_vec_t *);
-
-// The header says wasmtime_error_t * here, but the library returns nothing
-// (crates/c-api/src/async.rs at v39.0.1): what it "returns" must not be read.
-wasmtime_error_t *wasmtime_context_epoch_deadline_async_yield_and_update(wasmtime_context_t *context, uint64_t delta);
 
 #endif

@@ -9,6 +9,11 @@ __attribute__((noinline)) int divide(int a) {
 
 __attribute__((noinline)) int dead(int a) { return a + zero; } // the linker takes it out
 
+__attribute__((noinline)) void spin(void) { for (;;) zero++; }
+
 __attribute__((export_name("handle"))) void handle(void) {
+#ifdef SPIN
+	spin();
+#endif
 	zero = divide(7) + 1;
 }

@@ -13,16 +13,16 @@ import (
 func TestAFloodOfDeploysWaitsForItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const took = time.Minute
-		s := newSeats(2)
+		s := newPreparing(2)
 		prepared := make(chan string, 100)
 		deploy := func(project string) {
-			give, err := s.take(t.Context(), project)
+			seat, err := s.Take(t.Context(), project, 1)
 			if err != nil {
 				t.Error(err)
 				return
 			}
 			time.Sleep(took)
-			give()
+			seat.Release()
 			prepared <- project
 		}
 		for range 20 {
@@ -38,15 +38,15 @@ func TestAFloodOfDeploysWaitsForItself(t *testing.T) {
 		}
 		ctx, stop := context.WithTimeout(t.Context(), time.Second)
 		defer stop()
-		if _, err := s.take(ctx, "flood"); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := s.Take(ctx, "flood", 1); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("one more of the flood: %v", err)
 		}
 		for range 22 {
 			<-prepared
 		}
 		synctest.Wait()
-		if took20 := time.Since(begun); took20 != 20*took || len(s.mu.projects) != 0 {
-			t.Errorf("the flood took %s, and %d projects are remembered", took20, len(s.mu.projects))
+		if took20 := time.Since(begun); took20 != 20*took || s.Owners() != 0 {
+			t.Errorf("the flood took %s, and %d projects are remembered", took20, s.Owners())
 		}
 	})
 }
