@@ -15,7 +15,7 @@ import (
 // Position is a place in a namespace's log; the zero Position: none.
 type Position struct{ Epoch, Seq uint64 }
 
-// Copy is one namespace. Get may be called from many goroutines; of the others one at a time.
+// Copy is one namespace. Get and List may be called from many goroutines; of the others one at a time.
 type Copy struct {
 	db   *DB
 	name hostcall.Namespace
@@ -141,6 +141,52 @@ func (c *Copy) Get(key string) (v Value, at Position, found, ok bool) {
 		return Value{}, h.at, false, false
 	}
 	return v, h.at, found, true
+}
+
+// List calls do for each key with the prefix that comes after a key, in byte order, until it
+// returns false; the value is lent to it. at and ok are as of Get.
+func (c *Copy) List(prefix, after string, do func(key string, v *Value) bool) (at Position, ok bool) {
+	h := c.head()
+	if !h.whole {
+		return h.at, false
+	}
+	err := c.db.use(func(db *pebble.DB) (err error) {
+		it, err := db.NewIter(h.span(prefix, after))
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, it.Close()) }()
+		for it.First(); it.Valid(); it.Next() {
+			raw, err := it.ValueAndErr()
+			if err != nil {
+				return err
+			}
+			v, err := decodeValue(raw)
+			if err != nil {
+				c.db.fail(err)
+				return err
+			}
+			if !do(string(it.Key()[keyBytes:]), &v) {
+				return nil
+			}
+		}
+		return it.Error()
+	})
+	return h.at, err == nil && c.head().id == h.id
+}
+
+// span is the places of keys with the prefix that come after a key.
+func (h *head) span(prefix, after string) *pebble.IterOptions {
+	from := prefix
+	if after != "" && after >= prefix {
+		from = after + "\x00"
+	}
+	end := h.place(prefix)
+	for i := len(end) - 1; ; i-- { // a copy's number is below the largest, so that this ends
+		if end[i]++; end[i] != 0 {
+			return &pebble.IterOptions{LowerBound: h.place(from), UpperBound: end[:i+1]}
+		}
+	}
 }
 
 // Reset empties the copy: it begins again at no position.

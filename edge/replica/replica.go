@@ -238,7 +238,9 @@ func (d *DB) Keep(wanted map[hostcall.Namespace]bool) error {
 // Bytes is what all copies have, as Config.Bytes counts.
 func (d *DB) Bytes() int64 { return d.used.Load() }
 
-// room reports whether so many bytes more fit.
+// Fits says whether copies may grow by so many bytes; ErrRoom if not.
+func (d *DB) Fits(more int64) error { return d.room(more) }
+
 func (d *DB) room(more int64) error {
 	if used := d.used.Load(); used+more > d.config.Bytes {
 		return fmt.Errorf("%w: %d bytes and %d more, at most %d", ErrRoom, used, more, d.config.Bytes)
