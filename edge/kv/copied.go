@@ -23,7 +23,7 @@ func (s *Store) Attach(ns hostcall.Namespace, c *replica.Copy) {
 	s.begin(n, Changes{Epoch: at.Epoch, From: at.Seq, To: at.Seq})
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.mu.copied = copied{from: c, since: max(n.mu.seen, n.mu.served)}
+	n.mu.copied = copied{from: c, since: max(n.mu.seen, n.mu.answered)}
 }
 
 // Detach has a namespace read as one without a copy; noRoom says that this is for want of room.
@@ -89,7 +89,9 @@ func (s *Store) landCopied(n *space, c *replica.Copy, id uint64, at replica.Posi
 	s.counts.replica.Add(1)
 	n.counts.replica.Add(1)
 	n.counts.served(&e, stale)
-	s.keep(n, e.key, e, e.began)
+	if !n.mu.copied.doubts.has(e.key) { // else the truth is to be asked again
+		s.keep(n, e.key, e, e.began)
+	}
 	out, err := e.answer(n.mu.at, stale)
 	return out, err, true
 }
@@ -130,7 +132,7 @@ func (n *space) copyForList() (c *replica.Copy, id, least uint64) {
 	if !n.mu.kept || !n.mu.strays.empty() || !n.mu.copied.doubts.empty() || !n.within(stale) {
 		return nil, 0, 0
 	}
-	return n.mu.copied.from, n.mu.id, max(n.mu.copied.since, n.mu.seen, n.mu.served)
+	return n.mu.copied.from, n.mu.id, max(n.mu.copied.since, n.mu.seen, n.mu.answered)
 }
 
 // unixMilli is the zero time for 0.

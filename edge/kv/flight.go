@@ -215,6 +215,7 @@ func (s *Store) land(n *space, key string, f *flight, got hostcall.Entry, err er
 		f.began = max(f.began, got.AsOf)
 	}
 	n.mu.served = max(n.mu.served, got.AsOf, e.revision)
+	n.mu.answered = max(n.mu.answered, got.AsOf, e.revision)
 	if n.mu.copied.from != nil && !f.lent {
 		n.mu.copied.doubts.settle(key, f.at)
 		if e.found {

@@ -25,6 +25,7 @@ type space struct {
 		seen     uint64        // the newest revision this node knows of, from the truth, its stream or its own writes
 		served   uint64        // the newest revision of any answer, neighbours' too: who is asked next must not be behind it
 		servedIn uint64        // the epoch of served
+		answered uint64        // the newest revision of any answer since the namespace began anew
 		at       uint64        // how far the stream has told
 		fresh    time.Time     // when that was everything, on this node's clock
 		limit    time.Duration // how stale an answer may be; 0: as it comes
@@ -299,7 +300,7 @@ func (s *Store) Reset(ns hostcall.Namespace) {
 
 // restart begins another generation of n. n.mu is held.
 func (s *Store) restart(n *space) {
-	n.mu.id, n.mu.kept, n.mu.epoch, n.mu.seen = ids.Add(1), false, 0, 0
+	n.mu.id, n.mu.kept, n.mu.epoch, n.mu.seen, n.mu.answered = ids.Add(1), false, 0, 0, 0
 	n.mu.at, n.mu.fresh, n.mu.copied = 0, time.Time{}, copied{noRoom: n.mu.copied.noRoom}
 	n.mu.fences = newFences(s.config.Fences)
 	for key := range n.mu.flights {
