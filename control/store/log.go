@@ -2,15 +2,12 @@ package store
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
-
-	"github.com/selvage-edge/selvage/runtime/hostcall"
 )
 
 // Change is the newest change of one key of a log.
@@ -84,25 +81,6 @@ func (s *Store) Read(ctx context.Context, log string, after uint64, o ReadOption
 	}
 }
 
-// filled returns the changes that items are, but of those that were replaced since: what
-// replaced them comes later in the log.
-func (t *table) filled(ctx context.Context, space string, items []*item, inline int) (list []Change, err error) {
-	for _, it := range items {
-		c := Change{Seq: it.seq, Key: it.key, Op: it.op, Expires: unixMilli(it.expires), Size: it.size, Metadata: it.metadata}
-		if it.op == OpPut {
-			err := t.fill(ctx, space, &c, inline)
-			if errors.Is(err, hostcall.ErrNotFound) {
-				continue
-			}
-			if err != nil {
-				return nil, fmt.Errorf("change %d: %w", it.seq, err)
-			}
-		}
-		list = append(list, c)
-	}
-	return list, nil
-}
-
 // changed returns the items of a page, how far it is complete, and whether there are more.
 func (t *table) changed(space string, after uint64, o ReadOptions) (items []*item, to uint64, more bool, err error) {
 	t.mu.RLock()
@@ -121,30 +99,6 @@ func (t *table) changed(space string, after uint64, o ReadOptions) (items []*ite
 		return items, items[len(items)-1].seq, true, nil
 	}
 	return items, t.mu.applied, false, nil
-}
-
-// fill reads the value and digest of c from the stream.
-func (t *table) fill(ctx context.Context, space string, c *Change, inline int) error {
-	msg, err := t.stream.GetMsg(ctx, c.Seq)
-	if err != nil {
-		return readFailed("read value", err)
-	}
-	sum, err := hex.DecodeString(msg.Header.Get(hdrSum))
-	if err != nil || len(sum) != len(c.Sum) {
-		return ErrCorrupt
-	}
-	copy(c.Sum[:], sum)
-	if int(c.Size) <= inline {
-		// An ended value is still a change; only its bytes are of no use.
-		e, err := t.entry(msg)
-		if err != nil && !errors.Is(err, hostcall.ErrNotFound) {
-			return err
-		}
-		if c.Value = e.Value; err != nil {
-			c.Value = msg.Data
-		}
-	}
-	return nil
 }
 
 // Subscription tells which of some logs changed.
