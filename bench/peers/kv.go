@@ -96,8 +96,7 @@ func kvRows(ctx context.Context, s size, selvage, only string) (rows []row, err 
 		names []string
 		rows  func() ([]row, error)
 	}{
-		{[]string{"kv/hot-cached"}, func() ([]row, error) { return hotRows(ctx, s, "cached", "") }},
-		{[]string{"kv/hot-replicated"}, func() ([]row, error) { return hotReplicatedRows(ctx, s) }},
+		{[]string{"kv/hot-cached", "kv/hot-replicated"}, func() ([]row, error) { return hotRows(ctx, s, only) }},
 		{[]string{"kv/1m:"}, func() ([]row, error) { return copyRows(ctx) }},
 		{[]string{"kv/function-rps"}, func() ([]row, error) { return kvFunctionRows(ctx, s) }},
 		{[]string{"kv/api-rps", "kv/redis-rps", "kv/visible-"}, func() ([]row, error) { return kvFleetRows(ctx, s, selvage, only) }},
@@ -120,19 +119,9 @@ func (oneValue) Get(context.Context, hostcall.Namespace, string) (hostcall.Entry
 	return hostcall.Entry{Value: hotValue, Revision: 1, AsOf: 1}, nil
 }
 
-// hotReplicatedRows is hotRows of a namespace with a copy, and no origin.
-func hotReplicatedRows(ctx context.Context, s size) ([]row, error) {
-	dir, err := os.MkdirTemp("", "selvage-bench-")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
-	return hotRows(ctx, s, "replicated", dir)
-}
-
-// hotRows invokes the guest in turn to do nothing, to make empty calls and to read, in this
-// process; in a namespace of that mode, whose copy is in a folder if there is one.
-func hotRows(ctx context.Context, s size, mode, copies string) ([]row, error) {
+// hotRows invokes the guest in this process, in a namespace that is cached, and in one with
+// a copy and no origin.
+func hotRows(ctx context.Context, s size, only string) (rows []row, err error) {
 	module, err := buildFromTemplate(ctx, func(dir string) error {
 		return os.WriteFile(filepath.Join(dir, "main.go"), fmt.Appendf(nil, hotHandler, hotCalls, hotBytes), 0o600)
 	})
@@ -143,13 +132,37 @@ func hotRows(ctx context.Context, s size, mode, copies string) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	e, err := oneEngine()
+	dir, err := os.MkdirTemp("", "selvage-bench-")
 	if err != nil {
 		return nil, err
 	}
+	defer os.RemoveAll(dir)
+	for _, mode := range []struct {
+		name, copies string
+		most         float64
+	}{{"kv/hot-cached", "", hotMost}, {"kv/hot-replicated", dir, copyMost}} {
+		if !wanted(only, mode.name) {
+			continue
+		}
+		r, err := hotRow(ctx, s, p, mode.copies)
+		if err != nil {
+			return rows, err
+		}
+		r.Name = mode.name
+		rows = append(rows, r.atMost(r.Ratio, mode.most, "x"))
+	}
+	return rows, nil
+}
+
+// hotRow invokes it in turn to do nothing, to make empty calls and to read.
+func hotRow(ctx context.Context, s size, p *prepared, copies string) (r row, err error) {
+	e, err := oneEngine()
+	if err != nil {
+		return r, err
+	}
 	h, done, err := kvHandler(ctx, e, []wire{{kvHost, p.code, p.encoded, p.started}}, copies)
 	if err != nil {
-		return nil, err
+		return r, err
 	}
 	defer done()
 	sides := []string{"/", "/empty", "/read"}
@@ -159,11 +172,11 @@ func hotRows(ctx context.Context, s size, mode, copies string) ([]row, error) {
 			begin := time.Now()
 			for range hotRounds {
 				if err := invokeOnce(h, path); err != nil {
-					return nil, err
+					return r, err
 				}
 			}
 			if err := ctx.Err(); err != nil {
-				return nil, err
+				return r, err
 			}
 			if round > 0 { // the first one warms
 				us[i] = append(us[i], float64(time.Since(begin).Nanoseconds())/1000/hotRounds)
@@ -172,12 +185,7 @@ func hotRows(ctx context.Context, s size, mode, copies string) ([]row, error) {
 	}
 	nothing := median(us[0])
 	empty, read := (median(us[1])-nothing)/hotCalls, (median(us[2])-nothing)/hotCalls
-	most := hotMost
-	if copies != "" {
-		most = copyMost
-	}
-	return []row{row{Name: "kv/hot-" + mode, Value: read, Unit: "us", Against: fmt.Sprintf("empty call %.3f", empty), Ratio: read / empty,
-		N: hotCalls * hotRounds * s.rounds}.atMost(read/empty, most, "x")}, nil
+	return row{Value: read, Unit: "us", Against: fmt.Sprintf("empty call %.3f", empty), Ratio: read / empty, N: hotCalls * hotRounds * s.rounds}, nil
 }
 
 // invokeOnce has the function of kvHost answer a GET of path.
