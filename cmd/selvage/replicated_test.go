@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/selvage-edge/selvage/cmd/selvage/request"
@@ -96,9 +97,9 @@ func (w *world) asked(t *testing.T, n up.Node, query string, status int, body st
 	}
 }
 
-// A namespace made replicated is on the node's disk: with control killed, and its own
-// server too, the node answers gets, listings, and what is not there from its copy. What is
-// written when control is back reaches it, and a fleet's node that is new has it all.
+// A namespace made replicated is on the node's disk: with control killed, its own server
+// killed too, and then upgraded, the node answers gets, listings, and what is not there from
+// its copy. What is written when control is back reaches it.
 func TestReplicatedNamespaceOutlivesControl(t *testing.T) {
 	w := openWorldOf(t, "127.0.14.70", 2)
 	first, second := w.Layout.Edges[0], w.Layout.Edges[1]
@@ -143,6 +144,12 @@ func TestReplicatedNamespaceOutlivesControl(t *testing.T) {
 	w.asked(t, first, "key=never", 404, "")
 	w.asked(t, first, "list=key-29", 200, "key-290 key-291 key-292 key-293 key-294 key-295 key-296 key-297 key-298 key-299 ")
 	w.asked(t, first, "many=key-001&many=key-002&many=never", 200, "2")
+	was = w.onlyServer(t, first)
+	if err := syscall.Kill(w.Edges[first.Name].PID(), syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "an upgraded server has the copy", func() bool { return w.onlyServer(t, first) != was && metric(first, "selvage_replica_copies") == 1 })
+	w.asked(t, first, "key=key-124", 200, "value 124")
 	w.asked(t, first, "put=key-123", 503, "")
 	w.asked(t, first, "key=key-123", 200, "value 123") // whether the write has happened cannot be told; what was before is
 

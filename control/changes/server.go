@@ -90,7 +90,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	s.streams.Add(1)
 	defer s.streams.Add(-1)
-	st := &stream{s: s, framer: newFramer(w, s.cfg.WriteLimit), epoch: s.cfg.Source.Epoch(), at: make(map[string]*cursor)}
+	st := &stream{s: s, framer: newFramer(w, s.cfg.WriteLimit), epoch: s.cfg.Source.Epoch(), at: map[string]*cursor{}, late: map[string]*cursor{}}
 	if err := st.run(r.Context(), req); errors.Is(err, errSlow) {
 		s.cut.Add(1)
 	}
@@ -102,15 +102,15 @@ type stream struct {
 	s     *Server
 	epoch uint64
 	at    map[string]*cursor
+	late  map[string]*cursor // those of at of which there may be more to send
 }
 
 // cursor is how far a log was sent.
 type cursor struct {
-	seq    uint64
-	tail   bool
-	none   bool // there is no position to continue
-	behind bool // there may be more to send
-	opens  bool // the follower has not been told yet that there is no more
+	seq   uint64
+	tail  bool
+	none  bool // there is no position to continue
+	opens bool // the follower has not been told yet that there is no more
 }
 
 var (
@@ -158,7 +158,7 @@ func (st *stream) follow(ctx context.Context, sub *store.Subscription) error {
 		}
 		var err error
 		var more <-chan struct{}
-		if st.behind() {
+		if len(st.late) > 0 {
 			more = ready
 		}
 		select {
@@ -167,7 +167,7 @@ func (st *stream) follow(ctx context.Context, sub *store.Subscription) error {
 		case <-sub.C:
 			for _, log := range sub.Take() {
 				if c := st.at[log]; c != nil { // else it was refused
-					c.behind = true
+					st.late[log] = c
 				}
 			}
 		case <-more:
@@ -288,7 +288,7 @@ func (st *stream) begin(ctx context.Context, log string) error {
 	}
 	before := c.seq
 	err := st.advance(ctx, log, true)
-	c.behind, c.opens = true, c.seq != before // else it was told just now
+	st.late[log], c.opens = c, c.seq != before // else it was told just now
 	switch {
 	case errors.Is(err, store.ErrGone):
 		if err := st.restart(log, c); err != nil {
@@ -296,33 +296,31 @@ func (st *stream) begin(ctx context.Context, log string) error {
 		}
 		return st.begin(ctx, log)
 	case errors.Is(err, store.ErrAhead):
-		delete(st.at, log)
+		st.drop(log)
 		return st.below(log)
 	}
 	return err
 }
 
-func (st *stream) behind() bool {
-	for _, c := range st.at {
-		if c.behind {
-			return true
-		}
-	}
-	return false
+// drop sends no more of log.
+func (st *stream) drop(log string) {
+	delete(st.at, log)
+	delete(st.late, log)
 }
 
 // catchUp sends the next batch of each log that is behind. Who opened a stream is told once that
 // it has everything.
 func (st *stream) catchUp(ctx context.Context) error {
-	for log, c := range st.at {
-		if !c.behind {
-			continue
-		}
+	for log, c := range st.late {
 		before := c.seq
 		if err := st.advance(ctx, log, false); err != nil {
 			return err
 		}
-		if c.behind = c.seq != before; c.behind || !c.opens {
+		if c.seq != before {
+			continue
+		}
+		delete(st.late, log)
+		if !c.opens {
 			continue
 		}
 		c.opens = false
@@ -350,7 +348,7 @@ func (st *stream) watermarks(ctx context.Context) error {
 	for log := range st.at {
 		err := st.s.cfg.Allow(ctx, log)
 		if err != nil {
-			delete(st.at, log)
+			st.drop(log)
 			err = st.notify(notice{Log: log, Code: noticeRefused, Detail: err.Error()})
 		} else {
 			err = st.advance(ctx, log, true)
