@@ -69,6 +69,9 @@ func (c *Copy) Apply(to Position, list []Change, complete bool) error {
 	}
 	before := next.bytes
 	err := c.db.use(func(db *pebble.DB) error {
+		if err := c.db.config.leaves(c.db.config.Spare / 2); err != nil {
+			return err
+		}
 		b := db.NewBatch()
 		defer b.Close()
 		for i := range list {

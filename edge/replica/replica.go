@@ -34,7 +34,11 @@ import (
 type Config struct {
 	Dir   string // the database's own folder; made if it is not there. Required
 	Bytes int64  // keys, values and metadata of all copies together; default 4 GiB
-	Spare int64  // bytes that stay free on the disk: below, copies grow no further; default 256 MiB
+	// Spare is how many bytes stay free on the disk: below, copies grow no further, with half of it
+	// they change no more, and with a quarter none are opened. Default 256 MiB. Pebble ends the process when a write fails.
+	Spare int64
+
+	free func() (int64, error) // of the disk's bytes; nil: as the kernel says
 }
 
 // ErrRoom is that a copy does not fit.
@@ -74,13 +78,23 @@ func Open(c Config) (d *DB, discarded, err error) {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, nil, fmt.Errorf("replica: %w", err)
 	}
+	if c.free == nil {
+		c.free = func() (int64, error) {
+			var fs unix.Statfs_t
+			err := unix.Statfs(c.Dir, &fs)
+			return int64(fs.Bavail) * fs.Bsize, err
+		}
+	}
 	lock, err := pebble.LockDirectory(c.Dir, vfs.Default)
 	if err != nil {
 		return nil, nil, fmt.Errorf("replica: another process has %s: %w", c.Dir, err)
 	}
-	if d, err = open(c, lock); err != nil {
+	if err = c.leaves(c.Spare / 4); err == nil {
+		d, err = open(c, lock)
+	}
+	if err != nil {
 		discarded = err
-		if err = os.RemoveAll(data(c)); err == nil {
+		if err = errors.Join(os.RemoveAll(data(c)), c.leaves(c.Spare/4)); err == nil {
 			d, err = open(c, lock)
 		}
 	}
@@ -245,12 +259,17 @@ func (d *DB) room(more int64) error {
 	if used := d.used.Load(); used+more > d.config.Bytes {
 		return fmt.Errorf("%w: %d bytes and %d more, at most %d", ErrRoom, used, more, d.config.Bytes)
 	}
-	var fs unix.Statfs_t
-	if err := unix.Statfs(d.config.Dir, &fs); err != nil {
+	return d.config.leaves(d.config.Spare + 2*more)
+}
+
+// leaves reports whether so much of the disk is free.
+func (c *Config) leaves(bytes int64) error {
+	free, err := c.free()
+	if err != nil {
 		return fmt.Errorf("replica: look for the disk's room: %w", err)
 	}
-	if free := int64(fs.Bavail) * fs.Bsize; free-2*more < d.config.Spare {
-		return fmt.Errorf("%w: %d bytes are free on the disk, %d are to stay free", ErrRoom, free, d.config.Spare)
+	if free < bytes {
+		return fmt.Errorf("%w: %d bytes are free on the disk, %d are needed", ErrRoom, free, bytes)
 	}
 	return nil
 }

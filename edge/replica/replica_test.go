@@ -214,6 +214,46 @@ func TestDamageIsNeverServed(t *testing.T) {
 	}
 }
 
+// TestADiskThatFillsUp has others fill the disk: copies stop to grow, then to change, while they
+// answer; and one that cannot even be opened is given up, since it may be what fills the disk.
+func TestADiskThatFillsUp(t *testing.T) {
+	free := int64(4 << 20)
+	dir := t.TempDir()
+	conf := Config{Dir: dir, Spare: 1 << 20, free: func() (int64, error) { return free, nil }}
+	d, _, err := Open(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := d.Copy(words)
+	apply(t, c, Position{1, 1}, true, put("a", 1, "one"), put("b", 1, "two"))
+	free = conf.Spare
+	if err := c.Apply(Position{1, 2}, []Change{put("c", 2, "three")}, false); !errors.Is(err, ErrRoom) {
+		t.Errorf("it grows: %v", err)
+	}
+	apply(t, c, Position{1, 2}, false, put("a", 2, "two"))
+	free = conf.Spare/2 - 1
+	if err := c.Apply(Position{1, 3}, []Change{put("a", 3, "six")}, false); !errors.Is(err, ErrRoom) {
+		t.Errorf("it changes: %v", err)
+	}
+	is(t, c, "a", "two")
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	free = conf.Spare/4 - 1
+	if _, discarded, err := Open(conf); !errors.Is(err, ErrRoom) || !errors.Is(discarded, ErrRoom) {
+		t.Errorf("opened: %v, %v", discarded, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "copies")); !os.IsNotExist(err) {
+		t.Errorf("it still takes room: %v", err)
+	}
+	free = conf.Spare
+	d, discarded, err := Open(conf)
+	if err != nil || discarded != nil {
+		t.Fatal(discarded, err)
+	}
+	d.Close()
+}
+
 func TestReadsBesideChangesNeverGoBack(t *testing.T) {
 	c := mustOpen(t, Config{Dir: t.TempDir()}).Copy(words)
 	apply(t, c, Position{1, 1}, true, put("k", 1, "1"))
