@@ -99,10 +99,10 @@ func (s *copySink) Apply(_ context.Context, b *changes.Batch) error {
 		told.List = append(told.List, kv.Change{Key: c.Key, Revision: c.Seq, Value: value})
 		list[i] = replica.Change{Key: c.Key, Value: replica.Value{Revision: c.Seq, Value: value}}
 	}
+	s.kv.Apply(copySpace, told)
 	if err := s.copy.Apply(replica.Position{Epoch: b.Epoch, Seq: b.To}, list, len(list) == 0); err != nil {
 		return err
 	}
-	s.kv.Apply(copySpace, told)
 	if s.copy.Whole() {
 		s.once.Do(func() { close(s.whole) })
 	}

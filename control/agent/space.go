@@ -162,7 +162,8 @@ func (s *spaces) Reset(_ context.Context, log string, _ uint64) error {
 	return b.copy.Reset()
 }
 
-// Apply implements changes.Sink. The copy has a change before reads are told of it.
+// Apply implements changes.Sink. Reads are told of a change before the copy has it: one
+// that sees it there would else be followed by one that memory answers with what was before.
 func (s *spaces) Apply(_ context.Context, batch *changes.Batch) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -171,10 +172,10 @@ func (s *spaces) Apply(_ context.Context, batch *changes.Batch) error {
 		return nil
 	}
 	c := changesOf(batch)
+	s.kv.Apply(b.ns, c)
 	if b.copy != nil {
 		s.store(b, &c)
 	}
-	s.kv.Apply(b.ns, c)
 	if b.copy != nil && !b.attached && b.copy.Whole() {
 		b.attached = true
 		s.kv.Attach(b.ns, b.copy)

@@ -15,8 +15,8 @@ type copied struct {
 	noRoom bool // there should be a copy, and there is no room for one
 }
 
-// Attach has reads of a namespace answered from its copy too, which is whole. Each change has to be in
-// the copy before Apply is called with it. A copy that has not come to all that this node
+// Attach has reads of a namespace answered from its copy too, which is whole. The copy must not
+// have a change that Apply was not called with: Apply comes first. A copy that has not come to all that this node
 // has served before is not asked until it has. Reset, Forget and Detach end it.
 func (s *Store) Attach(ns hostcall.Namespace, c *replica.Copy) {
 	n, at := s.space(ns), c.Position()

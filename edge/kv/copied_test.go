@@ -138,15 +138,15 @@ func (r *replicated) open(negative time.Duration) {
 	}
 }
 
-// tell is the stream: the copy has changes before reads are told. It is complete at now.
+// tell is the stream: reads are told of changes before the copy has them. It is complete at now.
 func (r *replicated) tell(list ...Change) {
 	r.t.Helper()
 	to := r.at
 	for _, ch := range list {
 		to = max(to, ch.Revision)
 	}
-	r.write(replica.Position{Epoch: 1, Seq: to}, list)
 	r.Apply(copiedSpace, Changes{Epoch: 1, From: r.at, To: to, At: time.Now(), List: list})
+	r.write(replica.Position{Epoch: 1, Seq: to}, list)
 	r.at = to
 }
 

@@ -65,6 +65,7 @@ func (m *model) steps() map[string]func(*rapid.T) {
 	}
 	if m.copy != nil {
 		steps["attach"], steps["detach"] = m.attach, m.detach
+		steps["copy"] = func(*rapid.T) { m.copyUp() }
 	}
 	return steps
 }
@@ -301,9 +302,6 @@ func (m *model) deliver(t *rapid.T) {
 	}
 	s.told += n
 	s.applied = c.To
-	if s.store == m.store && m.attached {
-		m.copyUp()
-	}
 	s.store.Apply(modelSpace, c)
 	if s.store != m.store {
 		return

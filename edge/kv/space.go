@@ -182,7 +182,8 @@ func (s *Store) told(n *space, key string, e entry, ours bool) {
 	}
 	// Not for those who are asking: what they were answered before may be newer than a
 	// stream that is behind.
-	wanted := ours || s.entries.get(n.mu.id, key) != nil
+	// A copy has it in a moment; until then memory does.
+	wanted := ours || n.mu.copied.from != nil || s.entries.get(n.mu.id, key) != nil
 	if !n.mu.fences.raise(key, rev) {
 		return
 	}
