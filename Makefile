@@ -7,6 +7,9 @@ BIN     := bin
 PKGS    := ./...
 FUZZTIME ?= 20s
 
+# Pebble's zstd in Go: the one in C, which nothing here needs, takes minutes to compile.
+export GOFLAGS := $(strip $(GOFLAGS) -tags=pebblegozstd)
+
 .DEFAULT_GOAL := help
 .PHONY: help build demo test check lint fmt-check race bench bench-peers fuzz soak examples reference clean
 

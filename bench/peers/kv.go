@@ -19,6 +19,7 @@ import (
 	"github.com/selvage-edge/selvage/edge/invoke"
 	"github.com/selvage-edge/selvage/edge/kv"
 	"github.com/selvage-edge/selvage/edge/limit"
+	"github.com/selvage-edge/selvage/edge/replica"
 	"github.com/selvage-edge/selvage/edge/route"
 	"github.com/selvage-edge/selvage/edge/serve"
 	"github.com/selvage-edge/selvage/edge/telemetry"
@@ -35,7 +36,8 @@ const (
 	kvHost    = "kv.edge.localhost"
 	hotCalls  = 2000 // of an invocation
 	hotBytes  = 100  // of the value
-	hotMost   = 1.5  // times the empty call
+	hotMost   = 1.5  // times the empty call, cached
+	copyMost  = 2.0  // the same, replicated
 	kvLeast   = 0.5  // times the bare handler's rate
 	hotRounds = 20   // invocations of each kind in a round
 )
@@ -94,7 +96,8 @@ func kvRows(ctx context.Context, s size, selvage, only string) (rows []row, err 
 		names []string
 		rows  func() ([]row, error)
 	}{
-		{[]string{"kv/hot-cached"}, func() ([]row, error) { return hotRows(ctx, s) }},
+		{[]string{"kv/hot-cached", "kv/hot-replicated"}, func() ([]row, error) { return hotRows(ctx, s, only) }},
+		{[]string{"kv/1m:"}, func() ([]row, error) { return copyRows(ctx) }},
 		{[]string{"kv/function-rps"}, func() ([]row, error) { return kvFunctionRows(ctx, s) }},
 		{[]string{"kv/api-rps", "kv/redis-rps", "kv/visible-"}, func() ([]row, error) { return kvFleetRows(ctx, s, selvage, only) }},
 		{[]string{"kv/model-"}, func() ([]row, error) { return modelRows(ctx, s) }},
@@ -117,8 +120,9 @@ func (oneValue) Get(context.Context, hostcall.Namespace, string) (hostcall.Entry
 	return hostcall.Entry{Value: hotValue, Revision: 1, AsOf: 1}, nil
 }
 
-// hotRows invokes the guest in turn to do nothing, to make empty calls and to read, in this process.
-func hotRows(ctx context.Context, s size) ([]row, error) {
+// hotRows invokes the guest in this process, in a namespace that is cached, and in one with
+// a copy and no origin.
+func hotRows(ctx context.Context, s size, only string) (rows []row, err error) {
 	module, err := buildFromTemplate(ctx, func(dir string) error {
 		return os.WriteFile(filepath.Join(dir, "main.go"), fmt.Appendf(nil, hotHandler, hotCalls, hotBytes), 0o600)
 	})
@@ -129,13 +133,37 @@ func hotRows(ctx context.Context, s size) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	e, err := oneEngine()
+	dir, err := os.MkdirTemp("", "selvage-bench-")
 	if err != nil {
 		return nil, err
 	}
-	h, done, err := kvHandler(ctx, e, []wire{{kvHost, p.code, p.encoded, p.started}})
+	defer os.RemoveAll(dir)
+	for _, mode := range []struct {
+		name, copies string
+		most         float64
+	}{{"kv/hot-cached", "", hotMost}, {"kv/hot-replicated", dir, copyMost}} {
+		if !wanted(only, mode.name) {
+			continue
+		}
+		r, err := hotRow(ctx, s, p, mode.copies)
+		if err != nil {
+			return rows, err
+		}
+		r.Name = mode.name
+		rows = append(rows, r.atMost(r.Ratio, mode.most, "x"))
+	}
+	return rows, nil
+}
+
+// hotRow invokes it in turn to do nothing, to make empty calls and to read.
+func hotRow(ctx context.Context, s size, p *prepared, copies string) (r row, err error) {
+	e, err := oneEngine()
 	if err != nil {
-		return nil, err
+		return r, err
+	}
+	h, done, err := kvHandler(ctx, e, []wire{{kvHost, p.code, p.encoded, p.started}}, copies)
+	if err != nil {
+		return r, err
 	}
 	defer done()
 	sides := []string{"/", "/empty", "/read"}
@@ -145,11 +173,11 @@ func hotRows(ctx context.Context, s size) ([]row, error) {
 			begin := time.Now()
 			for range hotRounds {
 				if err := invokeOnce(h, path); err != nil {
-					return nil, err
+					return r, err
 				}
 			}
 			if err := ctx.Err(); err != nil {
-				return nil, err
+				return r, err
 			}
 			if round > 0 { // the first one warms
 				us[i] = append(us[i], float64(time.Since(begin).Nanoseconds())/1000/hotRounds)
@@ -158,8 +186,7 @@ func hotRows(ctx context.Context, s size) ([]row, error) {
 	}
 	nothing := median(us[0])
 	empty, read := (median(us[1])-nothing)/hotCalls, (median(us[2])-nothing)/hotCalls
-	return []row{row{Name: "kv/hot-cached", Value: read, Unit: "us", Against: fmt.Sprintf("empty call %.3f", empty), Ratio: read / empty,
-		N: hotCalls * hotRounds * s.rounds}.atMost(read/empty, hotMost, "x")}, nil
+	return row{Value: read, Unit: "us", Against: fmt.Sprintf("empty call %.3f", empty), Ratio: read / empty, N: hotCalls * hotRounds * s.rounds}, nil
 }
 
 // invokeOnce has the function of kvHost answer a GET of path.
@@ -178,17 +205,16 @@ func invokeOnce(h http.Handler, path string) error {
 }
 
 // kvHandler serves functions with a node's whole data path and a namespace, "hot", that
-// its change stream keeps fresh.
-func kvHandler(ctx context.Context, e *engine.Engine, list []wire) (_ http.Handler, done func(), err error) {
+// its change stream keeps fresh, with a copy if there is a folder for it.
+func kvHandler(ctx context.Context, e *engine.Engine, list []wire, copies string) (_ http.Handler, done func(), err error) {
 	p, err := pool.Open(pool.Config{Engine: e, Compiler: compiler{e}, Computing: node.Computing()})
 	if err != nil {
 		return nil, nil, err
 	}
-	store, err := kv.New(kv.Config{Origin: oneValue{}})
+	store, done, err := kvStore(copies)
 	if err != nil {
 		return nil, nil, err
 	}
-	store.Apply(hostcall.Namespace{Project: "bench", Name: "hot"}, kv.Changes{Epoch: 1, To: 1, At: time.Now()})
 	var entries []serve.Entry
 	for _, w := range list {
 		v := function.Version{
@@ -212,7 +238,34 @@ func kvHandler(ctx context.Context, e *engine.Engine, list []wire) (_ http.Handl
 		return nil, nil, err
 	}
 	h.SetRoutes(table)
-	return h, store.Close, nil
+	return h, done, nil
+}
+
+// kvStore has the namespace "hot": with an origin, or with a copy and without one.
+func kvStore(copies string) (_ *kv.Store, done func(), err error) {
+	hot := hostcall.Namespace{Project: "bench", Name: "hot"}
+	c := kv.Config{Origin: oneValue{}}
+	if copies != "" {
+		c.Origin = noOrigin{}
+	}
+	store, err := kv.New(c)
+	if err != nil || copies == "" {
+		if err == nil {
+			store.Apply(hot, kv.Changes{Epoch: 1, To: 1, At: time.Now()})
+			done = store.Close
+		}
+		return store, done, err
+	}
+	db, _, err := replica.Open(replica.Config{Dir: copies})
+	if err != nil {
+		return nil, nil, err
+	}
+	held := db.Copy(hot)
+	if err := held.Apply(replica.Position{Epoch: 1, Seq: 1}, []replica.Change{{Key: "k", Value: replica.Value{Revision: 1, Value: hotValue}}}, true); err != nil {
+		return nil, nil, errors.Join(err, db.Close())
+	}
+	store.Attach(hot, held)
+	return store, func() { store.Close(); _ = db.Close() }, nil // the folder is removed
 }
 
 // kvFunctionRows drives a function that answers with a hot value and a bare handler, in turn.
@@ -254,7 +307,7 @@ func runKVServer(ctx context.Context, in io.Reader) error {
 	if err != nil {
 		return err
 	}
-	h, done, err := kvHandler(ctx, e, list)
+	h, done, err := kvHandler(ctx, e, list, "")
 	if err != nil {
 		return err
 	}

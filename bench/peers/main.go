@@ -39,6 +39,7 @@ func main() {
 	hold := flag.Bool("hold", false, "be the process of the rows of waiting invocations (started by the command itself)")
 	density := flag.Bool("density", false, "be the process of the density rows (started by the command itself)")
 	kvServer := flag.Bool("kv", false, "be the server of the kv rows (started by the command itself)")
+	copies := flag.String("replica", "", "be the process that reads the copy in this folder (started by the command itself)")
 	rows := flag.String("rows", "", "only rows whose names begin so, for example http/h1 (for figures run all: they are made side by side)")
 	profile := flag.String("profile", "", "write a processor profile of the server of the HTTP rows to this file")
 	selvage := flag.String("selvage", "bin/selvage", "the executable of the rows that replace and kill servers")
@@ -54,6 +55,8 @@ func main() {
 		err = runHold(ctx)
 	case *kvServer:
 		err = runKVServer(ctx, os.Stdin)
+	case *copies != "":
+		err = runCopy(ctx, *copies)
 	case *density:
 		err = runDensity(ctx)
 	case *wait != "":

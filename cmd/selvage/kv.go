@@ -62,10 +62,21 @@ func checkKey(key string) error {
 
 func kvCreate(o *options, f *project) *cobra.Command {
 	var maxStale time.Duration
+	var mode string
 	c := &cobra.Command{
-		Use: "create NAMESPACE", Short: "make a namespace, or set its bound; deploying a function that binds one makes it too", Args: cobra.ExactArgs(1),
+		Use: "create NAMESPACE", Short: "make a namespace, or set its mode and bound; deploying a function that binds one makes it too", Args: cobra.ExactArgs(1),
+		Long: `Makes a namespace, or changes one that is there.
+
+In mode cached a node keeps in memory what was read. In mode replicated each node with a function
+that binds the namespace, and that may hold it, has all of it on disk (limits.replica_bytes): it answers reads
+and lists from there, also after a restart without control. Where there is no room for it, and for values
+over 64 KiB, it does as in mode cached; 'selvage kv stats' shows which PoPs have it.
+A fleet takes mode replicated once all its nodes run a version that knows it.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var r api.NamespaceRequest
+			r := api.NamespaceRequest{Mode: catalog.Mode(mode)}
+			if mode != "" && !r.Mode.Known() {
+				return usagef("--mode %s: want %s or %s", mode, catalog.ModeCached, catalog.ModeReplicated)
+			}
 			if cmd.Flags().Changed("max-stale") {
 				if maxStale != 0 && (maxStale < catalog.MinMaxStale || maxStale > catalog.MaxMaxStale) {
 					return usagef("--max-stale %v: want 0 for any, or %v to %v", maxStale, catalog.MinMaxStale, catalog.MaxMaxStale)
@@ -84,6 +95,7 @@ func kvCreate(o *options, f *project) *cobra.Command {
 			})
 		},
 	}
+	c.Flags().StringVar(&mode, "mode", "", "cached or replicated (default: as it is, or cached)")
 	c.Flags().DurationVar(&maxStale, "max-stale", 0, "PoPs that cannot tell that a value is at most so old do not serve it while control is away, 30s or more; 0: they serve what they have (default: as it is)")
 	return c
 }

@@ -78,8 +78,14 @@ func (c *climber) readUntil(ctx context.Context, w *world, n up.Node) error {
 
 // While control is killed and comes back, and somebody writes a key all the time, the
 // key's revision on a node never goes back, from whichever reader; and what was written last is seen.
-func TestReadsOnANodeNeverGoBack(t *testing.T) {
-	w := openWorld(t, "127.0.8.30")
+func TestReadsOnANodeNeverGoBack(t *testing.T) { neverGoBack(t, "127.0.8.30", "cached") }
+
+// The same where the node has a copy on disk.
+func TestReadsBesideACopyNeverGoBack(t *testing.T) { neverGoBack(t, "127.0.14.90", "replicated") }
+
+func neverGoBack(t *testing.T, base, mode string) {
+	w := openWorld(t, base)
+	w.selvage(t, "kv", "create", "words", "--mode", mode).expect(t, exitOK, "mode "+mode)
 	n, seed := w.Layout.Edges[0], rand.Uint64()
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))

@@ -25,6 +25,7 @@ import (
 	"github.com/selvage-edge/selvage/control/fleet"
 	"github.com/selvage-edge/selvage/control/report"
 	"github.com/selvage-edge/selvage/edge/kv"
+	"github.com/selvage-edge/selvage/edge/replica"
 	"github.com/selvage-edge/selvage/edge/serve"
 	"github.com/selvage-edge/selvage/runtime/function"
 	"github.com/selvage-edge/selvage/runtime/hostcall"
@@ -49,6 +50,8 @@ type Namespaces interface {
 	Reset(ns hostcall.Namespace)
 	Forget(ns hostcall.Namespace)
 	Limit(ns hostcall.Namespace, stale time.Duration)
+	Attach(ns hostcall.Namespace, c *replica.Copy)
+	Detach(ns hostcall.Namespace, noRoom bool)
 	Own(ctx context.Context, ns hostcall.Namespace, key string, q kv.Question) (hostcall.Entry, error)
 }
 
@@ -71,6 +74,9 @@ type Config[F Function] struct {
 	// Swap takes the next route table; serve.Handler.SetRoutes.
 	Swap func(*serve.Routes)
 	KV   Namespaces
+	// Replica is where copies of replicated namespaces are, a folder of its own that one
+	// process at a time may use, and how large they may be; without a Dir there are none.
+	Replica replica.Config
 	// Forget gives up what was compiled of a code that this node may no longer hold; may be nil.
 	Forget func(code function.Digest) error
 	// Compiled lists the codes of which something is compiled on disk; may be nil.
@@ -199,6 +205,9 @@ func Open[F Function](c Config[F]) (*Agent[F], error) {
 	a.sink = &catalogSink{state: a.catalog, changed: a.changed, onEvent: c.OnEvent}
 	a.load()
 	a.follow()
+	if a.reigns() {
+		a.spaces.open() // before anything is served: a node without control has nothing else
+	}
 	return a, nil
 }
 
@@ -221,8 +230,12 @@ func (a *Agent[F]) load() {
 func (a *Agent[F]) servedPath() string { return filepath.Join(a.config.Dir, "catalog.served") }
 
 // Retire has the agent leave to another what only one of a node's may do. It
-// keeps what is served up to date for as long as it runs. It cannot be undone.
-func (a *Agent[F]) Retire() { a.retired.Store(true) }
+// keeps what is served up to date for as long as it runs, but for copies of
+// replicated namespaces, which are the other's. It cannot be undone.
+func (a *Agent[F]) Retire() {
+	a.retired.Store(true)
+	a.spaces.close()
+}
 
 // reigns reports whether this is the node's only agent.
 func (a *Agent[F]) reigns() bool {
@@ -265,7 +278,7 @@ func (a *Agent[F]) Run(ctx context.Context) error {
 	for _, part := range []func(context.Context){
 		func(ctx context.Context) { _ = a.follower.Run(ctx) }, // returns ctx's error only
 		a.follows,
-		a.spaces.run,
+		func(ctx context.Context) { a.spaces.run(ctx, a.config.Reign) },
 		a.reports,
 		a.loop,
 	} {
@@ -358,11 +371,20 @@ type Stats struct {
 	Failed    int
 	Blobs     int
 	Followed  int // namespaces kept fresh
+	Copies    Copies
 
 	FromControl    int // logs followed there
 	FromNeighbours int // and from neighbours
 	Relay          changes.RelayStats
 	Fetched        Fetched
+}
+
+// Copies are those of replicated namespaces.
+type Copies struct {
+	Whole  int // that reads are answered from
+	Others int // that are being made, or cannot be had now
+	NoRoom int // namespaces without one, for want of room
+	Bytes  int64
 }
 
 // Fetched counts blobs since the start.
@@ -381,7 +403,7 @@ func (a *Agent[F]) Stats() Stats {
 	if h := a.heard.Load(); h != nil {
 		s.Behind = h.After(fleet.Head{Log: h.Log, Epoch: p.Epoch, Sequence: p.Revision})
 	}
-	s.Followed = a.spaces.count()
+	s.Followed, s.Copies = a.spaces.count()
 	c1, n1 := a.follower.Sources()
 	c2, n2 := a.spaces.follower.Sources()
 	s.FromControl, s.FromNeighbours, s.Relay = c1+c2, n1+n2, a.relay.Stats()

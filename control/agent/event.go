@@ -26,6 +26,7 @@ const (
 	Unswept       EventKind = "unswept"        // what no release names could not be removed
 	Distrusted    EventKind = "distrusted"     // Neighbour failed or lied: nothing is asked of it for Took
 	Detour        EventKind = "detour"         // Neighbour did not give a blob: control is asked
+	Replicated    EventKind = "replicated"     // What happened to the copy of Log's namespace, or to all if there is no Log
 	Rotten        EventKind = "rotten"         // a blob on disk is not what it was: it is fetched again
 )
 
@@ -38,7 +39,7 @@ type Event struct {
 	Took      time.Duration // Live: from seeing the release to serving it; CatalogHeld: for how long
 	Neighbour string
 	Routes    int    // Swapped
-	Log       string // Stream
-	What      string // Stream
+	Log       string // Stream, Replicated
+	What      string // Stream, Replicated
 	Err       error
 }

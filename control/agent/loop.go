@@ -116,8 +116,10 @@ func (l *loop[F]) plan() {
 			s.gone = true
 		}
 	}
-	l.spaces.want(l.snap.Bound(l.labels))
 	p := l.snap.Position()
+	if p.Epoch != 0 { // else nothing is known, and nothing is given up
+		l.spaces.want(l.snap.Bound(l.labels))
+	}
 	// Others are only told what they may ask for: a full table of heads is no fault of this node's.
 	_ = l.config.Announce(fleet.Head{Log: catalogLog, Epoch: p.Epoch, Sequence: p.Revision})
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/selvage-edge/selvage/control/catalog"
 	"github.com/selvage-edge/selvage/runtime/hostcall"
 )
 
@@ -33,6 +34,30 @@ func withNamespace(t *testing.T) *fixture {
 		t.Fatalf("made %+v", ns)
 	}
 	return f
+}
+
+// A namespace's mode stays as it is until another is named, and so does its bound.
+func TestNamespaceModes(t *testing.T) {
+	f := withNamespace(t)
+	var ns Namespace
+	minute := time.Minute.Milliseconds()
+	for _, c := range []struct {
+		set  NamespaceRequest
+		want Namespace
+	}{
+		{NamespaceRequest{MaxStaleMS: &minute}, Namespace{"default", "links", catalog.ModeCached, minute}},
+		{NamespaceRequest{Mode: catalog.ModeReplicated}, Namespace{"default", "links", catalog.ModeReplicated, minute}},
+		{NamespaceRequest{}, Namespace{"default", "links", catalog.ModeReplicated, minute}},
+	} {
+		if f.want(200, f.admin("PUT", "/v1/projects/default/kv/links", c.set), &ns); ns != c.want {
+			t.Errorf("%+v made %+v, want %+v", c.set, ns, c.want)
+		}
+	}
+	f.refused(400, "invalid-request", f.admin("PUT", "/v1/projects/default/kv/links", NamespaceRequest{Mode: "mirrored"}))
+	f.want(200, f.admin("PUT", "/v1/projects/default/kv/links", NamespaceRequest{Mode: catalog.ModeCached}), &ns)
+	if ns.Mode != catalog.ModeCached {
+		t.Errorf("back to %+v", ns)
+	}
 }
 
 func TestKVTakesAnyBytes(t *testing.T) {

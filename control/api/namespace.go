@@ -27,20 +27,20 @@ func (a *API) putNamespace(ctx context.Context, c *call) (*reply, error) {
 	if err := c.decode(&req); err != nil {
 		return nil, err
 	}
-	if req.Mode == "" {
-		req.Mode = catalog.ModeCached
-	}
-	if req.Mode != catalog.ModeCached {
-		return nil, invalid("mode %.40q: want %q", req.Mode, catalog.ModeCached)
+	if req.Mode != "" && !req.Mode.Known() {
+		return nil, invalid("mode %.40q: want %q or %q", req.Mode, catalog.ModeCached, catalog.ModeReplicated)
 	}
 	if req.MaxStaleMS != nil && *req.MaxStaleMS != 0 && (*req.MaxStaleMS < catalog.MinMaxStale.Milliseconds() || *req.MaxStaleMS > catalog.MaxMaxStale.Milliseconds()) {
 		return nil, invalid("max_stale_ms %d: want 0 for any, or %d (%v) to %d", *req.MaxStaleMS, catalog.MinMaxStale.Milliseconds(), catalog.MinMaxStale, catalog.MaxMaxStale.Milliseconds())
 	}
-	want := catalog.Namespace{Project: c.project, Name: c.param("namespace"), Mode: req.Mode, CreatedAt: a.cfg.Now().UTC()}
+	want := catalog.Namespace{Project: c.project, Name: c.param("namespace"), Mode: catalog.ModeCached, CreatedAt: a.cfg.Now().UTC()}
 	err := a.change(ctx, func(snap *catalog.Snapshot) ([]*catalog.Record, error) {
 		n, ok := snap.Namespace(want.Project, want.Name)
 		if ok {
-			want.CreatedAt, want.MaxStaleMS = n.CreatedAt, n.MaxStaleMS
+			want.Mode, want.CreatedAt, want.MaxStaleMS = n.Mode, n.CreatedAt, n.MaxStaleMS
+		}
+		if req.Mode != "" {
+			want.Mode = req.Mode
 		}
 		if req.MaxStaleMS != nil {
 			want.MaxStaleMS = *req.MaxStaleMS

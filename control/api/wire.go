@@ -133,7 +133,7 @@ type Namespace struct {
 
 // NamespaceRequest makes a namespace.
 type NamespaceRequest struct {
-	Mode       catalog.Mode `json:"mode,omitempty"`         // default "cached"
+	Mode       catalog.Mode `json:"mode,omitempty"`         // "cached" or "replicated"; default: as it is, or "cached"
 	MaxStaleMS *int64       `json:"max_stale_ms,omitempty"` // 0, or 30 s to 365 days; default: as it is, or 0
 }
 

@@ -172,7 +172,7 @@ func TestValidate(t *testing.T) {
 		"time missing":        change(func(r *Record) { r.Release.CreatedAt = time.Time{} }),
 		"time elsewhere":      change(func(r *Record) { r.Release.CreatedAt = start.In(time.FixedZone("x", 3600)) }),
 		"removal that says":   change(func(r *Record) { r.Release.Removed = true }),
-		"namespace's mode":    {Position: Position{1, 1}, Namespace: &Namespace{Project: "a", Name: "b", Mode: "replicated", CreatedAt: start}},
+		"namespace's mode":    {Position: Position{1, 1}, Namespace: &Namespace{Project: "a", Name: "b", Mode: "mirrored", CreatedAt: start}},
 		"namespace's name":    {Position: Position{1, 1}, Namespace: &Namespace{Project: "a", Name: "*", Mode: ModeCached, CreatedAt: start}},
 		"variable not UTF-8":  change(func(r *Record) { r.Release.Bindings.Variables = map[string]string{"A": "\xff"} }),
 		"a record of 1 MiB":   change(func(r *Record) { r.Release.Bindings.Variables = map[string]string{"A": strings.Repeat("x", 1<<20)} }),

@@ -58,8 +58,14 @@ func (r *Release) Version() function.Version {
 // Mode is how nodes hold a namespace.
 type Mode string
 
-// ModeCached keeps what was read, made fresh by the namespace's change stream.
-const ModeCached Mode = "cached"
+// The modes.
+const (
+	ModeCached     Mode = "cached"     // nodes keep what was read, made fresh by the namespace's change stream
+	ModeReplicated Mode = "replicated" // nodes that use the namespace have all of it on disk
+)
+
+// Known reports whether this program knows the mode.
+func (m Mode) Known() bool { return m == ModeCached || m == ModeReplicated }
 
 // Namespace is a KV namespace of a project.
 type Namespace struct {
@@ -126,8 +132,8 @@ func (r *Record) Validate() error {
 
 func (n *Namespace) validate() error {
 	errs := []error{identity.CheckName("project", n.Project), identity.CheckName("namespace", n.Name), checkTime(n.CreatedAt)}
-	if n.Mode != ModeCached {
-		errs = append(errs, fmt.Errorf("mode %q: want %q", n.Mode, ModeCached))
+	if !n.Mode.Known() {
+		errs = append(errs, fmt.Errorf("mode %q: want %q or %q", n.Mode, ModeCached, ModeReplicated))
 	}
 	if d := n.MaxStaleMS; d != 0 && (d < MinMaxStale.Milliseconds() || d > MaxMaxStale.Milliseconds()) {
 		errs = append(errs, fmt.Errorf("max_stale_ms %d: want 0 for any, or %d to %d (%v to %v)", d, MinMaxStale.Milliseconds(), MaxMaxStale.Milliseconds(), MinMaxStale, MaxMaxStale))

@@ -140,7 +140,9 @@ func (s *Server) fill(ctx context.Context, k memoKey, e *entry) error {
 	if e.to = p.To; e.to == k.from && !k.mark {
 		return nil
 	}
-	b.To = p.To
+	if b.To = p.To; !p.More.IsZero() {
+		b.At = p.More // there is more after To: it was all there was then, not now
+	}
 	for _, c := range p.Changes {
 		b.Changes = append(b.Changes, Change{Seq: c.Seq, Key: c.Key, Op: Op(c.Op), Expires: c.Expires, Size: c.Size, Sum: c.Sum, Metadata: c.Metadata, Value: c.Value})
 	}

@@ -90,7 +90,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	s.streams.Add(1)
 	defer s.streams.Add(-1)
-	st := &stream{s: s, framer: newFramer(w, s.cfg.WriteLimit), epoch: s.cfg.Source.Epoch(), at: make(map[string]*cursor)}
+	st := &stream{s: s, framer: newFramer(w, s.cfg.WriteLimit), epoch: s.cfg.Source.Epoch(), at: map[string]*cursor{}, late: map[string]*cursor{}}
 	if err := st.run(r.Context(), req); errors.Is(err, errSlow) {
 		s.cut.Add(1)
 	}
@@ -102,13 +102,15 @@ type stream struct {
 	s     *Server
 	epoch uint64
 	at    map[string]*cursor
+	late  map[string]*cursor // those of at of which there may be more to send
 }
 
 // cursor is how far a log was sent.
 type cursor struct {
-	seq  uint64
-	tail bool
-	none bool // there is no position to continue
+	seq   uint64
+	tail  bool
+	none  bool // there is no position to continue
+	opens bool // the follower has not been told yet that there is no more
 }
 
 var (
@@ -136,7 +138,15 @@ func (st *stream) run(ctx context.Context, req Request) error {
 	return st.follow(ctx, sub)
 }
 
-// follow sends what changes until the stream ends.
+// ready is always so.
+var ready = func() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// follow sends what changes until the stream ends: of each log that is behind a batch in
+// turn, so that none waits for another that has far to go.
 func (st *stream) follow(ctx context.Context, sub *store.Subscription) error {
 	beat := time.NewTicker(st.s.cfg.Heartbeat)
 	defer beat.Stop()
@@ -147,15 +157,21 @@ func (st *stream) follow(ctx context.Context, sub *store.Subscription) error {
 			return err
 		}
 		var err error
+		var more <-chan struct{}
+		if len(st.late) > 0 {
+			more = ready
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-sub.C:
 			for _, log := range sub.Take() {
-				if err == nil {
-					err = st.catchUp(ctx, log)
+				if c := st.at[log]; c != nil { // else it was refused
+					st.late[log] = c
 				}
 			}
+		case <-more:
+			err = st.catchUp(ctx)
 		case <-beat.C:
 			err = st.write(frameHeartbeat, nil)
 		case <-mark.C:
@@ -270,7 +286,9 @@ func (st *stream) begin(ctx context.Context, log string) error {
 		}
 		c.seq = head
 	}
+	before := c.seq
 	err := st.advance(ctx, log, true)
+	st.late[log], c.opens = c, c.seq != before // else it was told just now
 	switch {
 	case errors.Is(err, store.ErrGone):
 		if err := st.restart(log, c); err != nil {
@@ -278,26 +296,39 @@ func (st *stream) begin(ctx context.Context, log string) error {
 		}
 		return st.begin(ctx, log)
 	case errors.Is(err, store.ErrAhead):
-		delete(st.at, log)
+		st.drop(log)
 		return st.below(log)
-	case err != nil:
-		return err
 	}
-	return st.catchUp(ctx, log)
+	return err
 }
 
-// catchUp sends batches of log until nothing is left.
-func (st *stream) catchUp(ctx context.Context, log string) error {
-	c := st.at[log]
-	if c == nil {
-		return nil // refused
-	}
-	for {
+// drop sends no more of log.
+func (st *stream) drop(log string) {
+	delete(st.at, log)
+	delete(st.late, log)
+}
+
+// catchUp sends the next batch of each log that is behind. Who opened a stream is told once that
+// it has everything.
+func (st *stream) catchUp(ctx context.Context) error {
+	for log, c := range st.late {
 		before := c.seq
-		if err := st.advance(ctx, log, false); err != nil || c.seq == before {
+		if err := st.advance(ctx, log, false); err != nil {
+			return err
+		}
+		if c.seq != before {
+			continue
+		}
+		delete(st.late, log)
+		if !c.opens {
+			continue
+		}
+		c.opens = false
+		if err := st.advance(ctx, log, true); err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
 // advance sends the next batch of log; with mark, also an empty one.
@@ -317,7 +348,7 @@ func (st *stream) watermarks(ctx context.Context) error {
 	for log := range st.at {
 		err := st.s.cfg.Allow(ctx, log)
 		if err != nil {
-			delete(st.at, log)
+			st.drop(log)
 			err = st.notify(notice{Log: log, Code: noticeRefused, Detail: err.Error()})
 		} else {
 			err = st.advance(ctx, log, true)

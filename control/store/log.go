@@ -2,15 +2,12 @@ package store
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
-
-	"github.com/selvage-edge/selvage/runtime/hostcall"
 )
 
 // Change is the newest change of one key of a log.
@@ -25,10 +22,12 @@ type Change struct {
 	Value    []byte    // OpPut: nil when Size is over the reader's bound
 }
 
-// Page is every change of a log in (From, To] that still matters.
+// Page is every change of a log in (From, To] that still matters. One with none says that
+// the log has no more.
 type Page struct {
 	From, To uint64
 	Changes  []Change
+	More     time.Time // when the last of Changes was stored, if there are more after it; zero: there are none
 }
 
 // ReadOptions bound one page.
@@ -63,70 +62,43 @@ func (s *Store) Read(ctx context.Context, log string, after uint64, o ReadOption
 	if err != nil {
 		return Page{}, err
 	}
-	items, to, err := t.changed(space, after, o)
-	if err != nil {
-		return Page{}, fmt.Errorf("store: read %s after %d: %w", log, after, err)
-	}
-	p := Page{From: after, To: to}
-	for _, it := range items {
-		c := Change{Seq: it.seq, Key: it.key, Op: it.op, Expires: unixMilli(it.expires), Size: it.size, Metadata: it.metadata}
-		if it.op == OpPut {
-			err := t.fill(ctx, space, &c, o.Inline)
-			if errors.Is(err, hostcall.ErrNotFound) {
-				continue // replaced since: what replaced it comes later in the log
-			}
-			if err != nil {
-				return Page{}, fmt.Errorf("store: read %s at %d: %w", log, it.seq, err)
-			}
+	p := Page{From: after, To: after}
+	for {
+		items, to, more, err := t.changed(space, p.To, o)
+		if err != nil {
+			return Page{}, fmt.Errorf("store: read %s after %d: %w", log, after, err)
 		}
-		p.Changes = append(p.Changes, c)
+		p.To, p.More = to, time.Time{}
+		if more {
+			p.More = time.UnixMilli(items[len(items)-1].at)
+		}
+		if p.Changes, err = t.filled(ctx, space, items, o.Inline); err != nil {
+			return Page{}, fmt.Errorf("store: read %s after %d: %w", log, after, err)
+		}
+		if !more || len(p.Changes) > 0 {
+			return p, nil
+		}
 	}
-	return p, nil
 }
 
-// changed returns the items of a page and how far it is complete.
-func (t *table) changed(space string, after uint64, o ReadOptions) ([]*item, uint64, error) {
+// changed returns the items of a page, how far it is complete, and whether there are more.
+func (t *table) changed(space string, after uint64, o ReadOptions) (items []*item, to uint64, more bool, err error) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	switch {
 	case after > t.mu.applied:
-		return nil, 0, ErrAhead
+		return nil, 0, false, ErrAhead
 	case after > 0 && after < t.mu.horizon:
-		return nil, 0, ErrGone
+		return nil, 0, false, ErrGone
 	}
 	x := t.mu.spaces[space]
 	if x == nil {
-		return nil, t.mu.applied, nil
+		return nil, t.mu.applied, false, nil
 	}
-	items, more := x.after(after, o.Changes, o.Bytes, o.Inline)
-	if more {
-		return items, items[len(items)-1].seq, nil
+	if items, more = x.after(after, o.Changes, o.Bytes, o.Inline); more {
+		return items, items[len(items)-1].seq, true, nil
 	}
-	return items, t.mu.applied, nil
-}
-
-// fill reads the value and digest of c from the stream.
-func (t *table) fill(ctx context.Context, space string, c *Change, inline int) error {
-	msg, err := t.stream.GetMsg(ctx, c.Seq)
-	if err != nil {
-		return readFailed("read value", err)
-	}
-	sum, err := hex.DecodeString(msg.Header.Get(hdrSum))
-	if err != nil || len(sum) != len(c.Sum) {
-		return ErrCorrupt
-	}
-	copy(c.Sum[:], sum)
-	if int(c.Size) <= inline {
-		// An ended value is still a change; only its bytes are of no use.
-		e, err := t.entry(msg)
-		if err != nil && !errors.Is(err, hostcall.ErrNotFound) {
-			return err
-		}
-		if c.Value = e.Value; err != nil {
-			c.Value = msg.Data
-		}
-	}
-	return nil
+	return items, t.mu.applied, false, nil
 }
 
 // Subscription tells which of some logs changed.

@@ -1,8 +1,10 @@
 package store
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"testing"
 	"time"
 
@@ -170,5 +172,59 @@ func TestCatalogIsOneOrder(t *testing.T) {
 	}
 	if got, err := s.CatalogHistory(ctx, "release/default/none"); err != nil || len(got) != 0 {
 		t.Fatalf("history of nothing: %s, %v", got, err)
+	}
+}
+
+// TestManyValuesAreReadInOneGo reads pages that are large enough to be, beside another namespace's
+// changes, replaced values and deletions: what comes is what each key has last.
+func TestManyValuesAreReadInOneGo(t *testing.T) {
+	s := open(t)
+	other := hostcall.Namespace{Project: links.Project, Name: "other"}
+	want := map[string]string{}
+	put := func(ns hostcall.Namespace, key, value string) {
+		mustPut(t, s, ns, key, value, whenever)
+		if ns == links {
+			want[key] = value
+		}
+	}
+	for i := range 2*manyValues + 30 {
+		put(links, fmt.Sprint("key ", i), fmt.Sprint("value ", i))
+		put(other, fmt.Sprint("key ", i), "theirs")
+		if i%5 == 0 {
+			put(links, fmt.Sprint("key ", i/2), fmt.Sprint("again ", i))
+		}
+	}
+	end, err := s.KV().Delete(t.Context(), links, "key 7", hostcall.AnyRevision)
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the log has it", func() bool { h, _ := s.Head(KVLog(links)); return h >= end })
+	delete(want, "key 7")
+	got, deleted := map[string]string{}, false
+	for after := uint64(0); ; {
+		p, err := s.Read(t.Context(), KVLog(links), after, ReadOptions{Changes: manyValues + 10, Bytes: 1 << 20, Inline: 1 << 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range p.Changes {
+			if c.Op != OpPut {
+				deleted = deleted || c.Key == "key 7"
+				continue
+			}
+			if sha256.Sum256(c.Value) != c.Sum || c.Seq <= after || c.Seq > p.To {
+				t.Errorf("%q at %d, after %d: %q", c.Key, c.Seq, after, c.Value)
+			}
+			got[c.Key] = string(c.Value)
+		}
+		after = p.To
+		if p.More.IsZero() {
+			break
+		}
+		if len(p.Changes) == 0 {
+			t.Error("a page without changes says that there are more")
+		}
+	}
+	if !maps.Equal(got, want) || !deleted {
+		t.Errorf("%d keys, want %d; deleted: %v", len(got), len(want), deleted)
 	}
 }

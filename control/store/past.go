@@ -114,7 +114,7 @@ func (t *table) differs(ctx context.Context, space string, it *item, c Change) (
 		return false, nil
 	}
 	have := Change{Seq: it.seq, Key: it.key, Op: it.op, Size: it.size}
-	err := t.fill(ctx, space, &have, 0)
+	err := t.fill(ctx, &have, 0)
 	if errors.Is(err, hostcall.ErrNotFound) {
 		return false, nil // replaced at this moment
 	}

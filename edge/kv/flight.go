@@ -86,7 +86,8 @@ func (f *flights) close() {
 
 // fetch asks for key, together with whoever asks for it now.
 func (s *Store) fetch(ctx context.Context, n *space, key string, q ask) (*entry, error) {
-	if !q.direct && s.config.Owner != nil {
+	// What an owner says has no proof, so nothing of a copy's namespace rests on it.
+	if !q.direct && s.config.Owner != nil && !n.replicated() {
 		q.owner = s.config.Owner(n.name, key)
 	}
 	f, err := s.join(n, key, q)
@@ -214,6 +215,13 @@ func (s *Store) land(n *space, key string, f *flight, got hostcall.Entry, err er
 		f.began = max(f.began, got.AsOf)
 	}
 	n.mu.served = max(n.mu.served, got.AsOf, e.revision)
+	n.mu.answered = max(n.mu.answered, got.AsOf, e.revision)
+	if n.mu.copied.from != nil && !f.lent {
+		n.mu.copied.doubts.settle(key, f.at)
+		if e.found {
+			n.mu.fences.raise(key, e.revision) // the copy may be behind what was just served
+		}
+	}
 	if f.lent && e.found && e.revision > n.mu.at {
 		// This node's stream has not come to the revision that a neighbour named, so a
 		// false one, which no change would ever pass, must not stay.

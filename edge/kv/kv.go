@@ -9,6 +9,12 @@
 // below it is stored or served, wherever it comes from. The table of fences is
 // bounded; when one is given up, its revision goes into the namespace's floor,
 // and what was asked for before the floor was known counts as too old.
+//
+// # Copies
+//
+// A namespace may have a copy on this node's disk (edge/replica), which its change stream
+// keeps. It stands behind memory and before the origin, and its answers pass the same
+// fences: a copy that is behind what this node has served, written or been told is not asked.
 package kv
 
 import (
@@ -157,7 +163,14 @@ func (s *Store) miss(ctx context.Context, n *space, key string) (hostcall.Entry,
 			return s.answer(n, e)
 		}
 		if !errors.Is(err, errFenced) {
-			return hostcall.Entry{}, fmt.Errorf("kv get: %w", s.explain(n, unavailable(ctx, err)))
+			err = unavailable(ctx, err)
+			if errors.Is(err, hostcall.ErrUnavailable) && n.replicated() {
+				// Whether a write has happened is still in doubt: what was before it is no lie.
+				if out, missing, ok := s.copied(n, key, 0, true); ok {
+					return out, missing
+				}
+			}
+			return hostcall.Entry{}, fmt.Errorf("kv get: %w", s.explain(n, err))
 		}
 		if out, err, ok := s.cached(n, key, 0); ok {
 			return out, err
@@ -227,7 +240,7 @@ func (s *Store) Increment(ctx context.Context, ns hostcall.Namespace, key string
 		return 0, 0, fmt.Errorf("kv increment: %w", err)
 	}
 	n := s.space(ns)
-	e := entry{space: n.generation(), found: true, partial: true}
+	e := entry{space: n.generation(), found: true, partial: true, at: time.Now()}
 	asking, cancel := context.WithTimeout(ctx, s.config.Timeout)
 	defer cancel()
 	value, rev, err := s.config.Origin.Increment(asking, ns, key, delta)
@@ -241,10 +254,14 @@ func (s *Store) Increment(ctx context.Context, ns hostcall.Namespace, key string
 	return value, rev, nil
 }
 
-// List asks the origin: listings are not kept.
+// List answers from the namespace's copy, if there is one that has all that this node knows
+// of; else it asks the origin: listings are not kept.
 func (s *Store) List(ctx context.Context, ns hostcall.Namespace, prefix, cursor string, limit int) ([]hostcall.KeyInfo, string, error) {
 	if len(prefix) > hostcall.MaxKeyBytes || limit < 1 {
 		return nil, "", fmt.Errorf("kv list: %w: want a prefix of at most %d bytes and a limit of at least 1", hostcall.ErrInvalid, hostcall.MaxKeyBytes)
+	}
+	if keys, next, ok := s.listed(s.space(ns), prefix, cursor, min(limit, hostcall.MaxListKeys)); ok {
+		return keys, next, nil
 	}
 	asking, cancel := context.WithTimeout(ctx, s.config.Timeout)
 	defer cancel()

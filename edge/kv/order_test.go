@@ -11,6 +11,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/selvage-edge/selvage/edge/replica"
 	"github.com/selvage-edge/selvage/runtime/hostcall"
 )
 
@@ -18,13 +19,22 @@ import (
 // changes, with the origin answering whenever it likes and another node, which
 // follows at its own pace, as the owner of every key; it checks that nobody
 // is served a key older than what this node had been told or had served of it.
-func TestNeverOlder(t *testing.T) {
+func TestNeverOlder(t *testing.T) { neverOlder(t, nil, outside{}) }
+
+// TestNeverOlderWithACopy is TestNeverOlder on a node that has a copy of the namespace, which is
+// attached when it is up to the stream, or before it.
+func TestNeverOlderWithACopy(t *testing.T) {
+	neverOlder(t, openCopies(t, replica.Config{Dir: t.TempDir(), Spare: 1}), newOutside(t))
+}
+
+func neverOlder(t *testing.T, db *replica.DB, disk outside) {
 	rapid.Check(t, func(rt *rapid.T) {
 		fences := rapid.IntRange(1, 4).Draw(rt, "fences")
 		var fault error
 		var broke any // how rapid ends a run: carried out of the bubble, where it looks for it
 		synctest.Test(t, func(*testing.T) {
 			m := newModel(rt, fences)
+			m.withCopy(db, disk)
 			defer func() { broke, fault = recover(), m.fault; m.close() }()
 			rt.Repeat(m.steps())
 		})
@@ -38,7 +48,7 @@ func TestNeverOlder(t *testing.T) {
 }
 
 func (m *model) steps() map[string]func(*rapid.T) {
-	return map[string]func(*rapid.T){
+	steps := map[string]func(*rapid.T){
 		"get":          m.get,
 		"strong":       m.strong,
 		"increment":    m.increment,
@@ -53,6 +63,11 @@ func (m *model) steps() map[string]func(*rapid.T) {
 		"wait":         m.wait,
 		"":             func(*rapid.T) { synctest.Wait(); m.fatal() },
 	}
+	if m.copy != nil {
+		steps["attach"], steps["detach"] = m.attach, m.detach
+		steps["copy"] = func(*rapid.T) { m.copyUp() }
+	}
+	return steps
 }
 
 var modelSpace = hostcall.Namespace{Project: "p", Name: "n"}
@@ -66,16 +81,20 @@ type stream struct {
 
 // model is a linearizable origin whose reads and answers are steps of the test.
 type model struct {
-	t       *rapid.T
-	store   *Store
-	streams [2]*stream // the store's and the owner's
-	mu      sync.Mutex // goroutines that one step wakes run together; steps themselves run alone
-	seq     uint64
-	history map[string][]version // of each key, in order
-	log     []Change
-	calls   []*call
-	known   map[string]uint64 // the newest revision this node has shown or been told
-	fault   error
+	t        *rapid.T
+	store    *Store
+	streams  [2]*stream // the store's and the owner's
+	mu       sync.Mutex // goroutines that one step wakes run together; steps themselves run alone
+	seq      uint64
+	history  map[string][]version // of each key, in order
+	log      []Change
+	calls    []*call
+	known    map[string]uint64 // the newest revision this node has shown or been told
+	copy     *replica.Copy     // nil: there is none
+	copied   int               // of log, that the copy has
+	attached bool
+	disk     outside
+	fault    error
 }
 
 type version struct {
@@ -322,6 +341,13 @@ func (m *model) finish(i int, err error) {
 // reset is the stream starting anew at the head, as after a long time away.
 func (m *model) reset(t *rapid.T) {
 	s := m.streams[rapid.IntRange(0, 1).Draw(t, "of")]
+	if s.store == m.store && m.copy != nil {
+		var err error
+		if m.disk.do(func() { err = m.copy.Reset() }); err != nil {
+			t.Fatal(err)
+		}
+		m.copied, m.attached = 0, false
+	}
 	s.store.Reset(modelSpace)
 	s.told, s.applied = len(m.log), m.seq
 }

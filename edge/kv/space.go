@@ -25,12 +25,14 @@ type space struct {
 		seen     uint64        // the newest revision this node knows of, from the truth, its stream or its own writes
 		served   uint64        // the newest revision of any answer, neighbours' too: who is asked next must not be behind it
 		servedIn uint64        // the epoch of served
+		answered uint64        // the newest revision of any answer since the namespace began anew
 		at       uint64        // how far the stream has told
 		fresh    time.Time     // when that was everything, on this node's clock
 		limit    time.Duration // how stale an answer may be; 0: as it comes
 		fences   fences
 		strays   strays
 		flights  map[string]*keyFlights
+		copied   copied
 	}
 }
 
@@ -54,10 +56,21 @@ func (s *Store) space(ns hostcall.Namespace) *space {
 	return n
 }
 
-// cached answers from memory, if it has what may be served and reflects atLeast.
+// cached answers from what is on this node, memory or the namespace's copy, if it may be
+// served and reflects atLeast.
 func (s *Store) cached(n *space, key string, atLeast uint64) (_ hostcall.Entry, err error, ok bool) {
 	n.mu.RLock()
-	defer n.mu.RUnlock()
+	out, err, ok := s.remembered(n, key, atLeast)
+	replicated := n.mu.copied.from != nil
+	n.mu.RUnlock()
+	if ok || !replicated {
+		return out, err, ok
+	}
+	return s.copied(n, key, atLeast, false)
+}
+
+// remembered answers from memory. n.mu is held.
+func (s *Store) remembered(n *space, key string, atLeast uint64) (_ hostcall.Entry, err error, ok bool) {
 	if !n.mu.kept || n.mu.strays.has(key) {
 		return hostcall.Entry{}, nil, false
 	}
@@ -66,14 +79,25 @@ func (s *Store) cached(n *space, key string, atLeast uint64) (_ hostcall.Entry, 
 		return hostcall.Entry{}, nil, false
 	}
 	now := time.Now()
-	stale := n.stale(e, now)
-	if e.over(now, s.clock.store(now)) || n.mu.limit > 0 && (stale < 0 || stale > n.mu.limit) || e.asOf(n.mu.at) < atLeast {
+	stale, ok := n.serves(e, now, atLeast)
+	if !ok || e.over(now, s.clock.store(now)) {
 		return hostcall.Entry{}, nil, false
 	}
 	s.counts.hit(e)
 	n.counts.hit(e, stale)
 	out, err := e.answer(n.mu.at, stale)
 	return out, err, true
+}
+
+// serves reports whether e, which its fence passes, is fresh enough. n.mu is held.
+func (n *space) serves(e *entry, now time.Time, atLeast uint64) (stale time.Duration, ok bool) {
+	stale = n.stale(e, now)
+	return stale, n.within(stale) && e.asOf(n.mu.at) >= atLeast
+}
+
+// within reports whether an answer may be so stale; below 0: it is not known. n.mu is held.
+func (n *space) within(stale time.Duration) bool {
+	return n.mu.limit == 0 || stale >= 0 && stale <= n.mu.limit
 }
 
 // answer is e as the caller gets it.
@@ -113,6 +137,9 @@ func (s *Store) explain(n *space, err error) error {
 		return err
 	}
 	n.counts.refused.Add(1)
+	if n.mu.fresh.IsZero() {
+		return fmt.Errorf("%w (how old the node's own answer is cannot be told yet, and namespace %s has a max-stale of %v)", err, n.name.Name, n.mu.limit)
+	}
 	return fmt.Errorf("%w (the node's own answer would be up to %v old, over the max-stale of %v of namespace %s)", err, time.Since(n.mu.fresh).Round(time.Second), n.mu.limit, n.name.Name)
 }
 
@@ -144,6 +171,9 @@ func (s *Store) told(n *space, key string, e entry, ours bool) {
 		s.entries.drop(n.mu.id, key)
 		return
 	}
+	if ours {
+		n.mu.copied.doubts.settle(key, e.at)
+	}
 	rev := e.revision
 	n.mu.seen = max(n.mu.seen, rev)
 	if known := s.entries.get(n.mu.id, key); known != nil && known.newer(rev) {
@@ -152,7 +182,8 @@ func (s *Store) told(n *space, key string, e entry, ours bool) {
 	}
 	// Not for those who are asking: what they were answered before may be newer than a
 	// stream that is behind.
-	wanted := ours || s.entries.get(n.mu.id, key) != nil
+	// A copy has it in a moment; until then memory does.
+	wanted := ours || n.mu.copied.from != nil || s.entries.get(n.mu.id, key) != nil
 	if !n.mu.fences.raise(key, rev) {
 		return
 	}
@@ -190,6 +221,9 @@ func (s *Store) doubt(n *space, key string) {
 	defer n.mu.Unlock()
 	n.supersede(key)
 	s.entries.drop(n.mu.id, key)
+	if n.mu.copied.from != nil {
+		n.mu.copied.doubts.add(key, time.Now(), s.config.Fences)
+	}
 }
 
 // Change is one change of one key of a namespace.
@@ -233,6 +267,7 @@ func (s *Store) Apply(ns hostcall.Namespace, c Changes) {
 	if at := s.clock.local(c.At, now); !c.At.IsZero() && at.After(n.mu.fresh) {
 		n.mu.fresh = at
 	}
+	n.mu.copied.doubts.passed(n.mu.fresh)
 	n.mu.Unlock()
 }
 
@@ -266,8 +301,8 @@ func (s *Store) Reset(ns hostcall.Namespace) {
 
 // restart begins another generation of n. n.mu is held.
 func (s *Store) restart(n *space) {
-	n.mu.id, n.mu.kept, n.mu.epoch, n.mu.seen = ids.Add(1), false, 0, 0
-	n.mu.at, n.mu.fresh = 0, time.Time{}
+	n.mu.id, n.mu.kept, n.mu.epoch, n.mu.seen, n.mu.answered = ids.Add(1), false, 0, 0, 0
+	n.mu.at, n.mu.fresh, n.mu.copied = 0, time.Time{}, copied{noRoom: n.mu.copied.noRoom}
 	n.mu.fences = newFences(s.config.Fences)
 	for key := range n.mu.flights {
 		n.supersede(key)

@@ -5,6 +5,7 @@ import "sync/atomic"
 // Stats are counts since New.
 type Stats struct {
 	Hits         uint64 // answered from memory
+	Replica      uint64 // answered from copies on disk
 	NegativeHits uint64 // of them "not found"
 	Misses       uint64 // asked of the origin
 	Joined       uint64 // waited for a question another had asked
@@ -17,7 +18,7 @@ type Stats struct {
 }
 
 type counts struct {
-	hits, negative, misses, joined, fenced, failures, changes atomic.Uint64
+	hits, replica, negative, misses, joined, fenced, failures, changes atomic.Uint64
 }
 
 func (c *counts) hit(e *entry) {
@@ -31,7 +32,7 @@ func (c *counts) hit(e *entry) {
 func (s *Store) Stats() Stats {
 	m := s.entries.cache.Metrics
 	return Stats{
-		Hits: s.counts.hits.Load(), NegativeHits: s.counts.negative.Load(),
+		Hits: s.counts.hits.Load(), Replica: s.counts.replica.Load(), NegativeHits: s.counts.negative.Load(),
 		Misses: s.counts.misses.Load(), Joined: s.counts.joined.Load(),
 		Fenced: s.counts.fenced.Load(), Failures: s.counts.failures.Load(),
 		Changes: s.counts.changes.Load(), Evicted: m.KeysEvicted(),

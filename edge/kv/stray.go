@@ -28,6 +28,8 @@ func (s *strays) add(key string, rev uint64, most int) {
 // has reports whether the key must be read at the origin.
 func (s *strays) has(key string) bool { return s.below > 0 || s.byKey[key] > 0 }
 
+func (s *strays) empty() bool { return s.below == 0 && len(s.byKey) == 0 }
+
 // passed forgets what the stream has come to.
 func (s *strays) passed(to uint64) {
 	if s.below <= to {

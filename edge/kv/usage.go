@@ -17,6 +17,7 @@ var StaleBounds = [...]time.Duration{10 * time.Millisecond, 100 * time.Milliseco
 type Usage struct {
 	Hits         uint64                       `json:"hits"`          // answered from memory
 	NegativeHits uint64                       `json:"negative_hits"` // of them "not found"
+	Replica      uint64                       `json:"replica"`       // answered from the copy on disk
 	Misses       uint64                       `json:"misses"`        // keys asked for elsewhere, as follows
 	Owner        uint64                       `json:"owner"`         // of the node of the PoP that looks after the key
 	Origin       uint64                       `json:"origin"`        // of control, strong reads too
@@ -25,6 +26,9 @@ type Usage struct {
 	Writes       uint64                       `json:"writes"`        // by functions on this node
 	BytesRead    uint64                       `json:"bytes_read"`    // of values
 	BytesWritten uint64                       `json:"bytes_written"` // of values
+	Copies       uint64                       `json:"copies"`        // now: 1 if the node answers from a whole copy
+	CopyBytes    uint64                       `json:"copy_bytes"`    // now, of its keys, values and metadata
+	NoRoom       uint64                       `json:"no_room"`       // now: 1 if there is no room for a copy here, so that the namespace is as a cached one
 	Stale        [len(StaleBounds) + 1]uint64 `json:"stale"`         // reads by how old they may have been
 }
 
@@ -34,9 +38,10 @@ func (u *Usage) Add(other Usage) {
 		to *uint64
 		n  uint64
 	}{
-		{&u.Hits, other.Hits}, {&u.NegativeHits, other.NegativeHits}, {&u.Misses, other.Misses}, {&u.Owner, other.Owner},
+		{&u.Hits, other.Hits}, {&u.NegativeHits, other.NegativeHits}, {&u.Replica, other.Replica}, {&u.Misses, other.Misses}, {&u.Owner, other.Owner},
 		{&u.Origin, other.Origin}, {&u.Joined, other.Joined}, {&u.Refused, other.Refused}, {&u.Writes, other.Writes},
 		{&u.BytesRead, other.BytesRead}, {&u.BytesWritten, other.BytesWritten},
+		{&u.Copies, other.Copies}, {&u.CopyBytes, other.CopyBytes}, {&u.NoRoom, other.NoRoom},
 	} {
 		*f.to += f.n
 	}
@@ -47,7 +52,7 @@ func (u *Usage) Add(other Usage) {
 
 // spaceCounts are a namespace's.
 type spaceCounts struct {
-	hits, negative, misses, owner, origin, joined, refused, writes, bytesRead, bytesWritten atomic.Uint64
+	hits, replica, negative, misses, owner, origin, joined, refused, writes, bytesRead, bytesWritten atomic.Uint64
 
 	stale [len(StaleBounds) + 1]atomic.Uint64
 }
@@ -94,7 +99,7 @@ func (s *Store) Usage() []SpaceUsage {
 	defer s.mu.RUnlock()
 	var list []SpaceUsage
 	for ns, n := range s.mu.spaces {
-		if u := n.counts.usage(); u != (Usage{}) {
+		if u := n.usage(); u != (Usage{}) {
 			list = append(list, SpaceUsage{ns, u})
 		}
 	}
@@ -102,9 +107,24 @@ func (s *Store) Usage() []SpaceUsage {
 	return list
 }
 
+// usage is the counts, and how the copy is now.
+func (n *space) usage() Usage {
+	u := n.counts.usage()
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if c := n.mu.copied.from; c != nil && c.Whole() {
+		_, bytes := c.Size()
+		u.Copies, u.CopyBytes = 1, uint64(max(bytes, 0))
+	}
+	if n.mu.copied.noRoom {
+		u.NoRoom = 1
+	}
+	return u
+}
+
 func (c *spaceCounts) usage() Usage {
 	u := Usage{
-		Hits: c.hits.Load(), NegativeHits: c.negative.Load(), Misses: c.misses.Load(), Owner: c.owner.Load(), Origin: c.origin.Load(),
+		Hits: c.hits.Load(), Replica: c.replica.Load(), NegativeHits: c.negative.Load(), Misses: c.misses.Load(), Owner: c.owner.Load(), Origin: c.origin.Load(),
 		Joined: c.joined.Load(), Refused: c.refused.Load(), Writes: c.writes.Load(), BytesRead: c.bytesRead.Load(), BytesWritten: c.bytesWritten.Load(),
 	}
 	for i := range c.stale {

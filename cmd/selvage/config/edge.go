@@ -67,6 +67,7 @@ type EdgeLimits struct {
 	PerClient   int     `toml:"connections_per_client" doc:"Of these, one client's: an IPv4 address or an IPv6 /64." default:"1000"`
 	Overflow    float64 `toml:"overflow" doc:"Share of requests, 0 to 1, that may be handed on to the next PoP's nodes when there is no place for them here; beyond it they get 503. 0: none." default:"0.1"`
 	CacheBytes  int     `toml:"kv_cache_bytes" doc:"Memory for cached KV entries, in bytes." default:"134217728"`
+	Replica     int64   `toml:"replica_bytes" doc:"Disk for the copies of replicated KV namespaces, in bytes of keys, values and metadata; what does not fit is read as from cached ones. They are in the folder replica of node.state, which may be a file system of its own. 0: none." default:"4294967296"`
 	LoadedBytes int     `toml:"loaded_bytes" doc:"Memory for the code and images of functions that are loaded, in bytes; functions that were not invoked for longest give theirs up, and load it again when they are." default:"2147483648"`
 	LoadedMaps  int     `toml:"loaded_maps" doc:"Memory maps for them: an image takes one, and a descriptor; code takes three. Bounded by a quarter of vm.max_map_count, and by half of the process's descriptors, too." default:"16384"`
 }
@@ -98,7 +99,7 @@ func DefaultEdge() Edge {
 	return Edge{
 		Node:   Node{Region: "local", Weight: 1},
 		Listen: EdgeListen{Public: "0.0.0.0:443", Admin: "127.0.0.1:9090", Peer: "0.0.0.0:7443", Gossip: "0.0.0.0:7946"},
-		Limits: EdgeLimits{Concurrency: 10_000, Queue: 5_000, Connections: 20_000, PerClient: 1_000, Overflow: 0.1, CacheBytes: 128 << 20, LoadedBytes: 2 << 30, LoadedMaps: 16 << 10},
+		Limits: EdgeLimits{Concurrency: 10_000, Queue: 5_000, Connections: 20_000, PerClient: 1_000, Overflow: 0.1, CacheBytes: 128 << 20, Replica: 4 << 30, LoadedBytes: 2 << 30, LoadedMaps: 16 << 10},
 		Fetch:  Fetch{Connections: 256},
 		Log:    Log{Level: "info", Access: true, RecentBytes: 16 << 20, FunctionBytes: 1 << 20},
 		Trace:  Trace{Ratio: 0.01, Asked: 10},
@@ -158,6 +159,9 @@ func (c *Edge) Validate() error {
 		f.add("limits.overflow: %v: want 0 to 1", c.Limits.Overflow)
 	}
 	f.positive("limits.kv_cache_bytes", c.Limits.CacheBytes)
+	if c.Limits.Replica < 0 {
+		f.add("limits.replica_bytes: %d: want 0 or more", c.Limits.Replica)
+	}
 	f.positive("limits.loaded_bytes", c.Limits.LoadedBytes)
 	f.positive("limits.loaded_maps", c.Limits.LoadedMaps)
 	f.positive("fetch.connections", c.Fetch.Connections)

@@ -22,6 +22,7 @@ import (
 	"github.com/selvage-edge/selvage/edge/invoke"
 	"github.com/selvage-edge/selvage/edge/keeper"
 	"github.com/selvage-edge/selvage/edge/kv"
+	"github.com/selvage-edge/selvage/edge/replica"
 	"github.com/selvage-edge/selvage/edge/serve"
 	"github.com/selvage-edge/selvage/runtime/guest"
 	"github.com/selvage-edge/selvage/runtime/hostcall"
@@ -216,6 +217,7 @@ func (n *node) openAgent() (*agent.Agent[*pool.Function], error) {
 		},
 		Swap:     n.swap,
 		KV:       n.path.kv,
+		Replica:  n.replica(),
 		Forget:   n.path.artifacts.Drop,
 		Compiled: n.path.artifacts.Codes,
 		Announce: n.member.announce,
@@ -233,6 +235,14 @@ func (n *node) openAgent() (*agent.Agent[*pool.Function], error) {
 	}
 	n.gauges(a)
 	return a, nil
+}
+
+// replica is where copies of replicated namespaces are.
+func (n *node) replica() replica.Config {
+	if n.cfg.Limits.Replica == 0 {
+		return replica.Config{}
+	}
+	return replica.Config{Dir: filepath.Join(n.cfg.Node.State, "replica"), Bytes: n.cfg.Limits.Replica}
 }
 
 // owner is the neighbour that looks after a KV key. Guests, whose reads ask for it, run

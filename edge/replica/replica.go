@@ -1,0 +1,277 @@
+// Package replica is the copies of whole KV namespaces that a node has on disk, in one
+// pebble database.
+//
+// A copy follows its namespace's change log. What a batch changes and how far the copy
+// is then are written in one piece, so that after any crash a copy is what its namespace
+// was at some position of the log, and goes on from there. A copy that begins at
+// position 0 is not whole until the log has said that there is no more: before,
+// it answers nothing.
+//
+// Nothing here is the only one of its kind: a database that cannot be trusted is thrown
+// away, and its copies begin again.
+package replica
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"golang.org/x/sys/unix"
+
+	"github.com/selvage-edge/selvage/runtime/hostcall"
+)
+
+// Config says where copies are, and how large they may be.
+type Config struct {
+	Dir   string // the database's own folder; made if it is not there. Required
+	Bytes int64  // keys, values and metadata of all copies together; default 4 GiB
+	// Spare is how many bytes stay free on the disk: below, copies grow no further, with half of it
+	// they change no more, and with a quarter none are opened. Default 256 MiB. Pebble ends the process when a write fails.
+	Spare int64
+
+	free func() (int64, error) // of the disk's bytes; nil: as the kernel says
+}
+
+// ErrRoom is that a copy does not fit.
+var ErrRoom = errors.New("replica: no room")
+
+// errBroken is that the database failed; its copies answer nothing any more.
+var errBroken = errors.New("replica: the database failed")
+
+const (
+	cacheBytes    = 32 << 20
+	memTableBytes = 16 << 20
+	maxFiles      = 256
+	keyBytes      = 8 // the number of the copy, before each key
+)
+
+// DB is a node's copies. Its methods may be called from many goroutines.
+type DB struct {
+	config Config
+	lock   *pebble.Lock // of Config.Dir: one process at a time
+	db     *pebble.DB
+	using  sync.RWMutex // held for reading while db is used
+	closed bool         // guarded by using
+	broken atomic.Pointer[error]
+	fell   chan struct{} // closed when broken is set
+	used   atomic.Int64
+	mu     struct {
+		sync.Mutex
+		next   uint64
+		copies map[hostcall.Namespace]*Copy
+	}
+}
+
+// Open opens the database of c.Dir. If what is there cannot be read it begins an empty
+// one, and discarded says why. Two at once of one folder is an error.
+func Open(c Config) (d *DB, discarded, err error) {
+	c.Bytes, c.Spare = cmp.Or(c.Bytes, 4<<30), cmp.Or(c.Spare, 256<<20)
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return nil, nil, fmt.Errorf("replica: %w", err)
+	}
+	if c.free == nil {
+		c.free = func() (int64, error) {
+			var fs unix.Statfs_t
+			err := unix.Statfs(c.Dir, &fs)
+			return int64(fs.Bavail) * fs.Bsize, err
+		}
+	}
+	lock, err := pebble.LockDirectory(c.Dir, vfs.Default)
+	if err != nil {
+		return nil, nil, fmt.Errorf("replica: another process has %s: %w", c.Dir, err)
+	}
+	if err = c.leaves(c.Spare / 4); err == nil {
+		d, err = open(c, lock)
+	}
+	if err != nil {
+		discarded = err
+		if err = errors.Join(os.RemoveAll(data(c)), c.leaves(c.Spare/4)); err == nil {
+			d, err = open(c, lock)
+		}
+	}
+	if err != nil {
+		return nil, discarded, errors.Join(fmt.Errorf("replica: begin an empty database in %s: %w", c.Dir, err), lock.Close())
+	}
+	return d, discarded, nil
+}
+
+func data(c Config) string { return filepath.Join(c.Dir, "copies") }
+
+func open(c Config, lock *pebble.Lock) (*DB, error) {
+	d := &DB{config: c, lock: lock, fell: make(chan struct{})}
+	d.mu.copies = map[hostcall.Namespace]*Copy{}
+	cache := pebble.NewCache(cacheBytes)
+	defer cache.Unref()
+	opt := &pebble.Options{
+		Cache: cache, MemTableSize: memTableBytes, MaxOpenFiles: maxFiles, Logger: quiet{},
+		FormatMajorVersion: pebble.FormatValueSeparation,
+		EventListener: &pebble.EventListener{
+			BackgroundError: func(err error) {
+				if pebble.IsCorruptionError(err) {
+					d.fail(err)
+				}
+			},
+			DataCorruption: func(i pebble.DataCorruptionInfo) { d.fail(errors.New(i.String())) },
+		},
+	}
+	for i := range opt.Levels {
+		opt.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	db, err := pebble.Open(data(c), opt)
+	if err != nil {
+		return nil, err
+	}
+	d.db = db
+	if err := d.load(); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return d, nil
+}
+
+// quiet is pebble's log. What it has to say of errors comes with them; a Fatalf must not return.
+type quiet struct{}
+
+func (quiet) Infof(string, ...any)              {}
+func (quiet) Errorf(string, ...any)             {}
+func (quiet) Fatalf(format string, args ...any) { panic(fmt.Sprintf("replica: "+format, args...)) }
+
+// load reads what copies there are, and drops what belongs to none.
+func (d *DB) load() error {
+	heads, err := d.db.NewIter(&pebble.IterOptions{LowerBound: headOf(""), UpperBound: binary.BigEndian.AppendUint64(nil, 1)})
+	if err != nil {
+		return err
+	}
+	defer heads.Close()
+	for heads.First(); heads.Valid(); heads.Next() {
+		value, err := heads.ValueAndErr()
+		if err != nil {
+			return err
+		}
+		h, err := decodeHead(value)
+		if err != nil {
+			return err
+		}
+		c := &Copy{db: d, name: h.name}
+		c.mu.head = h
+		d.mu.copies[h.name] = c
+		d.mu.next = max(d.mu.next, h.id)
+		d.used.Add(h.bytes)
+	}
+	return heads.Error()
+}
+
+// fail takes the database out of use.
+func (d *DB) fail(err error) {
+	if d.broken.CompareAndSwap(nil, &err) {
+		close(d.fell)
+	}
+}
+
+// Broken is closed when what is on disk turned out not to be what was written. Nothing
+// is answered from then on: Close it, which removes it, and open it again. See Why.
+func (d *DB) Broken() <-chan struct{} { return d.fell }
+
+// Why is what Broken was closed for; nil if it is not.
+func (d *DB) Why() error {
+	if err := d.broken.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// Close ends the use of the database, after the reads and writes under way. Copies
+// answer nothing any more. One that is broken is removed.
+func (d *DB) Close() error {
+	d.using.Lock()
+	defer d.using.Unlock()
+	if d.closed {
+		return nil
+	}
+	d.closed = true
+	err := d.db.Close()
+	if d.Why() != nil {
+		err = os.RemoveAll(data(d.config)) // what Close has to say of it is known
+	}
+	return errors.Join(err, d.lock.Close())
+}
+
+// use runs do while the database is open and sound.
+func (d *DB) use(do func(*pebble.DB) error) error {
+	d.using.RLock()
+	defer d.using.RUnlock()
+	if d.closed || d.broken.Load() != nil {
+		return errBroken
+	}
+	err := do(d.db)
+	if err != nil && pebble.IsCorruptionError(err) {
+		d.fail(err)
+	}
+	return err
+}
+
+// Copy returns the copy of a namespace; an empty one, at no position, if there is none yet.
+func (d *DB) Copy(ns hostcall.Namespace) *Copy {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c := d.mu.copies[ns]
+	if c == nil {
+		d.mu.next++
+		c = &Copy{db: d, name: ns}
+		c.mu.head = head{name: ns, id: d.mu.next}
+		d.mu.copies[ns] = c
+	}
+	return c
+}
+
+// Keep drops every copy but those.
+func (d *DB) Keep(wanted map[hostcall.Namespace]bool) error {
+	d.mu.Lock()
+	var gone []*Copy
+	for ns, c := range d.mu.copies {
+		if !wanted[ns] {
+			gone = append(gone, c)
+		}
+	}
+	d.mu.Unlock()
+	var faults []error
+	for _, c := range gone {
+		faults = append(faults, c.Drop())
+	}
+	return errors.Join(faults...)
+}
+
+// Bytes is what all copies have, as Config.Bytes counts.
+func (d *DB) Bytes() int64 { return d.used.Load() }
+
+// Fits says whether copies may grow by so many bytes; ErrRoom if not.
+func (d *DB) Fits(more int64) error { return d.room(more) }
+
+func (d *DB) room(more int64) error {
+	if used := d.used.Load(); used+more > d.config.Bytes {
+		return fmt.Errorf("%w: %d bytes and %d more, at most %d", ErrRoom, used, more, d.config.Bytes)
+	}
+	return d.config.leaves(d.config.Spare + 2*more)
+}
+
+// leaves reports whether so much of the disk is free.
+func (c *Config) leaves(bytes int64) error {
+	free, err := c.free()
+	if err != nil {
+		return fmt.Errorf("replica: look for the disk's room: %w", err)
+	}
+	if free < bytes {
+		return fmt.Errorf("%w: %d bytes are free on the disk, %d are needed", ErrRoom, free, bytes)
+	}
+	return nil
+}
+
+var _ io.Closer = (*DB)(nil)
