@@ -241,7 +241,7 @@ func (i *Instance) Peek(ptr, n uint32) ([]byte, bool) {
 }
 
 // Bytes is the guest's own memory. It must not be touched after Release, or
-// while the guest is polled.
+// while the guest is polled; nor after it was, since it may have been given back meanwhile.
 func (b Borrow) Bytes() []byte {
 	if b.loan == nil || b.back.Load() {
 		return nil

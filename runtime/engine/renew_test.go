@@ -337,3 +337,27 @@ func TestKnownPages(t *testing.T) {
 		}
 	}
 }
+
+// What took several calls, of whichever threads, is reset by asking the kernel.
+func TestSeveralCallsAreNotKnown(t *testing.T) {
+	if !cshim.Scanning() {
+		t.Skip("PAGEMAP_SCAN does not work on this kernel")
+	}
+	p, _ := build(t, `(module (memory (export "memory") 1) (func (export "handle") (i32.store (i32.const 8) (i32.const 7))))`, ProgramConfig{})
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for range 50 {
+		leaveAs(t, p, nil)
+	}
+	before := eng.Stats().KnownResets
+	for range 300 {
+		in := start(t, p, StartConfig{})
+		if e := run(in); e.Kind != Done {
+			t.Fatal(e.Trap)
+		}
+		in.Close()
+	}
+	if n := eng.Stats().KnownResets - before; n != 0 {
+		t.Errorf("%d resets of what took several calls asked nobody", n)
+	}
+}

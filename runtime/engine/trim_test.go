@@ -58,6 +58,7 @@ func TestWaitingInstancesGiveBack(t *testing.T) {
 	if want := 26.0; each < want {
 		t.Errorf("%.1f pages were given back by each, want %.0f or more", each, want)
 	}
+	pages(t)
 	for i, in := range instances {
 		for range 2 {
 			in.Resume(int64(i % 100))
@@ -69,6 +70,29 @@ func TestWaitingInstancesGiveBack(t *testing.T) {
 	}
 	if slots, err := img.Audit(); err != nil || slots < 1 {
 		t.Errorf("audit of %d slots: %v", slots, err)
+	}
+}
+
+// pages are given back of memory, too: two that hold what the image does, without keeping anything of them.
+func pages(t *testing.T) {
+	t.Helper()
+	if !cshim.Scanning() {
+		return
+	}
+	p, _ := build(t, `(module
+	  (import "test" "wait" (func $wait (param i32) (result i32)))
+	  (memory (export "memory") 1) (data (i32.const 4096) "image")
+	  (func (export "handle")
+	    (i32.store8 (i32.const 4096) (i32.const 0x69)) (i32.store8 (i32.const 20000) (i32.const 0))
+	    (drop (call $wait (i32.const 7)))))`, ProgramConfig{})
+	before := eng.Stats()
+	in := start(t, p, StartConfig{})
+	defer in.Close()
+	if e := run(in); e.Kind != Call {
+		t.Fatalf("%+v", e)
+	}
+	if after := eng.Stats(); after.PagesTrimmed-before.PagesTrimmed != 2 || after.PagesFolded != before.PagesFolded {
+		t.Errorf("%d pages were given back, of %d lines were kept; want 2 and 0", after.PagesTrimmed-before.PagesTrimmed, after.PagesFolded-before.PagesFolded)
 	}
 }
 
@@ -95,9 +119,9 @@ const foldWAT = `(module
     (loop $next
       (if (i32.ne (i32.shr_u (local.get $p) (i32.const 12)) (i32.const 9)) (then
         (if (i64.ne (i64.load offset=200 (local.get $p))
-          (select (i64.const 0x3737373737373737) (i64.const 0) (i32.lt_u (local.get $p) (i32.const 65000)))) (then unreachable))))
+          (select (i64.const 0x3737373737373737) (i64.const 0) (i32.lt_u (local.get $p) (i32.const 65336)))) (then unreachable))))
       (local.set $p (i32.add (local.get $p) (i32.const 320)))
-      (br_if $next (i32.lt_u (local.get $p) (i32.const 36864)))))
+      (br_if $next (i32.lt_u (local.get $p) (i32.const 200000)))))
   (func (export "handle")
     (drop (call $head (i32.const 8) (i32.const 8)))
     (call $each (i64.const 0))

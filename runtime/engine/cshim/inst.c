@@ -220,9 +220,9 @@ static int advance(sv_inst *in) {
 // was not short, that is worth its system call: so what is forgiven is once.
 int sv_poll(sv_inst *in) {
 	if (in->failed) return SV_FAILED;
-	if (in->fold) sv_unfold(in, 0, UINT64_MAX);
 	in->poll_from = sv_clock(clock_of(in));
 	if (!in->timed) mark_thread(in->poll_from);
+	if (in->fold) sv_unfold(in, 0, UINT64_MAX); // charged, as the fold was
 	sv_current = in;
 	int event = advance(in);
 	sv_current = NULL;

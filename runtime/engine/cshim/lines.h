@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 typedef uint64_t sv_words __attribute__((vector_size(16), may_alias));
-enum { SV_LINE_WORDS = 4, SV_LINE = SV_LINE_WORDS * sizeof(sv_words), SV_LINES = 4096 / SV_LINE };
+enum { SV_LINE_WORDS = 4, SV_LINE = SV_LINE_WORDS * sizeof(sv_words), SV_LINES = SV_PAGE / SV_LINE };
 
 static inline bool sv_any(sv_words w) { return (w[0] | w[1]) != 0; }
 static inline bool sv_line_zero(const sv_words *w) { return !sv_any((w[0] | w[1]) | (w[2] | w[3])); }

@@ -6,7 +6,6 @@
 #include "internal.h"
 #include "lines.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <linux/types.h>
 #include <sys/ioctl.h>

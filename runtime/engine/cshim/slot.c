@@ -4,14 +4,11 @@
 //
 // It fails closed. Every call of a reset is checked; on any failure the slot is
 // mapped over and never lent again (with mlockall, for one, madvise(DONTNEED)
-// returns EINVAL and the bytes stay: so it is not used here).
+// returns EINVAL and the bytes stay: no reset relies on it).
 #include "internal.h"
 
-#include <errno.h>
 #include <fcntl.h>
-#include <linux/types.h>
 #include <stdio.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -171,7 +168,7 @@ static sv_slot *take_coldest(bool over_budget_only) {
 	return s;
 }
 
-// The hot slots, one a processor and each of at most MAX_COPY_PAGES, are beside the budget.
+// The hot slots, one a processor and each of at most reset.c's MAX_COPY_PAGES, are beside the budget.
 static void keep_budget(void) {
 	if (sv_slots_have_room(0)) return;
 	for (sv_slot *cold; (cold = take_coldest(true));) sv_slot_unmap(cold);
