@@ -240,6 +240,12 @@ func (w *world) announces(t *testing.T) {
 
 func (w *world) drain(t *testing.T) {
 	w.selvage(t, "drain", "nobody").expect(t, exitRefused, "no node nobody", "selvage status")
+	w.selvage(t, "drain", "lon").expect(t, exitRefused, "lon is a PoP, not a node", "lon-1", "--pop lon")
+	w.selvage(t, "drain").expect(t, exitUsage, "--pop")
+	w.selvage(t, "drain", "lon-1", "--pop", "lon").expect(t, exitUsage, "--pop")
+	w.selvage(t, "drain", "--pop", "nowhere").expect(t, exitRefused, `no PoP "nowhere"`)
+	w.selvage(t, "drain", "--pop", "lon", "--timeout", "1m").expect(t, exitOK, "lon-1 is draining")
+	w.selvage(t, "undrain", "--pop", "lon", "--timeout", "1m").expect(t, exitOK, "lon-1 is in service")
 	w.selvage(t, "drain", "lon-1", "--reason", "new disks", "--timeout", "1m").expect(t, exitOK, "lon-1 is draining")
 	if got := w.ready(t); got != "draining" {
 		t.Errorf("/readyz says %q", got)

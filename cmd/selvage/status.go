@@ -11,6 +11,7 @@ import (
 
 	"github.com/selvage-edge/selvage/cmd/selvage/term"
 	"github.com/selvage-edge/selvage/control/api"
+	"github.com/selvage-edge/selvage/control/report"
 	"github.com/selvage-edge/selvage/runtime/function"
 )
 
@@ -81,11 +82,27 @@ func (r *statusResult) print(w io.Writer, nodes bool) {
 			fmt.Sprintf("%d/%d", s.Live, s.Live+s.Failed+s.Pending), strings.Join(f.Release.Routes, " ")})
 	}
 	term.Table(w, []string{"FUNCTION", "RELEASE", "DIGEST", "LIVE", "ROUTES"}, rows)
-	if nodes {
-		for _, f := range r.Functions {
+	for _, f := range r.Functions {
+		if nodes {
 			fmt.Fprintln(w)
 			printNodes(w, nodesOf(f.Status))
+		} else {
+			printUnready(w, f)
 		}
+	}
+}
+
+// printUnready says where a function is not live yet, and why.
+func printUnready(w io.Writer, f api.Function) {
+	for _, n := range nodesOf(f.Status) {
+		if n.Away || n.State == report.Live || n.State == report.Removed || n.State == report.Elsewhere {
+			continue
+		}
+		fmt.Fprintf(w, "%s on %s: %s", term.Plain(f.Release.Function), term.Plain(n.Node), term.Plain(string(n.State)))
+		if n.Why != "" {
+			fmt.Fprintf(w, ": %s", term.Plain(n.Why))
+		}
+		fmt.Fprintln(w)
 	}
 }
 

@@ -217,6 +217,27 @@ func TestDeploymentsGoLive(t *testing.T) {
 	}
 }
 
+// A function that waits for its turn to be made ready says so, until it has it.
+func TestWaitingForATurnIsTold(t *testing.T) {
+	c := newControl(t)
+	n := newNode(t, c).run(func(c *Config[*version]) { c.Workers = 1 })
+	hung := c.deploy("hung", routeOf("hung.example"), "hang")
+	n.until("the first is made ready", func() bool { return c.status(hung).State == report.Compiling })
+	next := c.deploy("next", routeOf("next.example"), "next")
+	n.until("the second says what it waits for", func() bool {
+		s := c.status(next)
+		return s.State == report.Compiling && s.Why == "waits until one of the 1 functions that are made ready now is"
+	})
+	if s := c.status(hung); s.Why != "" {
+		t.Errorf("the one that is made ready: %+v", s)
+	}
+	close(n.held)
+	n.until("control knows that both are live", func() bool {
+		s := c.status(next)
+		return c.status(hung).State == report.Live && s.State == report.Live && s.Why == ""
+	})
+}
+
 func TestOneFailureHoldsUpNobody(t *testing.T) {
 	c := newControl(t)
 	n := newNode(t, c).run(func(c *Config[*version]) { c.Workers = 2 })

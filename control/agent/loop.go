@@ -175,7 +175,7 @@ func (l *loop[F]) take(r result[F]) {
 	}
 	if r.err == nil && r.ready == nil {
 		if s.state != report.Failed { // one that failed and is tried again has failed until it is live
-			s.state, s.why = r.state, ""
+			s.state, s.why = r.state, r.why
 		}
 		return
 	}

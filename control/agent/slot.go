@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -117,6 +118,7 @@ type task[F Function] struct {
 type result[F Function] struct {
 	task  *task[F]
 	state report.State // how far it came
+	why   string       // what it waits for there, if it is not what the state says
 	ready *ready[F]
 	err   error
 	final bool // trying again would not help
@@ -166,13 +168,27 @@ func (t *task[F]) make(ctx context.Context) result[F] {
 			return result[F]{state: report.Fetching, err: err}
 		}
 	}
+	if err := t.enter(ctx); err != nil {
+		return result[F]{err: err}
+	}
+	defer func() { <-t.agent.room }()
+	return t.prepare(ctx)
+}
+
+// enter waits for a place to prepare in, and says so if it has to.
+func (t *task[F]) enter(ctx context.Context) error {
 	select {
 	case t.agent.room <- struct{}{}:
-		defer func() { <-t.agent.room }()
-	case <-ctx.Done():
-		return result[F]{err: ctx.Err()}
+		return nil
+	default:
 	}
-	return t.prepare(ctx)
+	t.tell(ctx, result[F]{task: t, state: report.Compiling, why: fmt.Sprintf("waits until one of the %d functions that are made ready now is", cap(t.agent.room))})
+	select {
+	case t.agent.room <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func (t *task[F]) prepare(ctx context.Context) result[F] {

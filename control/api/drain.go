@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/selvage-edge/selvage/control/identity"
@@ -68,7 +69,7 @@ func (a *API) order(ctx context.Context, c *call, o ordered) (*reply, error) {
 	name := c.param("node")
 	n, ok := a.node(name)
 	if !ok {
-		return nil, notFound("'selvage status' lists them (GET /v1/fleet)", "there is no node %s", name)
+		return nil, a.noNode(name)
 	}
 	if err := a.saveRecord(ctx, orderBucket, name, o, hostcall.PutOptions{IfRevision: hostcall.AnyRevision}); err != nil {
 		return nil, err
@@ -86,6 +87,20 @@ func (a *API) order(ctx context.Context, c *call, o ordered) (*reply, error) {
 		out.Draining = o.Drain
 	}
 	return &reply{json: out}, nil
+}
+
+// noNode says that there is no such node; of a PoP's name, which its nodes are.
+func (a *API) noNode(name string) *Problem {
+	var of []string
+	for _, n := range a.nodes() {
+		if n.PoP == name {
+			of = append(of, n.Node)
+		}
+	}
+	if len(of) > 0 {
+		return notFound("name one of its nodes ("+strings.Join(of, ", ")+"), or take all of them with --pop "+name, "%s is a PoP, not a node", name)
+	}
+	return notFound("'selvage status' lists them (GET /v1/fleet)", "there is no node %s", name)
 }
 
 func (a *API) node(name string) (seen, bool) {

@@ -54,3 +54,18 @@ func TestDrain(t *testing.T) {
 		t.Errorf("the audit trail does not say it: %+v", trail)
 	}
 }
+
+// Who names a PoP where a node is wanted is told which nodes it has.
+func TestDrainOfAPoP(t *testing.T) {
+	f := start(t)
+	for _, n := range []string{"lon-1", "lon-2"} {
+		f.want(200, f.send(f.node(n, "lon"), "POST", report.Path, report.Report{Node: n, PoP: "lon"}), nil)
+	}
+	p := f.refused(404, "not-found", f.admin("PUT", "/v1/nodes/lon/drain", nil))
+	if p.Detail != "lon is a PoP, not a node" || !strings.Contains(p.Hint, "lon-1, lon-2") || !strings.Contains(p.Hint, "--pop lon") {
+		t.Errorf("%+v", p)
+	}
+	if p := f.refused(404, "not-found", f.admin("DELETE", "/v1/nodes/nyc/drain", nil)); p.Detail != "there is no node nyc" {
+		t.Errorf("%+v", p)
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -124,6 +125,9 @@ func TestStatusAddsUpPerPoP(t *testing.T) {
 	if s.Done || s.Pending != 3 || len(s.PoPs) != 2 || s.PoPs[0].PoP != "ams" || s.PoPs[0].State != report.Compiling || s.PoPs[1].State != Pending || len(s.PoPs[1].Nodes) != 2 {
 		t.Errorf("under way: %+v", s)
 	}
+	if why := s.PoPs[1].Nodes[0].Why; !strings.Contains(why, "has not taken the catalog of this release yet: it is at 0.0") {
+		t.Errorf("why a node is not there yet: %q", why)
+	}
 
 	// A long poll with the tag ends with the next change.
 	next := make(chan Status, 1)
@@ -185,6 +189,9 @@ func TestMembersThatNeverReportedAreWaitedFor(t *testing.T) {
 	s := f.api.status(r)
 	if s.Done || s.Pending != 1 || len(s.PoPs) != 1 || !s.PoPs[0].Nodes[0].Away {
 		t.Errorf("%+v", s)
+	}
+	if dead, one := s.PoPs[0].Nodes[0].Why, s.PoPs[0].Nodes[1].Why; !strings.Contains(dead, "away") || one != "the node has joined and not reported yet" {
+		t.Errorf("why they are not there: %q, %q", dead, one)
 	}
 }
 

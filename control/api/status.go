@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -154,8 +155,17 @@ func (n *seen) statusOf(rel Release, gone bool) NodeStatus {
 		}
 		return out
 	}
-	if there && gone {
+	switch {
+	case there && gone:
 		out.State = report.Removed
+	case n.away:
+		out.Why = "the node is away: it takes the release when it is back"
+	case n.received.IsZero():
+		out.Why = "the node has joined and not reported yet"
+	case !there:
+		out.Why = fmt.Sprintf("the node has not taken the catalog of this release yet: it is at %d.%d, the release came with %d.%d", n.Epoch, n.Revision, rel.Position.Epoch, rel.Position.Revision)
+	default:
+		out.Why = "the node has the catalog of this release and has not said yet how far it is"
 	}
 	return out
 }
