@@ -55,8 +55,9 @@ bench-peers: build ## the same request on workerd, deno and nginx (npm and apt f
 fuzz: ## every fuzz target for FUZZTIME (default 20s)
 	GO="$(GO)" .ci/fuzz $(FUZZTIME)
 
-soak: build ## long runs: the fuzz targets for five minutes each, the race tests ten times, 2,000 generated modules, 200 kills and 200 losses of power under KV writes, 100 histories, fleets of 300 nodes cut and killed, memory after a million requests
+soak: build ## long runs: the fuzz targets for five minutes each, name queries for ten, the race tests ten times, 2,000 generated modules, 200 kills and 200 losses of power under KV writes, 100 histories, fleets of 300 nodes cut and killed, memory after a million requests
 	$(MAKE) fuzz FUZZTIME=5m
+	$(GO) test ./control/geodns -run '^$$' -fuzz '^FuzzRespond$$' -fuzztime 10m
 	SELVAGE_GENERATED=2000 $(GO) test -timeout 25m -count 1 -run TestGeneratedModules -v ./runtime/compile
 	SELVAGE_POWER_ROUNDS=200 $(GO) test -timeout 60m -count 1 -run TestPowerLossKeepsWhatWasAcknowledged -v ./control/store
 	SELVAGE_KV_ROUNDS=200 SELVAGE_KV_HISTORIES=100 $(GO) test -timeout 60m -count 1 -run 'TestAcknowledgedWritesOutliveKills|TestHistoriesAreLinearizable' -v ./cmd/selvage
