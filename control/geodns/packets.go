@@ -82,7 +82,7 @@ func (p *packets) send(m *dns.Msg, to netip.AddrPort, source []byte) {
 // asked; it is told there as in6_pktinfo or in_pktinfo (ipv6(7), ip(7)), with the
 // interface by which the query came, which need not be the way back.
 func (p *packets) source(told []byte) []byte {
-	if !p.any {
+	if !p.any || len(told) == 0 {
 		return nil
 	}
 	h, data, _, err := unix.ParseOneSocketControlMessage(told)

@@ -74,9 +74,10 @@ func TestUnknownAndMalformed(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		"[node]\nname = \"a\"\n\n[lisen]\npublic = \"1.2.3.4:443\"\n": "line 4: unknown keys: lisen (did you mean `listen`?); ",
-		"[node]\nnmae = \"a\"\n":            "line 2: unknown keys: node.nmae (did you mean `name`?); ",
-		"[node]\nspeed = 1\nnode.nme = 2\n": "line 2: unknown keys: node.speed, node.node.nme; ",
-		"[[dns.zones]]\nnane = \"a\"\n":     "line 2: unknown keys: dns.zones.nane (did you mean `name`?); ",
+		"[node]\nnmae = \"a\"\n":                              "line 2: unknown keys: node.nmae (did you mean `name`?); ",
+		"[node]\nspeed = 1\nnode.nme = 2\n":                   "line 2: unknown keys: node.speed, node.node.nme; ",
+		"[node]\nname = \"a\"\n\n[dns] # of ours\nname = 1\n": "line 5: unknown keys: dns.name",
+		"[[dns.zones]]\nnane = \"a\"\n":                       "line 2: unknown keys: dns.zones.nane (did you mean `name`?); ",
 	} {
 		write(t, path, text)
 		_, err := LoadEdge(path)

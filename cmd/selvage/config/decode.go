@@ -90,12 +90,24 @@ func keysBelow(t reflect.Type, path toml.Key) (keys []string) {
 	return keys
 }
 
-// lineOf is the line, from 1, of the first key or table header of that last name; 0 if
-// it is written in another way.
+// lineOf is the line, from 1, of the key or the table header; 0 if it is written in another way
+// than plainly in its table.
 func lineOf(text string, key toml.Key) int {
+	table := "" // that the line is in
 	for i, line := range strings.Split(text, "\n") {
-		name, _, _ := strings.Cut(strings.Trim(strings.TrimSpace(line), "[] "), "=")
-		if name = strings.TrimSpace(name); name == key.String() || name == key[len(key)-1] {
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "[") {
+			table, _, _ = strings.Cut(strings.TrimLeft(line, "["), "]")
+			if table = strings.TrimSpace(table); table == key.String() {
+				return i + 1
+			}
+			continue
+		}
+		name, _, _ := strings.Cut(line, "=")
+		if name = strings.TrimSpace(name); table != "" {
+			name = table + "." + name
+		}
+		if name == key.String() {
 			return i + 1
 		}
 	}
