@@ -24,7 +24,8 @@ func edgeUpgradeCommand(o *options) *cobra.Command {
 configuration file, and waits for what comes of it. The new server loads routes and
 functions before it takes new work; the old one finishes its own. Then the keeper
 replaces itself, in place. If the new server does not come to serve, the old one
-serves on, and this command fails. The configuration is read again as well.
+serves on, and this command fails. The configuration is read again as well;
+addresses under listen are the keeper's, and take the node's stop and start.
 
 Without --binary the program is the one that is installed where the node was
 started from. A program is replaced by renaming another over it, never by writing

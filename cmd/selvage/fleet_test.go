@@ -203,7 +203,7 @@ func TestBadDeploys(t *testing.T) {
 	t.Run("wrong root", func(t *testing.T) {
 		tg := w.target(t)
 		tg.Root = "sha256:" + strings.Repeat("ab", 32)
-		selvage(t, w.saved(t, tg), "status").expect(t, exitFailed, "root")
+		selvage(t, w.saved(t, tg), "status").expect(t, exitReach, "root")
 	})
 	if status, body := w.get(t, request.HTTP2, "good", "/"); status != 200 || body != "woven\n" {
 		t.Errorf("what was live answers %d %q", status, body)

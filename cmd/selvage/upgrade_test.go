@@ -264,6 +264,26 @@ func (w *world) badUpgrade(t *testing.T, n up.Node) {
 		t.Errorf("%+v, %v: %s", v, err, r.out)
 	}
 	w.selvage(t, "edge", "upgrade", "--config", n.Config, "--binary", filepath.Join(w.dir, "none")).expect(t, exitUsage, "none")
+	text, err := os.ReadFile(n.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, change := range map[string]func(string) string{
+		"dns.listen: ":     func(s string) string { return s + strings.ReplaceAll(dnsConfig, "%s:5353", n.Public) },
+		"listen.public is": func(s string) string { return strings.ReplaceAll(s, n.Public, "127.0.0.99:9443") },
+	} {
+		if err := os.WriteFile(n.Config, []byte(change(string(text))), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		from := len(logOf(t, n))
+		w.selvage(t, "edge", "upgrade", "--config", n.Config).expect(t, exitFailed, "not upgraded", "serves on", "the node's log says why")
+		if log := logOf(t, n)[from:]; !strings.Contains(log, want) {
+			t.Errorf("the log does not say %q:\n%s", want, log)
+		}
+	}
+	if err := os.WriteFile(n.Config, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	if after := w.onlyServer(t, n); after != before {
 		t.Errorf("server %d was replaced by %d", before, after)
 	}

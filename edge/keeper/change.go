@@ -173,7 +173,7 @@ func (d *duty) fail(err error) {
 		d.current = c.was
 	}
 	d.config.Event(Event{Kind: Kept, Program: d.current.name, Err: err})
-	lastWord(c.asker, wentBadly, fmt.Sprintf("%s is not used, %s serves on: %v", c.program.name, d.current.name, err))
+	lastWord(c.asker, wentBadly, fmt.Sprintf("%s is not used, %s serves on: %v; the node's log says why", c.program.name, d.current.name, err))
 }
 
 // finish ends an upgrade whose server serves; err is why the keeper is still the old one.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -44,8 +45,25 @@ type socket struct {
 
 func (s socket) close() { _ = unix.Close(s.fd) }
 
+// A keeper that was killed leaves a server that dies a moment later, with the sockets that it had.
+const dying = 3 * time.Second
+
 // openSockets opens what c names, all or nothing.
-func openSockets(ctx context.Context, c Config) (all []socket, err error) {
+func openSockets(ctx context.Context, c Config) ([]socket, error) {
+	for begin := time.Now(); ; {
+		all, err := openOnce(ctx, c)
+		if !errors.Is(err, syscall.EADDRINUSE) || time.Since(begin) > dying {
+			return all, err
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
+func openOnce(ctx context.Context, c Config) (all []socket, err error) {
 	defer func() {
 		if err != nil {
 			closeSockets(all)

@@ -146,6 +146,9 @@ type Unreached struct {
 func (u *Unreached) Unwrap() []error { return []error{ErrUnreachable, u.Err} }
 
 func (u *Unreached) Error() string {
+	if errors.Is(u.Err, identity.ErrUntrusted) {
+		return fmt.Sprintf("the fleet's control node cannot be reached: %v\n%s", u.Err, u.Hint())
+	}
 	return fmt.Sprintf("%v %v\n%s", ErrUnreachable, u.Err, u.Hint())
 }
 

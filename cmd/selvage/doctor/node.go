@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/selvage-edge/selvage/cmd/selvage/config"
+	"github.com/selvage-edge/selvage/control/geodns"
 	"github.com/selvage-edge/selvage/edge/keeper"
 	"github.com/selvage-edge/selvage/runtime/jail"
 )
@@ -25,6 +26,9 @@ func edge(c *config.Edge) []Finding {
 	runs := keeper.Runs(c.Node.State)
 	all = append(all, bindable("listen.public", c.Listen.Public, true, runs), bindable("listen.admin", c.Listen.Admin, false, runs),
 		bindable("listen.peer", c.Listen.Peer, false, runs), bindable("listen.gossip", c.Listen.Gossip, true, runs))
+	if c.DNS.Listen != "" {
+		all = append(all, answerable("dns.listen", c.DNS.Listen))
+	}
 	for i, p := range c.TLS.Certificates {
 		all = append(all, certificate(fmt.Sprintf("tls.certificates[%d]", i), p.Cert))
 		all = append(all, private(fmt.Sprintf("tls.certificates[%d].key", i), p.Key))
@@ -88,6 +92,14 @@ func bindable(key, addr string, udp, runs bool) Finding {
 		return Finding{Level: Fail, Name: key, Found: err.Error(), Means: "the node cannot start", Remedy: "AmbientCapabilities=CAP_NET_BIND_SERVICE in the systemd unit, or a port above 1023"}
 	}
 	return Finding{Level: Fail, Name: key, Found: err.Error(), Means: "the node cannot start", Remedy: "give an address of this machine"}
+}
+
+// answerable tries the name server's address, which servers of the node share.
+func answerable(key, addr string) Finding {
+	if err := geodns.Probe(addr); err != nil {
+		return Finding{Level: Fail, Name: key, Found: err.Error(), Means: "the node cannot start, and an upgrade changes nothing", Remedy: "'ss -lntup' names who answers there; stop that, or give another address of this machine"}
+	}
+	return Finding{Level: OK, Name: key, Found: addr + " is free, or this node's"}
 }
 
 // state looks at a node's folder: whose it is, and how much room there is.

@@ -132,6 +132,9 @@ func (n *node) openServe(p *dataPath) (err error) {
 	if p.geo, err = nameserver.OpenGeo(n.cfg.Geo, n.log); err != nil || n.cfg.DNS.Listen == "" {
 		return err
 	}
+	if err := geodns.Probe(n.cfg.DNS.Listen); err != nil { // before this server is ready, so that the one before it serves on
+		return dnsError(err)
+	}
 	c := n.cfg.DNS.Server(p.geo)
 	c.Log = n.log.With("room", "geodns")
 	p.dns, err = geodns.New(c)
@@ -161,6 +164,9 @@ func (n *node) openListeners(p *dataPath) error {
 	if err != nil {
 		return err
 	}
+	if err := n.asConfigured("listen.public", n.cfg.Listen.Public, tcp.Addr()); err != nil {
+		return err
+	}
 	p.public, err = listen.New(listen.Config{TCP: tcp, UDP: udp, Certificate: store.Get, Handler: p.handler,
 		Connections: n.cfg.Limits.Connections, ConnectionsPerClient: n.cfg.Limits.PerClient,
 		Balancers: config.Prefixes(n.cfg.Listen.ProxyProtocol),
@@ -173,9 +179,11 @@ func (n *node) openListeners(p *dataPath) error {
 	if p.sockets.admin, err = n.att.Listener(keeper.Admin); err != nil {
 		return err
 	}
-	p.sockets.peer, err = n.att.Listener(keeper.Peer)
+	if p.sockets.peer, err = n.att.Listener(keeper.Peer); err != nil {
+		return err
+	}
 	p.admin = &http.Server{Handler: nameserver.Explaining(p.dns, p.handler.Admin()), ReadHeaderTimeout: headTimeout, MaxHeaderBytes: 16 << 10}
-	return err
+	return errors.Join(n.asConfigured("listen.admin", n.cfg.Listen.Admin, p.sockets.admin.Addr()), n.asConfigured("listen.peer", n.cfg.Listen.Peer, p.sockets.peer.Addr()))
 }
 
 // startOffice serves metrics and health, which also tell when the rest is not

@@ -276,6 +276,11 @@ func (n *node) told(e agent.Event) {
 	if e.Took > 0 {
 		attrs = append(attrs, slog.Float64("took_ms", float64(e.Took.Microseconds())/1000))
 	}
+	if e.Kind == agent.CatalogHeld {
+		level = slog.LevelWarn
+		attrs = append(attrs, slog.String("means", "servers ended again and again: what last served well is served, and no deployment is followed for so long"),
+			slog.String("do", "mend what ended them; 'selvage edge upgrade' follows control at once"))
+	}
 	if e.Kind == agent.Swapped {
 		attrs = append(attrs, slog.Int("routes", e.Routes))
 	}

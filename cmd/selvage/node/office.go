@@ -65,7 +65,7 @@ func (o *office) openDNS(ctx context.Context) error {
 		return nil
 	}
 	if err := dns.Listen(o.node.cfg.DNS.Listen); err != nil {
-		return fmt.Errorf("dns.listen: %w; stop what answers there ('ss -lnup' names it), or give another address", err)
+		return dnsError(err)
 	}
 	o.parts.Go(func() { dns.Follow(ctx, o.gossip.Members, o.node.agent.Catalog) })
 	o.parts.Go(func() {
@@ -76,6 +76,10 @@ func (o *office) openDNS(ctx context.Context) error {
 		}
 	})
 	return nil
+}
+
+func dnsError(err error) error {
+	return fmt.Errorf("dns.listen: %w; stop what answers there ('ss -lntup' names it), or give another address", err)
 }
 
 // leave tells the fleet that this node goes. Peers and the operator are
