@@ -112,6 +112,9 @@ func runDeploy(ctx context.Context, o *options, f deployFlags, dir string) error
 	if f.wait && late == nil && !res.Live {
 		return errSaid
 	}
+	if late != nil && ctx.Err() != nil {
+		return fmt.Errorf("%w; the release goes on: 'selvage status' shows where it is live", late)
+	}
 	return late
 }
 

@@ -148,6 +148,9 @@ func (i *importFlags) stopped(name string, sum dump.Summary, err error) error {
 	if i.dryRun {
 		return fmt.Errorf("%s: %w", name, err)
 	}
+	if sum.Done.Line == 0 {
+		return fmt.Errorf("%s: %w\nnothing is written", name, err)
+	}
 	how := fmt.Sprintf("--from-line %d", sum.Done.Line+1)
 	if i.resume != "" {
 		how = "the same --resume"

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 
+	"github.com/quic-go/quic-go"
 	"github.com/spf13/cobra"
 
 	"github.com/selvage-edge/selvage/cmd/selvage/client"
@@ -141,6 +142,8 @@ func exitCode(err error) int {
 	var usage usageError
 	var refused interface{ Refused() bool }
 	var network *net.OpError
+	var idle *quic.IdleTimeoutError
+	var handshake *quic.HandshakeTimeoutError
 	switch {
 	case err == nil:
 		return exitOK
@@ -148,7 +151,7 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.As(err, &refused) && refused.Refused():
 		return exitRefused
-	case errors.As(err, &network), errors.Is(err, client.ErrUnreachable), errors.Is(err, client.ErrSilent), errors.Is(err, target.ErrNone):
+	case errors.As(err, &network), errors.As(err, &idle), errors.As(err, &handshake), errors.Is(err, client.ErrUnreachable), errors.Is(err, client.ErrSilent), errors.Is(err, target.ErrNone):
 		return exitReach
 	default:
 		return exitFailed
