@@ -98,14 +98,14 @@ func (s *spaces) broken() <-chan struct{} {
 
 // refit gives a copy to each namespace that should have one and may again.
 func (s *spaces) refit() {
-	var anew follows
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	var anew follows
 	for _, b := range s.mu.byLog {
 		if s.fit(b) {
 			anew.add(b)
 		}
 	}
-	s.mu.Unlock()
 	anew.apply(s.follower)
 }
 
