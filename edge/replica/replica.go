@@ -7,8 +7,8 @@
 // position 0 is not whole until the log has said that there is no more: before,
 // it answers nothing.
 //
-// Nothing here is the only one of its kind: a database that cannot be trusted is thrown
-// away, and its copies begin again.
+// Nothing here is the only one of its kind: a database that is damaged is thrown away, and
+// its copies begin again. One that only cannot be opened now stays.
 package replica
 
 import (
@@ -21,6 +21,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -39,6 +40,7 @@ type Config struct {
 	Spare int64
 
 	free func() (int64, error) // of the disk's bytes; nil: as the kernel says
+	fs   vfs.FS                // nil: the system's
 }
 
 // ErrRoom is that a copy does not fit.
@@ -71,9 +73,13 @@ type DB struct {
 	}
 }
 
-// Open opens the database of c.Dir. If what is there cannot be read it begins an empty
-// one, and discarded says why. Two at once of one folder is an error.
+// Open opens the database of c.Dir. If what is there is damaged, or of another format, it
+// begins an empty one, and discarded says why. For want of room (ErrRoom), files, memory or
+// rights it fails and leaves what is there: try again later. Two at once of one folder is an error.
 func Open(c Config) (d *DB, discarded, err error) {
+	if c.fs == nil {
+		c.fs = vfs.Default
+	}
 	c.Bytes, c.Spare = cmp.Or(c.Bytes, 4<<30), cmp.Or(c.Spare, 256<<20)
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, nil, fmt.Errorf("replica: %w", err)
@@ -89,19 +95,34 @@ func Open(c Config) (d *DB, discarded, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("replica: another process has %s: %w", c.Dir, err)
 	}
-	if err = c.leaves(c.Spare / 4); err == nil {
-		d, err = open(c, lock)
-	}
+	d, discarded, err = c.begin(lock)
 	if err != nil {
-		discarded = err
-		if err = errors.Join(os.RemoveAll(data(c)), c.leaves(c.Spare/4)); err == nil {
-			d, err = open(c, lock)
-		}
-	}
-	if err != nil {
-		return nil, discarded, errors.Join(fmt.Errorf("replica: begin an empty database in %s: %w", c.Dir, err), lock.Close())
+		return nil, discarded, errors.Join(fmt.Errorf("replica: open the copies in %s: %w", c.Dir, err), lock.Close())
 	}
 	return d, discarded, nil
+}
+
+// begin opens the database, or an empty one if that is damaged.
+func (c Config) begin(lock *pebble.Lock) (d *DB, discarded, err error) {
+	if err := c.leaves(c.Spare / 4); err != nil {
+		return nil, nil, err
+	}
+	if d, err = open(c, lock); err == nil || ofTheSystem(err) {
+		return d, nil, err
+	}
+	discarded = err
+	if err := os.RemoveAll(data(c)); err != nil {
+		return nil, discarded, err
+	}
+	d, err = open(c, lock)
+	return d, discarded, err
+}
+
+// ofTheSystem reports whether an error says nothing of what is on disk: no room, too many
+// files, no memory, no right to. That a file is not there is damage.
+func ofTheSystem(err error) bool {
+	var no syscall.Errno
+	return errors.As(err, &no) && no != syscall.ENOENT
 }
 
 func data(c Config) string { return filepath.Join(c.Dir, "copies") }
@@ -112,7 +133,7 @@ func open(c Config, lock *pebble.Lock) (*DB, error) {
 	cache := pebble.NewCache(cacheBytes)
 	defer cache.Unref()
 	opt := &pebble.Options{
-		Cache: cache, MemTableSize: memTableBytes, MaxOpenFiles: maxFiles, Logger: quiet{},
+		FS: c.fs, Cache: cache, MemTableSize: memTableBytes, MaxOpenFiles: maxFiles, Logger: quiet{},
 		FormatMajorVersion: pebble.FormatValueSeparation,
 		EventListener: &pebble.EventListener{
 			BackgroundError: func(err error) {
