@@ -67,7 +67,7 @@ func (s *spaces) discard() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.mu.db != nil {
-		s.onEvent(Event{Kind: Replicated, What: "the copies on disk are damaged and are made anew", Err: s.mu.db.Why()})
+		s.onEvent(Event{Kind: Replicated, What: "the copies on disk are damaged, or cannot be written, and are made anew", Err: s.mu.db.Why()})
 		s.shut("discarded")
 	}
 }

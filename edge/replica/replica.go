@@ -36,7 +36,7 @@ type Config struct {
 	Dir   string // the database's own folder; made if it is not there. Required
 	Bytes int64  // keys, values and metadata of all copies together; default 4 GiB
 	// Spare is how many bytes stay free on the disk: below, copies grow no further, with half of it
-	// they change no more, and with a quarter none are opened. Default 256 MiB. Pebble ends the process when a write fails.
+	// they change no more, and with a quarter none are opened. Default 256 MiB.
 	Spare int64
 
 	free func() (int64, error) // of the disk's bytes; nil: as the kernel says
@@ -93,7 +93,7 @@ func Open(c Config) (d *DB, discarded, err error) {
 	}
 	lock, err := pebble.LockDirectory(c.Dir, vfs.Default)
 	if err != nil {
-		return nil, nil, fmt.Errorf("replica: another process has %s: %w", c.Dir, err)
+		return nil, nil, fmt.Errorf("replica: lock %s, which one process may have: %w", c.Dir, err)
 	}
 	d, discarded, err = c.begin(lock)
 	if err != nil {
@@ -132,8 +132,9 @@ func open(c Config, lock *pebble.Lock) (*DB, error) {
 	d.mu.copies = map[hostcall.Namespace]*Copy{}
 	cache := pebble.NewCache(cacheBytes)
 	defer cache.Unref()
+	on := &disk{FS: c.fs, fail: d.fail}
 	opt := &pebble.Options{
-		FS: c.fs, Cache: cache, MemTableSize: memTableBytes, MaxOpenFiles: maxFiles, Logger: quiet{},
+		FS: on, Logger: on, Cache: cache, MemTableSize: memTableBytes, MaxOpenFiles: maxFiles,
 		FormatMajorVersion: pebble.FormatValueSeparation,
 		EventListener: &pebble.EventListener{
 			BackgroundError: func(err error) {
@@ -149,21 +150,14 @@ func open(c Config, lock *pebble.Lock) (*DB, error) {
 	}
 	db, err := pebble.Open(data(c), opt)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(d.Why(), err)
 	}
 	d.db = db
-	if err := d.load(); err != nil {
-		return nil, errors.Join(err, db.Close())
+	if err := cmp.Or(d.load(), d.Why()); err != nil {
+		return nil, errors.Join(d.Why(), err, db.Close())
 	}
 	return d, nil
 }
-
-// quiet is pebble's log. What it has to say of errors comes with them; a Fatalf must not return.
-type quiet struct{}
-
-func (quiet) Infof(string, ...any)              {}
-func (quiet) Errorf(string, ...any)             {}
-func (quiet) Fatalf(format string, args ...any) { panic(fmt.Sprintf("replica: "+format, args...)) }
 
 // load reads what copies there are, and drops what belongs to none.
 func (d *DB) load() error {
@@ -197,8 +191,9 @@ func (d *DB) fail(err error) {
 	}
 }
 
-// Broken is closed when what is on disk turned out not to be what was written. Nothing
-// is answered from then on: Close it, which removes it, and open it again. See Why.
+// Broken is closed when what is on disk turned out not to be what was written, or cannot
+// be written. Nothing is answered from then on: Close it, which removes it, and open it
+// again after a while. See Why.
 func (d *DB) Broken() <-chan struct{} { return d.fell }
 
 // Why is what Broken was closed for; nil if it is not.
@@ -210,7 +205,8 @@ func (d *DB) Why() error {
 }
 
 // Close ends the use of the database, after the reads and writes under way. Copies
-// answer nothing any more. One that is broken is removed.
+// answer nothing any more. One that is broken is removed; where that fails, what is left
+// is as after a crash, and the next Open takes it, or finds the damage again.
 func (d *DB) Close() error {
 	d.using.Lock()
 	defer d.using.Unlock()
@@ -225,7 +221,7 @@ func (d *DB) Close() error {
 	return errors.Join(err, d.lock.Close())
 }
 
-// use runs do while the database is open and sound.
+// use runs do while the database is open and sound; what do found or did counts for nothing if it fails meanwhile.
 func (d *DB) use(do func(*pebble.DB) error) error {
 	d.using.RLock()
 	defer d.using.RUnlock()
@@ -235,6 +231,9 @@ func (d *DB) use(do func(*pebble.DB) error) error {
 	err := do(d.db)
 	if err != nil && pebble.IsCorruptionError(err) {
 		d.fail(err)
+	}
+	if err == nil && d.broken.Load() != nil {
+		return errBroken
 	}
 	return err
 }
