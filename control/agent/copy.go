@@ -31,6 +31,11 @@ func (s *spaces) tend(ctx context.Context, reign <-chan struct{}) {
 			return
 		case <-s.broken():
 			s.discard()
+			select { // what failed at once may again, and each time all is fetched anew
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
 		case <-tick.C:
 		}
 	}
@@ -52,6 +57,7 @@ func (s *spaces) open() {
 		return
 	}
 	s.mu.db = db
+	s.prune()
 }
 
 // close gives the copies up: they are another agent's, or nobody's.
@@ -130,9 +136,9 @@ func (s *spaces) fit(b *bound) (again bool) {
 	return false
 }
 
-// prune drops the copies of what is not replicated here any more. s.mu is held.
+// prune drops the copies of what is not replicated here any more, once that is known. s.mu is held.
 func (s *spaces) prune() {
-	if s.mu.db == nil {
+	if s.mu.db == nil || !s.mu.known {
 		return
 	}
 	keep := map[hostcall.Namespace]bool{}
@@ -167,7 +173,7 @@ func (s *spaces) store(b *bound, c *kv.Changes) {
 	if errors.Is(err, replica.ErrRoom) {
 		what = "no room: it is read as a cached one; raise limits.replica_bytes, or free some of the disk"
 		_, bytes := full.Size()
-		b.lacks = max(bytes, 0) + sizeOf(c)
+		b.lacks = max(bytes+sizeOf(c), 1)
 		err = errors.Join(err, full.Drop())
 		s.kv.Detach(b.ns, true)
 	}

@@ -28,6 +28,7 @@ type spaces struct {
 		sync.Mutex
 		byLog  map[string]*bound
 		db     *replica.DB // nil: there is none, not yet or any more
+		known  bool        // byLog is what the catalog has
 		closed bool        // another agent's from now on
 	}
 }
@@ -97,6 +98,7 @@ func (s *spaces) want(list []catalog.Namespace) {
 		}
 		s.kv.Limit(ns, n.MaxStale())
 	}
+	s.mu.known = true
 	s.prune()
 	anew.apply(s.follower)
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/selvage-edge/selvage/control/catalog"
 	"github.com/selvage-edge/selvage/control/changes"
 	"github.com/selvage-edge/selvage/edge/kv"
@@ -101,5 +103,55 @@ func TestLateBatchLeavesAGapToNobody(t *testing.T) {
 	apply(4, 60, 1)
 	if at := db.Copy(copied).Position(); at.Seq != 60 {
 		t.Errorf("the copy is at %v", at)
+	}
+}
+
+// TestCopiesNobodyWantsGo has the copies open after the catalog has said what is wanted, or before.
+func TestCopiesNobodyWantsGo(t *testing.T) {
+	for _, first := range []bool{true, false} {
+		s, _, db := copiedSpaces(t)
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		steps := []func(){s.open, func() { s.want(nil) }}
+		if first {
+			slices.Reverse(steps)
+		}
+		steps[0]()
+		if _, c := s.count(); !first && c.Bytes == 0 {
+			t.Error("a copy went before it was known what is wanted")
+		}
+		steps[1]()
+		if _, c := s.count(); s.mu.db == nil || c.Bytes != 0 {
+			t.Errorf("wanted first: %v: %d bytes are left of what nobody wants", first, c.Bytes)
+		}
+		s.close()
+	}
+}
+
+// TestCopyThatLacksNothingHasNoRoom has no room for a first batch that has no changes: that there
+// is none is said, and the copy is not tried again until there is.
+func TestCopyThatLacksNothingHasNoRoom(t *testing.T) {
+	s, _, db := copiedSpaces(t)
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(s.replica.Dir, &fs); err != nil {
+		t.Fatal(err)
+	}
+	s.replica.Spare = 3 * int64(fs.Bavail) * fs.Bsize // enough to open, not to change
+	s.open()
+	defer s.close()
+	s.want([]catalog.Namespace{{Project: copied.Project, Name: "new", Mode: catalog.ModeReplicated}})
+	log := logOf(hostcall.Namespace{Project: copied.Project, Name: "new"})
+	if err := s.Apply(context.Background(), &changes.Batch{Log: log, Epoch: 1, To: 5, At: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, c := s.count(); c.NoRoom != 1 {
+			t.Errorf("%+v", c)
+		}
+		s.refit()
 	}
 }

@@ -159,7 +159,7 @@ func open(c Config, lock *pebble.Lock) (*DB, error) {
 	return d, nil
 }
 
-// load reads what copies there are, and drops what belongs to none.
+// load reads what copies there are.
 func (d *DB) load() error {
 	heads, err := d.db.NewIter(&pebble.IterOptions{LowerBound: headOf(""), UpperBound: binary.BigEndian.AppendUint64(nil, 1)})
 	if err != nil {
