@@ -31,6 +31,11 @@ func (s *spaces) tend(ctx context.Context, reign <-chan struct{}) {
 			return
 		case <-s.broken():
 			s.discard()
+			select { // what failed at once may again, and each time all is fetched anew
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
 		case <-tick.C:
 		}
 	}
@@ -52,6 +57,7 @@ func (s *spaces) open() {
 		return
 	}
 	s.mu.db = db
+	s.prune()
 }
 
 // close gives the copies up: they are another agent's, or nobody's.
@@ -67,7 +73,7 @@ func (s *spaces) discard() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.mu.db != nil {
-		s.onEvent(Event{Kind: Replicated, What: "the copies on disk are damaged and are made anew", Err: s.mu.db.Why()})
+		s.onEvent(Event{Kind: Replicated, What: "the copies on disk are damaged, or cannot be written, and are made anew", Err: s.mu.db.Why()})
 		s.shut("discarded")
 	}
 }
@@ -98,14 +104,14 @@ func (s *spaces) broken() <-chan struct{} {
 
 // refit gives a copy to each namespace that should have one and may again.
 func (s *spaces) refit() {
-	var anew follows
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	var anew follows
 	for _, b := range s.mu.byLog {
 		if s.fit(b) {
 			anew.add(b)
 		}
 	}
-	s.mu.Unlock()
 	anew.apply(s.follower)
 }
 
@@ -130,9 +136,9 @@ func (s *spaces) fit(b *bound) (again bool) {
 	return false
 }
 
-// prune drops the copies of what is not replicated here any more. s.mu is held.
+// prune drops the copies of what is not replicated here any more, once that is known. s.mu is held.
 func (s *spaces) prune() {
-	if s.mu.db == nil {
+	if s.mu.db == nil || !s.mu.known {
 		return
 	}
 	keep := map[hostcall.Namespace]bool{}
@@ -167,7 +173,7 @@ func (s *spaces) store(b *bound, c *kv.Changes) {
 	if errors.Is(err, replica.ErrRoom) {
 		what = "no room: it is read as a cached one; raise limits.replica_bytes, or free some of the disk"
 		_, bytes := full.Size()
-		b.lacks = max(bytes, 0) + sizeOf(c)
+		b.lacks = max(bytes+sizeOf(c), 1)
 		err = errors.Join(err, full.Drop())
 		s.kv.Detach(b.ns, true)
 	}

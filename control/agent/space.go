@@ -22,10 +22,14 @@ type spaces struct {
 	onEvent  func(Event)
 	follower *changes.Follower
 	mu       struct {
-		sync.Mutex // held while changes are applied: none must come after Forget
-		byLog      map[string]*bound
-		db         *replica.DB // nil: there is none, not yet or any more
-		closed     bool        // another agent's from now on
+		// Held while changes are applied, so that none come after Forget; and from what a log is
+		// followed for until the follower has it, so that of two that change that the later stays.
+		// The follower must not be waited for with it: it calls the sink.
+		sync.Mutex
+		byLog  map[string]*bound
+		db     *replica.DB // nil: there is none, not yet or any more
+		known  bool        // byLog is what the catalog has
+		closed bool        // another agent's from now on
 	}
 }
 
@@ -68,6 +72,7 @@ func logOf(ns hostcall.Namespace) string { return "kv/" + ns.Project + "/" + ns.
 // the head: the node has nothing of it that could be stale.
 func (s *spaces) want(list []catalog.Namespace) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	wanted := map[string]bool{}
 	for _, n := range list {
 		wanted[logOf(hostcall.Namespace{Project: n.Project, Name: n.Name})] = true
@@ -93,8 +98,8 @@ func (s *spaces) want(list []catalog.Namespace) {
 		}
 		s.kv.Limit(ns, n.MaxStale())
 	}
+	s.mu.known = true
 	s.prune()
-	s.mu.Unlock()
 	anew.apply(s.follower)
 }
 
@@ -113,7 +118,7 @@ func (f *follows) add(b *bound) {
 	f.more = append(f.more, w)
 }
 
-// apply must not be called with spaces.mu, which the sink takes.
+// apply has the follower do so. spaces.mu is held.
 func (f *follows) apply(to *changes.Follower) {
 	for _, w := range f.more {
 		f.gone = append(f.gone, w.Log) // it may be followed from elsewhere
@@ -172,6 +177,9 @@ func (s *spaces) Apply(_ context.Context, batch *changes.Batch) error {
 		return nil
 	}
 	c := changesOf(batch)
+	if late(b, &c) {
+		return nil
+	}
 	s.kv.Apply(b.ns, c)
 	if b.copy != nil {
 		s.store(b, &c)
@@ -182,6 +190,19 @@ func (s *spaces) Apply(_ context.Context, batch *changes.Batch) error {
 		s.tell(b, "whole", nil)
 	}
 	return nil
+}
+
+// late reports whether a batch was under way from where the log was followed before it had its
+// copy: what comes now from where the copy is says all of it again. spaces.mu is held.
+func late(b *bound, c *kv.Changes) bool {
+	if b.copy == nil || b.begun {
+		return false
+	}
+	at := b.copy.Position()
+	if at == (replica.Position{}) {
+		return c.From > 0
+	}
+	return c.Epoch != at.Epoch || c.From > at.Seq || c.To < at.Seq
 }
 
 func changesOf(b *changes.Batch) kv.Changes {

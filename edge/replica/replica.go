@@ -7,8 +7,8 @@
 // position 0 is not whole until the log has said that there is no more: before,
 // it answers nothing.
 //
-// Nothing here is the only one of its kind: a database that cannot be trusted is thrown
-// away, and its copies begin again.
+// Nothing here is the only one of its kind: a database that is damaged is thrown away, and
+// its copies begin again. One that only cannot be opened now stays.
 package replica
 
 import (
@@ -21,6 +21,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -35,10 +36,11 @@ type Config struct {
 	Dir   string // the database's own folder; made if it is not there. Required
 	Bytes int64  // keys, values and metadata of all copies together; default 4 GiB
 	// Spare is how many bytes stay free on the disk: below, copies grow no further, with half of it
-	// they change no more, and with a quarter none are opened. Default 256 MiB. Pebble ends the process when a write fails.
+	// they change no more, and with a quarter none are opened. Default 256 MiB.
 	Spare int64
 
 	free func() (int64, error) // of the disk's bytes; nil: as the kernel says
+	fs   vfs.FS                // nil: the system's
 }
 
 // ErrRoom is that a copy does not fit.
@@ -71,9 +73,13 @@ type DB struct {
 	}
 }
 
-// Open opens the database of c.Dir. If what is there cannot be read it begins an empty
-// one, and discarded says why. Two at once of one folder is an error.
+// Open opens the database of c.Dir. If what is there is damaged, or of another format, it
+// begins an empty one, and discarded says why. For want of room (ErrRoom), files, memory or
+// rights it fails and leaves what is there: try again later. Two at once of one folder is an error.
 func Open(c Config) (d *DB, discarded, err error) {
+	if c.fs == nil {
+		c.fs = vfs.Default
+	}
 	c.Bytes, c.Spare = cmp.Or(c.Bytes, 4<<30), cmp.Or(c.Spare, 256<<20)
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, nil, fmt.Errorf("replica: %w", err)
@@ -87,21 +93,36 @@ func Open(c Config) (d *DB, discarded, err error) {
 	}
 	lock, err := pebble.LockDirectory(c.Dir, vfs.Default)
 	if err != nil {
-		return nil, nil, fmt.Errorf("replica: another process has %s: %w", c.Dir, err)
+		return nil, nil, fmt.Errorf("replica: lock %s, which one process may have: %w", c.Dir, err)
 	}
-	if err = c.leaves(c.Spare / 4); err == nil {
-		d, err = open(c, lock)
-	}
+	d, discarded, err = c.begin(lock)
 	if err != nil {
-		discarded = err
-		if err = errors.Join(os.RemoveAll(data(c)), c.leaves(c.Spare/4)); err == nil {
-			d, err = open(c, lock)
-		}
-	}
-	if err != nil {
-		return nil, discarded, errors.Join(fmt.Errorf("replica: begin an empty database in %s: %w", c.Dir, err), lock.Close())
+		return nil, discarded, errors.Join(fmt.Errorf("replica: open the copies in %s: %w", c.Dir, err), lock.Close())
 	}
 	return d, discarded, nil
+}
+
+// begin opens the database, or an empty one if that is damaged.
+func (c Config) begin(lock *pebble.Lock) (d *DB, discarded, err error) {
+	if err := c.leaves(c.Spare / 4); err != nil {
+		return nil, nil, err
+	}
+	if d, err = open(c, lock); err == nil || ofTheSystem(err) {
+		return d, nil, err
+	}
+	discarded = err
+	if err := os.RemoveAll(data(c)); err != nil {
+		return nil, discarded, err
+	}
+	d, err = open(c, lock)
+	return d, discarded, err
+}
+
+// ofTheSystem reports whether an error says nothing of what is on disk: no room, too many
+// files, no memory, no right to. That a file is not there is damage.
+func ofTheSystem(err error) bool {
+	var no syscall.Errno
+	return errors.As(err, &no) && no != syscall.ENOENT
 }
 
 func data(c Config) string { return filepath.Join(c.Dir, "copies") }
@@ -111,8 +132,9 @@ func open(c Config, lock *pebble.Lock) (*DB, error) {
 	d.mu.copies = map[hostcall.Namespace]*Copy{}
 	cache := pebble.NewCache(cacheBytes)
 	defer cache.Unref()
+	on := &disk{FS: c.fs, fail: d.fail}
 	opt := &pebble.Options{
-		Cache: cache, MemTableSize: memTableBytes, MaxOpenFiles: maxFiles, Logger: quiet{},
+		FS: on, Logger: on, Cache: cache, MemTableSize: memTableBytes, MaxOpenFiles: maxFiles,
 		FormatMajorVersion: pebble.FormatValueSeparation,
 		EventListener: &pebble.EventListener{
 			BackgroundError: func(err error) {
@@ -128,23 +150,16 @@ func open(c Config, lock *pebble.Lock) (*DB, error) {
 	}
 	db, err := pebble.Open(data(c), opt)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(d.Why(), err)
 	}
 	d.db = db
-	if err := d.load(); err != nil {
-		return nil, errors.Join(err, db.Close())
+	if err := cmp.Or(d.load(), d.Why()); err != nil {
+		return nil, errors.Join(d.Why(), err, db.Close())
 	}
 	return d, nil
 }
 
-// quiet is pebble's log. What it has to say of errors comes with them; a Fatalf must not return.
-type quiet struct{}
-
-func (quiet) Infof(string, ...any)              {}
-func (quiet) Errorf(string, ...any)             {}
-func (quiet) Fatalf(format string, args ...any) { panic(fmt.Sprintf("replica: "+format, args...)) }
-
-// load reads what copies there are, and drops what belongs to none.
+// load reads what copies there are.
 func (d *DB) load() error {
 	heads, err := d.db.NewIter(&pebble.IterOptions{LowerBound: headOf(""), UpperBound: binary.BigEndian.AppendUint64(nil, 1)})
 	if err != nil {
@@ -176,8 +191,9 @@ func (d *DB) fail(err error) {
 	}
 }
 
-// Broken is closed when what is on disk turned out not to be what was written. Nothing
-// is answered from then on: Close it, which removes it, and open it again. See Why.
+// Broken is closed when what is on disk turned out not to be what was written, or cannot
+// be written. Nothing is answered from then on: Close it, which removes it, and open it
+// again after a while. See Why.
 func (d *DB) Broken() <-chan struct{} { return d.fell }
 
 // Why is what Broken was closed for; nil if it is not.
@@ -189,7 +205,8 @@ func (d *DB) Why() error {
 }
 
 // Close ends the use of the database, after the reads and writes under way. Copies
-// answer nothing any more. One that is broken is removed.
+// answer nothing any more. One that is broken is removed; where that fails, what is left
+// is as after a crash, and the next Open takes it, or finds the damage again.
 func (d *DB) Close() error {
 	d.using.Lock()
 	defer d.using.Unlock()
@@ -204,7 +221,7 @@ func (d *DB) Close() error {
 	return errors.Join(err, d.lock.Close())
 }
 
-// use runs do while the database is open and sound.
+// use runs do while the database is open and sound; what do found or did counts for nothing if it fails meanwhile.
 func (d *DB) use(do func(*pebble.DB) error) error {
 	d.using.RLock()
 	defer d.using.RUnlock()
@@ -214,6 +231,9 @@ func (d *DB) use(do func(*pebble.DB) error) error {
 	err := do(d.db)
 	if err != nil && pebble.IsCorruptionError(err) {
 		d.fail(err)
+	}
+	if err == nil && d.broken.Load() != nil {
+		return errBroken
 	}
 	return err
 }
