@@ -157,8 +157,13 @@ func (s *spaces) store(b *bound, c *kv.Changes) {
 		return // what was under way from where the log was followed before
 	}
 	b.begun = true
-	// A batch without changes is control's word that there was no more.
-	err := b.copy.Apply(replica.Position{Epoch: c.Epoch, Seq: c.To}, copyOf(c), len(c.List) == 0)
+	to, err := replica.Position{Epoch: c.Epoch, Seq: c.To}, error(nil)
+	if c.Head > 0 {
+		err = b.copy.ApplyPage(to, copyOf(c), c.Head)
+	} else {
+		// A control node of before says nothing of pages, but a batch without changes was its word too that there was no more.
+		err = b.copy.Apply(to, copyOf(c), len(c.List) == 0 || b.copy.Whole())
+	}
 	if err == nil {
 		return
 	}

@@ -19,10 +19,13 @@ type copied struct {
 // have a change that Apply was not called with: Apply comes first. A copy that has not come to all that this node
 // has served before is not asked until it has. Reset, Forget and Detach end it.
 func (s *Store) Attach(ns hostcall.Namespace, c *replica.Copy) {
-	n, at := s.space(ns), c.Position()
-	s.begin(n, Changes{Epoch: at.Epoch, From: at.Seq, To: at.Seq})
+	n, at := s.space(ns), c.Complete()
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if !n.mu.kept {
+		s.beginLocked(n, Changes{Epoch: at.Epoch, From: at.Seq})
+		n.mu.told, n.mu.head = max(n.mu.told, c.Position().Seq), max(n.mu.head, c.Head())
+	}
 	n.mu.copied = copied{from: c, since: max(n.mu.seen, n.mu.answered)}
 }
 

@@ -210,6 +210,71 @@ func TestACopyAnswersWithoutTheOrigin(t *testing.T) {
 	})
 }
 
+// page is a page of the stream with more behind it, which the copy has taken too.
+func (r *replicated) page(to, head uint64, list ...Change) {
+	r.t.Helper()
+	r.Apply(copiedSpace, Changes{Epoch: 1, From: r.at, To: to, Head: head, List: list})
+	var err error
+	if r.disk.do(func() { err = r.copy.ApplyPage(replica.Position{Epoch: 1, Seq: to}, copyChanges(list), head) }); err != nil {
+		r.t.Fatal(err)
+	}
+	r.at = to
+}
+
+// TestAPageIsNotEverything catches up page by page: what the first leaves out, since it was
+// replaced, is still to come, also where another stream says meanwhile that it was everything until before that.
+func TestAPageIsNotEverything(t *testing.T) {
+	withCopy(t, func(r *replicated) {
+		ends := valueOf("ended", 3, "v")
+		ends.Expires = time.Now().Add(time.Hour)
+		r.tell(valueOf("later", 2, "2"), ends, valueOf("a", 4, "4"))
+		r.open(time.Minute)
+		r.Limit(copiedSpace, time.Minute)
+		r.Attach(copiedSpace, r.copy)
+		time.Sleep(72 * time.Hour)
+		n := r.space(copiedSpace)
+		behind := func() {
+			t.Helper()
+			if e, err, ok := r.cached(n, "a", 7); ok {
+				t.Errorf("a as of 7: %+v, %v", e, err)
+			}
+			if e, err, ok := r.cached(n, "a", 0); ok {
+				t.Errorf("three days old with a bound of a minute: %+v, %v", e, err)
+			}
+			r.Limit(copiedSpace, 0)
+			if e := r.is("a", "4"); e.AsOf != 4 || e.Stale >= 0 {
+				t.Errorf("a is %+v", e)
+			}
+			r.is("ended", "")
+			r.Limit(copiedSpace, time.Minute)
+		}
+		r.page(10, 20, valueOf("b", 8, "8")) // a was 5 too, and is 20 by now
+		behind()
+		signed := time.Now().Add(-time.Hour) // a neighbour sends what was everything up to 12 then
+		r.Apply(copiedSpace, Changes{Epoch: 1, From: 10, To: 12, At: signed})
+		r.write(replica.Position{Epoch: 1, Seq: 12}, nil)
+		r.at = 12
+		if r.copy.Complete().Seq != 4 || r.copy.Position().Seq != 12 {
+			t.Errorf("complete up to %v of %v", r.copy.Complete(), r.copy.Position())
+		}
+		if e, err, ok := r.cached(n, "a", 7); ok {
+			t.Errorf("a as of 7: %+v, %v", e, err)
+		}
+		r.open(time.Minute) // a crash between the pages
+		r.Attach(copiedSpace, r.copy)
+		n = r.space(copiedSpace)
+		r.Limit(copiedSpace, time.Minute)
+		behind()
+		r.tell(valueOf("a", 20, "20"))
+		r.truth.away = hostcall.ErrUnavailable
+		if e := r.is("a", "20"); e.AsOf != 20 || e.Stale > time.Second {
+			t.Errorf("a is %+v", e)
+		}
+		r.is("later", "2")
+		r.is("ended", "")
+	})
+}
+
 func TestACopyHoldsTheBoundOfStaleness(t *testing.T) {
 	withCopy(t, func(r *replicated) {
 		r.tell(valueOf("a", 1, "one"))
