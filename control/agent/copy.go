@@ -121,7 +121,12 @@ func (s *spaces) fit(b *bound) (again bool) {
 		b.copy, b.begun, b.lacks = s.mu.db.Copy(b.ns), false, 0
 		s.kv.Detach(b.ns, false)
 		if b.attached = b.copy.Whole(); b.attached {
-			s.kv.Attach(b.ns, b.copy)
+			b.attached = s.kv.Attach(b.ns, b.copy)
+		}
+		if b.copy.Whole() && !b.attached { // of another epoch than what is followed
+			if err := b.copy.Reset(); err != nil {
+				s.tell(b, "could not be emptied", err)
+			}
 		}
 		keys, _ := b.copy.Size()
 		s.tell(b, fmt.Sprintf("begins with %d keys at %d, whole: %v", keys, b.copy.Position().Seq, b.attached), nil)

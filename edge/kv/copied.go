@@ -17,16 +17,21 @@ type copied struct {
 
 // Attach has reads of a namespace answered from its copy too, which is whole. The copy must not
 // have a change that Apply was not called with: Apply comes first. A copy that has not come to all that this node
-// has served before is not asked until it has. Reset, Forget and Detach end it.
-func (s *Store) Attach(ns hostcall.Namespace, c *replica.Copy) {
+// has served before is not asked until it has. Reset, Forget and Detach end it. It reports whether the copy
+// is of the namespace's epoch: if not it is left as it was.
+func (s *Store) Attach(ns hostcall.Namespace, c *replica.Copy) bool {
 	n, at := s.space(ns), c.Complete()
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.mu.kept && n.mu.epoch != at.Epoch {
+		return false
+	}
 	if !n.mu.kept {
 		s.beginLocked(n, Changes{Epoch: at.Epoch, From: at.Seq})
 		n.mu.told, n.mu.head = max(n.mu.told, c.Position().Seq), max(n.mu.head, c.Head())
 	}
 	n.mu.copied = copied{from: c, since: max(n.mu.seen, n.mu.answered)}
+	return true
 }
 
 // Detach has a namespace read as one without a copy; noRoom says that this is for want of room.

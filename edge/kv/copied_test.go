@@ -427,6 +427,24 @@ func TestAnotherEpochLeavesTheCopy(t *testing.T) {
 	})
 }
 
+// TestACopyOfAnotherEpochIsNotAttached: a namespace that is followed in an epoch never goes back to one before.
+func TestACopyOfAnotherEpochIsNotAttached(t *testing.T) {
+	withCopy(t, func(r *replicated) {
+		r.tell(valueOf("k", 9, "of the first epoch"))
+		r.open(time.Minute)
+		r.Apply(copiedSpace, Changes{Epoch: 2, To: 1, At: time.Now()})
+		r.truth.put(r.t, copiedSpace, "k", "restored")
+		r.is("k", "restored")
+		if r.Attach(copiedSpace, r.copy) {
+			t.Error("attached")
+		}
+		r.is("k", "restored")
+		if n := r.space(copiedSpace); n.replicated() || !n.follows(2) {
+			t.Error("the namespace is in another epoch")
+		}
+	})
+}
+
 func TestDoubtsAreBounded(t *testing.T) {
 	var d doubts
 	now := time.Now()
