@@ -445,6 +445,36 @@ func TestACopyOfAnotherEpochIsNotAttached(t *testing.T) {
 	})
 }
 
+// TestAGapInTheStream has a stream that does not go on where the copy is: neither the copy nor
+// what memory has of it is served before the copy is past the gap.
+func TestAGapInTheStream(t *testing.T) {
+	withCopy(t, func(r *replicated) {
+		r.tell(valueOf("k", 4, "old"), valueOf("other", 3, "o"))
+		r.open(time.Minute)
+		r.Attach(copiedSpace, r.copy)
+		r.is("k", "old")
+		r.entries.cache.Wait()
+		r.truth.seq = 19
+		r.truth.put(r.t, copiedSpace, "k", "new") // 20
+		r.truth.seq = 49
+		r.Apply(copiedSpace, Changes{Epoch: 1, From: 50, To: 50, At: time.Now()})
+		n := r.space(copiedSpace)
+		if e, err, ok := r.cached(n, "k", 0); ok {
+			t.Errorf("%+v, %v", e, err)
+		}
+		if keys, _, ok := r.listed(n, "", "", 10); ok {
+			t.Errorf("listed %+v", keys)
+		}
+		r.is("k", "new")
+		r.tell(valueOf("k", 20, "new"))
+		r.at = 50
+		r.tell()
+		r.truth.away = hostcall.ErrUnavailable
+		r.is("k", "new")
+		r.is("other", "o")
+	})
+}
+
 func TestDoubtsAreBounded(t *testing.T) {
 	var d doubts
 	now := time.Now()

@@ -290,6 +290,9 @@ func (s *Store) beginLocked(n *space, c Changes) {
 		s.restart(n) // revisions of two epochs do not compare
 	}
 	if n.mu.kept {
+		if c.From > n.mu.told {
+			n.leap(c.From, s.config.Fences)
+		}
 		return
 	}
 	if n.mu.servedIn != c.Epoch {
@@ -300,6 +303,22 @@ func (s *Store) beginLocked(n *space, c Changes) {
 	// of which the stream does not tell.
 	n.mu.seen, n.mu.told, n.mu.at = max(n.mu.seen, c.From), max(n.mu.told, c.From), max(n.mu.at, c.From)
 	n.mu.fences.floor = max(n.mu.fences.floor, c.From)
+}
+
+// leap takes that the stream goes on after a gap: of what was known before, anything may have changed
+// meanwhile. What was asked for before counts for nothing, memory is left behind, and a
+// copy is not asked until it has come past the gap. n.mu is held.
+func (n *space) leap(from uint64, fences int) {
+	n.mu.id = ids.Add(1)
+	n.mu.seen = max(n.mu.seen, n.mu.answered, from)
+	n.mu.told, n.mu.at = from, max(n.mu.at, from)
+	n.mu.fences = newFences(fences)
+	n.mu.fences.floor = n.mu.seen
+	n.mu.copied.since = max(n.mu.copied.since, from)
+	for key := range n.mu.flights {
+		n.supersede(key)
+		n.void(key)
+	}
 }
 
 // Reset forgets all of a namespace: its stream starts anew, maybe in another
