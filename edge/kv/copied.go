@@ -11,8 +11,7 @@ import (
 type copied struct {
 	from   *replica.Copy // nil: it is not asked
 	since  uint64        // from counts once it has come to this: more was served here before it was attached
-	doubts doubts
-	noRoom bool // there should be a copy, and there is no room for one
+	noRoom bool          // there should be a copy, and there is no room for one
 }
 
 // Attach has reads of a namespace answered from its copy too, which is whole. The copy must not
@@ -73,7 +72,7 @@ func (n *space) copyFor(key string, anyway bool) (*replica.Copy, uint64) {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	c := &n.mu.copied
-	if !n.mu.kept || n.mu.strays.has(key) || c.doubts.has(key) && !anyway {
+	if !n.mu.kept || n.mu.strays.has(key) || n.mu.doubts.has(key) && !anyway {
 		return nil, 0
 	}
 	return c.from, n.mu.id
@@ -97,7 +96,7 @@ func (s *Store) landCopied(n *space, c *replica.Copy, id uint64, at replica.Posi
 	s.counts.replica.Add(1)
 	n.counts.replica.Add(1)
 	n.counts.served(&e, stale)
-	if !n.mu.copied.doubts.has(e.key) { // else the truth is to be asked again
+	if !n.mu.doubts.has(e.key) { // else the truth is to be asked again
 		s.keep(n, e.key, e, e.began)
 	}
 	out, err := e.answer(n.mu.at, stale)
@@ -137,7 +136,7 @@ func (n *space) copyForList() (c *replica.Copy, id, least uint64) {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	stale := n.stale(&entry{}, time.Now())
-	if !n.mu.kept || !n.mu.strays.empty() || !n.mu.copied.doubts.empty() || !n.within(stale) {
+	if !n.mu.kept || !n.mu.strays.empty() || !n.mu.doubts.empty() || !n.within(stale) {
 		return nil, 0, 0
 	}
 	return n.mu.copied.from, n.mu.id, max(n.mu.copied.since, n.mu.seen, n.mu.answered)

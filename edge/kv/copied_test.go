@@ -403,6 +403,70 @@ func TestDoubt(t *testing.T) {
 	})
 }
 
+// TestDoubtOutlivesItsCopy has writes fail before a copy is attached, and one before it is attached again.
+func TestDoubtOutlivesItsCopy(t *testing.T) {
+	withCopy(t, func(r *replicated) {
+		r.tell(valueOf("a", 1, "old"), valueOf("b", 2, "old"))
+		lost := func(key string) {
+			t.Helper()
+			r.truth.away = hostcall.ErrUnavailable
+			if _, err := r.Put(context.Background(), copiedSpace, key, []byte("new"), hostcall.PutOptions{IfRevision: hostcall.AnyRevision}); err == nil {
+				t.Fatal("written")
+			}
+			r.truth.away = nil
+		}
+		lost("a")
+		r.Attach(copiedSpace, r.copy)
+		lost("b")
+		r.Detach(copiedSpace, false)
+		r.Attach(copiedSpace, r.copy)
+		r.truth.seq = 2
+		for _, key := range []string{"a", "b"} { // they have happened
+			r.truth.put(r.t, copiedSpace, key, "new")
+			r.is(key, "new")
+		}
+	})
+}
+
+// tardyOwner answers when it is let.
+type tardyOwner struct {
+	asked, let chan struct{}
+	says       hostcall.Entry
+}
+
+func (o *tardyOwner) Ask(context.Context, hostcall.Namespace, string, Question) (hostcall.Entry, error) {
+	close(o.asked)
+	<-o.let
+	return o.says, nil
+}
+
+// TestANeighboursAnswerThatLandsInACopy: a neighbour was asked before the copy was attached. What it says
+// after that is not served, since no change fences it and the copy may be behind it.
+func TestANeighboursAnswerThatLandsInACopy(t *testing.T) {
+	withCopy(t, func(r *replicated) {
+		r.tell(valueOf("k", 1, "old"))
+		r.Close()
+		o := &tardyOwner{make(chan struct{}), make(chan struct{}), hostcall.Entry{Value: []byte("claimed"), Revision: 9, AsOf: 9}}
+		var err error
+		if r.Store, err = New(Config{Origin: r.truth, Bytes: 1 << 20, Owner: func(hostcall.Namespace, string) Owner { return o }}); err != nil {
+			t.Fatal(err)
+		}
+		r.Apply(copiedSpace, Changes{Epoch: 1, From: 1, To: 1, At: time.Now()})
+		read := make(chan hostcall.Entry)
+		go func() {
+			e, _ := r.Get(context.Background(), copiedSpace, "k")
+			read <- e
+		}()
+		<-o.asked
+		r.Attach(copiedSpace, r.copy)
+		close(o.let)
+		if e := <-read; string(e.Value) != "old" {
+			t.Errorf("%+v", e)
+		}
+		r.is("k", "old")
+	})
+}
+
 // TestAnotherEpochLeavesTheCopy has a restored store's stream begin again, in an epoch that counts from lower.
 func TestAnotherEpochLeavesTheCopy(t *testing.T) {
 	withCopy(t, func(r *replicated) {

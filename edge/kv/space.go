@@ -33,6 +33,7 @@ type space struct {
 		limit    time.Duration // how stale an answer may be; 0: as it comes
 		fences   fences
 		strays   strays
+		doubts   doubts // for a copy that is attached, or will be
 		flights  map[string]*keyFlights
 		copied   copied
 	}
@@ -174,7 +175,7 @@ func (s *Store) told(n *space, key string, e entry, ours bool) {
 		return
 	}
 	if ours {
-		n.mu.copied.doubts.settle(key, e.at)
+		n.mu.doubts.settle(key, e.at)
 	}
 	rev := e.revision
 	n.mu.seen = max(n.mu.seen, rev)
@@ -223,9 +224,7 @@ func (s *Store) doubt(n *space, key string) {
 	defer n.mu.Unlock()
 	n.supersede(key)
 	s.entries.drop(n.mu.id, key)
-	if n.mu.copied.from != nil {
-		n.mu.copied.doubts.add(key, time.Now(), s.config.Fences)
-	}
+	n.mu.doubts.add(key, time.Now(), s.config.Fences)
 }
 
 // Change is one change of one key of a namespace.
@@ -276,7 +275,7 @@ func (s *Store) Apply(ns hostcall.Namespace, c Changes) {
 	if at := s.clock.local(c.At, now); !c.At.IsZero() && at.After(n.mu.fresh) {
 		n.mu.fresh = at
 	}
-	n.mu.copied.doubts.passed(n.mu.fresh)
+	n.mu.doubts.passed(n.mu.fresh)
 }
 
 func (s *Store) begin(n *space, c Changes) {
