@@ -128,7 +128,7 @@ func (t *truth) Head(name string) (uint64, error) {
 	return t.head(), nil
 }
 
-// Read returns the newest change of each key after a sequence.
+// Read returns the newest change of each key after a sequence, and how far the log has come if that is not all.
 func (t *truth) Read(_ context.Context, _ string, after uint64, o store.ReadOptions) (store.Page, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -136,6 +136,7 @@ func (t *truth) Read(_ context.Context, _ string, after uint64, o store.ReadOpti
 	bytes := 0
 	for _, w := range t.mu.log[min(after, uint64(len(t.mu.log))):] {
 		if len(p.Changes) >= o.Changes || bytes >= o.Bytes {
+			p.More = uint64(len(t.mu.log))
 			return p, nil
 		}
 		if p.To = w.Seq; t.newest(w.Key).Seq == w.Seq {

@@ -74,7 +74,7 @@ func (million) Read(_ context.Context, _ string, after uint64, o store.ReadOptio
 		p.Changes = append(p.Changes, store.Change{Seq: seq, Key: copyKey(seq), Op: store.OpPut, Size: uint32(len(hotValue)), Sum: sum, Value: hotValue})
 	}
 	if p.To < copyKeys {
-		p.More = time.Now()
+		p.More = copyKeys
 	}
 	return p, nil
 }

@@ -50,7 +50,7 @@ type Namespaces interface {
 	Reset(ns hostcall.Namespace)
 	Forget(ns hostcall.Namespace)
 	Limit(ns hostcall.Namespace, stale time.Duration)
-	Attach(ns hostcall.Namespace, c *replica.Copy)
+	Attach(ns hostcall.Namespace, c *replica.Copy) bool
 	Detach(ns hostcall.Namespace, noRoom bool)
 	Own(ctx context.Context, ns hostcall.Namespace, key string, q kv.Question) (hostcall.Entry, error)
 }

@@ -127,7 +127,12 @@ func (s *spaces) fit(b *bound) (again bool) {
 		b.copy, b.begun, b.lacks = s.mu.db.Copy(b.ns), false, 0
 		s.kv.Detach(b.ns, false)
 		if b.attached = b.copy.Whole(); b.attached {
-			s.kv.Attach(b.ns, b.copy)
+			b.attached = s.kv.Attach(b.ns, b.copy)
+		}
+		if b.copy.Whole() && !b.attached { // of another epoch than what is followed
+			if err := b.copy.Reset(); err != nil {
+				s.tell(b, "could not be emptied", err)
+			}
 		}
 		keys, _ := b.copy.Size()
 		s.tell(b, fmt.Sprintf("begins with %d keys at %d, whole: %v", keys, b.copy.Position().Seq, b.attached), nil)
@@ -163,8 +168,13 @@ func (s *spaces) store(b *bound, c *kv.Changes) {
 		return // what was under way from where the log was followed before
 	}
 	b.begun = true
-	// A batch without changes is control's word that there was no more.
-	err := b.copy.Apply(replica.Position{Epoch: c.Epoch, Seq: c.To}, copyOf(c), len(c.List) == 0)
+	to, err := replica.Position{Epoch: c.Epoch, Seq: c.To}, error(nil)
+	if c.Head > 0 {
+		err = b.copy.ApplyPage(to, copyOf(c), c.Head)
+	} else {
+		// A control node of before says nothing of pages, but a batch without changes was its word too that there was no more.
+		err = b.copy.Apply(to, copyOf(c), len(c.List) == 0 || b.copy.Whole())
+	}
 	if err == nil {
 		return
 	}

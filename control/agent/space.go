@@ -206,7 +206,7 @@ func late(b *bound, c *kv.Changes) bool {
 }
 
 func changesOf(b *changes.Batch) kv.Changes {
-	out := kv.Changes{Epoch: b.Epoch, From: b.From, To: b.To, At: b.At, List: make([]kv.Change, 0, len(b.Changes))}
+	out := kv.Changes{Epoch: b.Epoch, From: b.From, To: b.To, Head: b.Head, At: b.At, List: make([]kv.Change, 0, len(b.Changes))}
 	for i := range b.Changes {
 		c := &b.Changes[i]
 		k := kv.Change{Key: c.Key, Revision: c.Seq, Gone: c.Op != changes.Put, Metadata: append([]byte(nil), c.Metadata...), Expires: c.Expires}

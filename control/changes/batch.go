@@ -13,6 +13,10 @@
 // stepped over. A batch without changes is the signed statement "nothing more
 // up to To at time At": the log's watermark.
 //
+// Of a long log a batch is a page, and others follow. What a page leaves out, because it was
+// replaced, comes in a later one: so a page says how far the log had come, its Head, and who
+// follows has everything only once it is there. A page says nothing of the time.
+//
 // A store restored from a backup has a new epoch. It, and a position so old that
 // deletions after it were forgotten, make the follower start again: its sink is
 // told to Reset, and what follows replaces everything.
@@ -79,13 +83,15 @@ type Change struct {
 // Inline reports whether the value came with the change.
 func (c *Change) Inline() bool { return c.Op == Put && c.Size <= MaxInline }
 
-// Batch is every change of Log in (From, To], in order of Seq.
+// Batch is every change of Log in (From, To], in order of Seq, but those that were replaced
+// until To, or, of a page with more behind it, until Head.
 type Batch struct {
 	Log     string
 	Epoch   uint64
-	From    uint64 // exclusive
-	To      uint64 // inclusive; at least From
-	At      time.Time
+	From    uint64    // exclusive
+	To      uint64    // inclusive; at least From
+	Head    uint64    // how far the log had come, if there was more after To; else 0
+	At      time.Time // it was everything then, by control's clock; zero with a Head
 	Changes []Change
 }
 
@@ -103,9 +109,13 @@ var ErrBatch = errors.New("changes: not a batch")
 const (
 	batchPlain    = 1
 	batchMetadata = 2 // some change has metadata
+	batchPage     = 3 // there is more behind it
 )
 
 func (b *Batch) version() byte {
+	if b.Head > 0 {
+		return batchPage
+	}
 	for i := range b.Changes {
 		if len(b.Changes[i].Metadata) > 0 {
 			return batchMetadata
@@ -116,9 +126,9 @@ func (b *Batch) version() byte {
 
 // Encode returns the batch's bytes, the ones that are signed:
 //
-//	u8 version, string log, uvarint epoch, from, to-from, i64 at (Unix ms), uvarint count,
+//	u8 version, string log, uvarint epoch, from, to-from, in version 3 uvarint head-to, i64 at (Unix ms), uvarint count,
 //	and for each change: uvarint seq-previous, u8 op, string key;
-//	for Put also: uvarint expiry (Unix ms, 0 never), uvarint size, 32 bytes sum, in version 2 string metadata,
+//	for Put also: uvarint expiry (Unix ms, 0 never), uvarint size, 32 bytes sum, from version 2 on string metadata,
 //	the value when size <= MaxInline
 //
 // where a string is its uvarint length and its bytes, and previous starts at from.
@@ -132,6 +142,9 @@ func (b *Batch) Encode() ([]byte, error) {
 	out = binary.AppendUvarint(out, b.Epoch)
 	out = binary.AppendUvarint(out, b.From)
 	out = binary.AppendUvarint(out, b.To-b.From)
+	if version >= batchPage {
+		out = binary.AppendUvarint(out, b.Head-b.To)
+	}
 	out = binary.LittleEndian.AppendUint64(out, uint64(b.At.UnixMilli()))
 	out = binary.AppendUvarint(out, uint64(len(b.Changes)))
 	prev := b.From
@@ -175,6 +188,8 @@ func (b *Batch) check() error {
 		return fmt.Errorf("changes: batch of log %.80q: want a name of 1 to %d bytes", b.Log, maxLogBytes)
 	case b.To < b.From:
 		return fmt.Errorf("changes: batch of %s goes from %d back to %d", b.Log, b.From, b.To)
+	case b.Head > 0 && (b.Head <= b.To || !b.At.IsZero()):
+		return fmt.Errorf("changes: batch of %s to %d at %v, with more up to %d", b.Log, b.To, b.At, b.Head)
 	case len(b.Changes) > MaxBatchChanges:
 		return fmt.Errorf("changes: batch of %s has %d changes, over %d", b.Log, len(b.Changes), MaxBatchChanges)
 	}
@@ -218,11 +233,14 @@ func DecodeBatch(b []byte) (*Batch, error) {
 	}
 	d := decoder{b: b}
 	version := d.byte()
-	if d.err == nil && (version < batchPlain || version > batchMetadata) {
-		return nil, fmt.Errorf("%w: version %d; this binary reads versions %d and %d: upgrade it", ErrBatch, version, batchPlain, batchMetadata)
+	if d.err == nil && (version < batchPlain || version > batchPage) {
+		return nil, fmt.Errorf("%w: version %d; this binary reads versions %d to %d: upgrade it", ErrBatch, version, batchPlain, batchPage)
 	}
 	out := &Batch{Log: d.string(maxLogBytes), Epoch: d.uvarint(), From: d.uvarint()}
 	out.To = d.add(out.From, d.uvarint())
+	if version >= batchPage {
+		out.Head = d.add(out.To, d.uvarint())
+	}
 	out.At = time.UnixMilli(int64(d.uint64())).UTC()
 	n := d.uvarint()
 	if n > MaxBatchChanges {

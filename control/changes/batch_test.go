@@ -35,7 +35,9 @@ func TestBatchComesBack(t *testing.T) {
 		"watermark": {Log: "catalog", Epoch: 1, From: 5, To: 5, At: time.UnixMilli(0).UTC()},
 		"metadata": {Log: "kv/p/n", Epoch: 1, From: 5, To: 9, At: time.UnixMilli(7).UTC(), Changes: []Change{
 			{Seq: 6, Key: "a", Op: Put, Size: 1, Value: []byte("v"), Metadata: []byte("\x00about")}, {Seq: 7, Key: "b", Op: Put, Size: 1, Value: []byte("w")}, {Seq: 9, Key: "c", Op: Delete}}},
-		"nothing": {Log: "catalog", At: time.UnixMilli(-1).UTC()},
+		"a page":               {Log: "kv/p/n", Epoch: 1, From: 5, To: 9, Head: 10, Changes: []Change{{Seq: 7, Key: "b", Op: Put, Size: 1, Value: []byte("w")}}},
+		"a page with metadata": {Log: "kv/p/n", Epoch: 1, From: 5, To: 9, Head: 1 << 60, Changes: []Change{{Seq: 9, Key: "b", Op: Put, Metadata: []byte("m"), Value: []byte{}}}},
+		"nothing":              {Log: "catalog", At: time.UnixMilli(-1).UTC()},
 	} {
 		got, err := DecodeBatch(encode(t, b))
 		if err != nil || !reflect.DeepEqual(*got, b) {
@@ -47,22 +49,24 @@ func TestBatchComesBack(t *testing.T) {
 func TestEncodeRefuses(t *testing.T) {
 	change := func(c Change) Batch { return Batch{Log: "l", From: 1, To: 9, Changes: []Change{c}} }
 	for name, b := range map[string]Batch{
-		"no log":           {},
-		"a long log":       {Log: strings.Repeat("l", maxLogBytes+1)},
-		"backwards":        {Log: "l", From: 2, To: 1},
-		"at from":          change(Change{Seq: 1, Key: "k", Op: Delete}),
-		"after to":         change(Change{Seq: 10, Key: "k", Op: Delete}),
-		"no key":           change(Change{Seq: 2, Op: Delete}),
-		"a long key":       change(Change{Seq: 2, Key: strings.Repeat("k", maxKeyBytes+1), Op: Delete}),
-		"no op":            change(Change{Seq: 2, Key: "k"}),
-		"another op":       change(Change{Seq: 2, Key: "k", Op: 9}),
-		"a wrong size":     change(Change{Seq: 2, Key: "k", Op: Put, Size: 2, Value: []byte("v")}),
-		"large but there":  change(Change{Seq: 2, Key: "k", Op: Put, Size: MaxInline + 1, Value: []byte("v")}),
-		"long metadata":    change(Change{Seq: 2, Key: "k", Op: Put, Size: 1, Value: []byte("v"), Metadata: make([]byte, maxMetadata+1)}),
-		"metadata of none": change(Change{Seq: 2, Key: "k", Op: Delete, Metadata: []byte("m")}),
-		"twice":            {Log: "l", To: 9, Changes: []Change{{Seq: 2, Key: "k", Op: Delete}, {Seq: 2, Key: "j", Op: Delete}}},
-		"out of order":     {Log: "l", To: 9, Changes: []Change{{Seq: 3, Key: "k", Op: Delete}, {Seq: 2, Key: "j", Op: Delete}}},
-		"too many":         {Log: "l", To: 1 << 20, Changes: make([]Change, MaxBatchChanges+1)},
+		"no log":            {},
+		"a long log":        {Log: strings.Repeat("l", maxLogBytes+1)},
+		"a head at its end": {Log: "l", From: 1, To: 2, Head: 2},
+		"a page at a time":  {Log: "l", From: 1, To: 2, Head: 3, At: time.UnixMilli(1)},
+		"backwards":         {Log: "l", From: 2, To: 1},
+		"at from":           change(Change{Seq: 1, Key: "k", Op: Delete}),
+		"after to":          change(Change{Seq: 10, Key: "k", Op: Delete}),
+		"no key":            change(Change{Seq: 2, Op: Delete}),
+		"a long key":        change(Change{Seq: 2, Key: strings.Repeat("k", maxKeyBytes+1), Op: Delete}),
+		"no op":             change(Change{Seq: 2, Key: "k"}),
+		"another op":        change(Change{Seq: 2, Key: "k", Op: 9}),
+		"a wrong size":      change(Change{Seq: 2, Key: "k", Op: Put, Size: 2, Value: []byte("v")}),
+		"large but there":   change(Change{Seq: 2, Key: "k", Op: Put, Size: MaxInline + 1, Value: []byte("v")}),
+		"long metadata":     change(Change{Seq: 2, Key: "k", Op: Put, Size: 1, Value: []byte("v"), Metadata: make([]byte, maxMetadata+1)}),
+		"metadata of none":  change(Change{Seq: 2, Key: "k", Op: Delete, Metadata: []byte("m")}),
+		"twice":             {Log: "l", To: 9, Changes: []Change{{Seq: 2, Key: "k", Op: Delete}, {Seq: 2, Key: "j", Op: Delete}}},
+		"out of order":      {Log: "l", To: 9, Changes: []Change{{Seq: 3, Key: "k", Op: Delete}, {Seq: 2, Key: "j", Op: Delete}}},
+		"too many":          {Log: "l", To: 1 << 20, Changes: make([]Change, MaxBatchChanges+1)},
 	} {
 		if out, err := b.Encode(); err == nil {
 			t.Errorf("%s: encoded to %d bytes", name, len(out))
@@ -85,7 +89,7 @@ func TestDecodeRefusesWhatWasCut(t *testing.T) {
 		t.Errorf("too large: %v", err)
 	}
 	other := bytes.Clone(b)
-	other[0] = batchMetadata + 1
+	other[0] = batchPage + 1
 	if _, err := DecodeBatch(other); !errors.Is(err, ErrBatch) || !strings.Contains(err.Error(), "upgrade") {
 		t.Errorf("another version: %v", err)
 	}
@@ -95,6 +99,7 @@ func TestDecodeRefusesWhatWasCut(t *testing.T) {
 func FuzzDecodeBatch(f *testing.F) {
 	f.Add(encode(f, sample))
 	f.Add(encode(f, Batch{Log: "catalog", Epoch: 1, From: 5, To: 5}))
+	f.Add(encode(f, Batch{Log: "kv/p/n", Epoch: 1, From: 5, To: 9, Head: 12, Changes: []Change{{Seq: 9, Key: "k", Op: Delete}}}))
 	f.Add([]byte{1, 1, 'l', 0x80, 0, 0, 0})
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		b, err := DecodeBatch(raw)

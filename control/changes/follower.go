@@ -16,7 +16,8 @@ type Sink interface {
 	// Apply takes the next changes of b.Log: verified, in order, nothing left out
 	// and nothing that was applied before. b.From is the position so far (except
 	// for the first batch with Tail, which says where the log begins), b.To the one
-	// afterwards. Without changes it says that there was nothing more up to To at b.At. The sink may keep b.
+	// afterwards. Without changes it says that there was nothing more up to To at b.At; with a Head, that
+	// b is a page, and what is there is not everything before that. The sink may keep b.
 	Apply(ctx context.Context, b *Batch) error
 }
 

@@ -132,7 +132,7 @@ func (s *Server) fill(ctx context.Context, k memoKey, e *entry) error {
 	// The time is taken before the read: what is written meanwhile may be missing.
 	b := &Batch{Log: k.log, Epoch: k.epoch, From: k.from, At: s.cfg.Now()}
 	p, err := s.cfg.Source.Read(ctx, k.log, k.from, store.ReadOptions{
-		Changes: MaxBatchChanges, Bytes: MaxBatchBytes / 2, Inline: MaxInline,
+		Changes: s.cfg.Changes, Bytes: MaxBatchBytes / 2, Inline: MaxInline,
 	})
 	if err != nil {
 		return err
@@ -140,8 +140,8 @@ func (s *Server) fill(ctx context.Context, k memoKey, e *entry) error {
 	if e.to = p.To; e.to == k.from && !k.mark {
 		return nil
 	}
-	if b.To = p.To; !p.More.IsZero() {
-		b.At = p.More // there is more after To: it was all there was then, not now
+	if b.To = p.To; p.More > 0 {
+		b.At, b.Head = time.Time{}, p.More
 	}
 	for _, c := range p.Changes {
 		b.Changes = append(b.Changes, Change{Seq: c.Seq, Key: c.Key, Op: Op(c.Op), Expires: c.Expires, Size: c.Size, Sum: c.Sum, Metadata: c.Metadata, Value: c.Value})

@@ -209,7 +209,10 @@ func (f *Follower) note(l *followed, b *Batch) {
 	defer f.mu.Unlock()
 	now := time.Now()
 	// Control is the truth, also of its own clock; a neighbour may send again what is old.
-	if l.at.via == "" || b.At.After(l.at.signed) {
+	switch {
+	case b.Head > 0: // a page: it says nothing of when, and there is more to wait for
+		l.at.fresh = now
+	case l.at.via == "" || b.At.After(l.at.signed):
 		l.at.signed, l.at.fresh = b.At, now
 	}
 	// Control's own statement that nothing follows.

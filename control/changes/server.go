@@ -35,6 +35,7 @@ type ServerConfig struct {
 	Verify func(sealed []byte) (payload []byte, err error)
 	Ahead  func(ctx context.Context, log string, p Position)
 
+	Changes    int              // of one batch at most; default MaxBatchChanges
 	Heartbeat  time.Duration    // between signs of life on a quiet stream; default 5 s
 	Watermark  time.Duration    // between signed statements for a log that does not change; default 10 s
 	WriteLimit time.Duration    // a follower that takes longer to take one frame is cut off; default 10 s
@@ -58,6 +59,9 @@ type Stats struct {
 
 // NewServer returns a Server; it is an http.Handler for Path.
 func NewServer(cfg ServerConfig) *Server {
+	if cfg.Changes <= 0 || cfg.Changes > MaxBatchChanges {
+		cfg.Changes = MaxBatchChanges
+	}
 	setDefault(&cfg.Heartbeat, 5*time.Second)
 	setDefault(&cfg.Watermark, 10*time.Second)
 	setDefault(&cfg.WriteLimit, 10*time.Second)

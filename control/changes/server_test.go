@@ -455,3 +455,50 @@ func TestMemoIsBounded(t *testing.T) {
 		t.Errorf("%d entries of %d bytes", len(m.mu.entries), m.mu.bytes)
 	}
 }
+
+// batches notes what it is told.
+type batches struct {
+	mu   sync.Mutex
+	list []*Batch
+}
+
+func (s *batches) Reset(context.Context, string, uint64) error { return nil }
+
+func (s *batches) Apply(_ context.Context, b *Batch) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.list = append(s.list, b)
+	return nil
+}
+
+// A page with more behind it says how far the log had come and nothing of the time, however
+// long ago its last change was made: only what is everything says when it was.
+func TestPagesSayNothingOfTheTime(t *testing.T) {
+	s := serve(t, func(c *ServerConfig) { c.Changes = 3 })
+	log := store.KVLog(links)
+	var head uint64
+	for i := range 8 {
+		head = s.put(fmt.Sprint("k", i), "v")
+	}
+	until(t, "the log has all", func() bool { h, _ := s.store.Head(log); return h >= head })
+	told, began := &batches{}, time.Now().Truncate(time.Millisecond)
+	f := NewFollower(FollowerConfig{Open: s.stream, Verify: VerifyWith(s.id.Anchor), Sink: told})
+	f.Follow(Want{Log: log})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); f.Run(ctx) }()
+	until(t, "all is there", at(f, log, head))
+	cancel()
+	<-done
+	if len(told.list) < 3 {
+		t.Fatalf("%d batches of at most 3 changes for 8", len(told.list))
+	}
+	for i, b := range told.list {
+		switch {
+		case i < 2 && (!b.At.IsZero() || b.Head != head || len(b.Changes) != 3):
+			t.Errorf("page %d, of %d changes to %d, is of %v with head %d", i, len(b.Changes), b.To, b.At, b.Head)
+		case i >= 2 && (b.At.Before(began) || b.Head != 0):
+			t.Errorf("batch %d is of %v with head %d", i, b.At, b.Head)
+		}
+	}
+}

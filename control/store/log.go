@@ -22,12 +22,12 @@ type Change struct {
 	Value    []byte    // OpPut: nil when Size is over the reader's bound
 }
 
-// Page is every change of a log in (From, To] that still matters. One with none says that
-// the log has no more.
+// Page is every change of a log in (From, To] that still matters: what was replaced is in a later
+// page, at More at the latest. One with no changes and no More says that the log has no more.
 type Page struct {
 	From, To uint64
 	Changes  []Change
-	More     time.Time // when the last of Changes was stored, if there are more after it; zero: there are none
+	More     uint64 // how far the log had come, if what belongs to this is still to come after To; else 0
 }
 
 // ReadOptions bound one page.
@@ -62,43 +62,52 @@ func (s *Store) Read(ctx context.Context, log string, after uint64, o ReadOption
 	if err != nil {
 		return Page{}, err
 	}
-	p := Page{From: after, To: after}
+	p, head := Page{From: after, To: after}, uint64(0)
 	for {
 		items, to, more, err := t.changed(space, p.To, o)
 		if err != nil {
 			return Page{}, fmt.Errorf("store: read %s after %d: %w", log, after, err)
 		}
-		p.To, p.More = to, time.Time{}
-		if more {
-			p.More = time.UnixMilli(items[len(items)-1].at)
-		}
+		p.To = to
 		if p.Changes, err = t.filled(ctx, space, items, o.Inline); err != nil {
 			return Page{}, fmt.Errorf("store: read %s after %d: %w", log, after, err)
 		}
-		if !more || len(p.Changes) > 0 {
+		if head = max(head, more); len(p.Changes) < len(items) {
+			// Something was replaced by what may be newer than the index.
+			info, err := t.stream.Info(ctx)
+			if err != nil {
+				return Page{}, readFailed("look for the newest change", err)
+			}
+			head = max(head, info.State.LastSeq)
+		}
+		if more == 0 || len(p.Changes) > 0 {
+			if head > p.To {
+				p.More = head
+			}
 			return p, nil
 		}
 	}
 }
 
-// changed returns the items of a page, how far it is complete, and whether there are more.
-func (t *table) changed(space string, after uint64, o ReadOptions) (items []*item, to uint64, more bool, err error) {
+// changed returns the items of a page, how far it goes, and how far the log has come if there are more.
+func (t *table) changed(space string, after uint64, o ReadOptions) (items []*item, to, more uint64, err error) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	switch {
 	case after > t.mu.applied:
-		return nil, 0, false, ErrAhead
+		return nil, 0, 0, ErrAhead
 	case after > 0 && after < t.mu.horizon:
-		return nil, 0, false, ErrGone
+		return nil, 0, 0, ErrGone
 	}
 	x := t.mu.spaces[space]
 	if x == nil {
-		return nil, t.mu.applied, false, nil
+		return nil, t.mu.applied, 0, nil
 	}
-	if items, more = x.after(after, o.Changes, o.Bytes, o.Inline); more {
-		return items, items[len(items)-1].seq, true, nil
+	items, some := x.after(after, o.Changes, o.Bytes, o.Inline)
+	if some {
+		return items, items[len(items)-1].seq, t.mu.applied, nil
 	}
-	return items, t.mu.applied, false, nil
+	return items, t.mu.applied, 0, nil
 }
 
 // Subscription tells which of some logs changed.

@@ -217,7 +217,7 @@ func TestManyValuesAreReadInOneGo(t *testing.T) {
 			got[c.Key] = string(c.Value)
 		}
 		after = p.To
-		if p.More.IsZero() {
+		if p.More == 0 {
 			break
 		}
 		if len(p.Changes) == 0 {

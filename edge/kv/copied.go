@@ -11,19 +11,26 @@ import (
 type copied struct {
 	from   *replica.Copy // nil: it is not asked
 	since  uint64        // from counts once it has come to this: more was served here before it was attached
-	doubts doubts
-	noRoom bool // there should be a copy, and there is no room for one
+	noRoom bool          // there should be a copy, and there is no room for one
 }
 
 // Attach has reads of a namespace answered from its copy too, which is whole. The copy must not
 // have a change that Apply was not called with: Apply comes first. A copy that has not come to all that this node
-// has served before is not asked until it has. Reset, Forget and Detach end it.
-func (s *Store) Attach(ns hostcall.Namespace, c *replica.Copy) {
-	n, at := s.space(ns), c.Position()
-	s.begin(n, Changes{Epoch: at.Epoch, From: at.Seq, To: at.Seq})
+// has served before is not asked until it has. Reset, Forget and Detach end it. It reports whether the copy
+// is of the namespace's epoch: if not it is left as it was.
+func (s *Store) Attach(ns hostcall.Namespace, c *replica.Copy) bool {
+	n, at := s.space(ns), c.Complete()
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.mu.kept && n.mu.epoch != at.Epoch {
+		return false
+	}
+	if !n.mu.kept {
+		s.beginLocked(n, Changes{Epoch: at.Epoch, From: at.Seq})
+		n.mu.told, n.mu.head = max(n.mu.told, c.Position().Seq), max(n.mu.head, c.Head())
+	}
 	n.mu.copied = copied{from: c, since: max(n.mu.seen, n.mu.answered)}
+	return true
 }
 
 // Detach has a namespace read as one without a copy; noRoom says that this is for want of room.
@@ -65,7 +72,7 @@ func (n *space) copyFor(key string, anyway bool) (*replica.Copy, uint64) {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	c := &n.mu.copied
-	if !n.mu.kept || n.mu.strays.has(key) || c.doubts.has(key) && !anyway {
+	if !n.mu.kept || n.mu.strays.has(key) || n.mu.doubts.has(key) && !anyway {
 		return nil, 0
 	}
 	return c.from, n.mu.id
@@ -89,7 +96,7 @@ func (s *Store) landCopied(n *space, c *replica.Copy, id uint64, at replica.Posi
 	s.counts.replica.Add(1)
 	n.counts.replica.Add(1)
 	n.counts.served(&e, stale)
-	if !n.mu.copied.doubts.has(e.key) { // else the truth is to be asked again
+	if !n.mu.doubts.has(e.key) { // else the truth is to be asked again
 		s.keep(n, e.key, e, e.began)
 	}
 	out, err := e.answer(n.mu.at, stale)
@@ -129,7 +136,7 @@ func (n *space) copyForList() (c *replica.Copy, id, least uint64) {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	stale := n.stale(&entry{}, time.Now())
-	if !n.mu.kept || !n.mu.strays.empty() || !n.mu.copied.doubts.empty() || !n.within(stale) {
+	if !n.mu.kept || !n.mu.strays.empty() || !n.mu.doubts.empty() || !n.within(stale) {
 		return nil, 0, 0
 	}
 	return n.mu.copied.from, n.mu.id, max(n.mu.copied.since, n.mu.seen, n.mu.answered)

@@ -210,6 +210,71 @@ func TestACopyAnswersWithoutTheOrigin(t *testing.T) {
 	})
 }
 
+// page is a page of the stream with more behind it, which the copy has taken too.
+func (r *replicated) page(to, head uint64, list ...Change) {
+	r.t.Helper()
+	r.Apply(copiedSpace, Changes{Epoch: 1, From: r.at, To: to, Head: head, List: list})
+	var err error
+	if r.disk.do(func() { err = r.copy.ApplyPage(replica.Position{Epoch: 1, Seq: to}, copyChanges(list), head) }); err != nil {
+		r.t.Fatal(err)
+	}
+	r.at = to
+}
+
+// TestAPageIsNotEverything catches up page by page: what the first leaves out, since it was
+// replaced, is still to come, also where another stream says meanwhile that it was everything until before that.
+func TestAPageIsNotEverything(t *testing.T) {
+	withCopy(t, func(r *replicated) {
+		ends := valueOf("ended", 3, "v")
+		ends.Expires = time.Now().Add(time.Hour)
+		r.tell(valueOf("later", 2, "2"), ends, valueOf("a", 4, "4"))
+		r.open(time.Minute)
+		r.Limit(copiedSpace, time.Minute)
+		r.Attach(copiedSpace, r.copy)
+		time.Sleep(72 * time.Hour)
+		n := r.space(copiedSpace)
+		behind := func() {
+			t.Helper()
+			if e, err, ok := r.cached(n, "a", 7); ok {
+				t.Errorf("a as of 7: %+v, %v", e, err)
+			}
+			if e, err, ok := r.cached(n, "a", 0); ok {
+				t.Errorf("three days old with a bound of a minute: %+v, %v", e, err)
+			}
+			r.Limit(copiedSpace, 0)
+			if e := r.is("a", "4"); e.AsOf != 4 || e.Stale >= 0 {
+				t.Errorf("a is %+v", e)
+			}
+			r.is("ended", "")
+			r.Limit(copiedSpace, time.Minute)
+		}
+		r.page(10, 20, valueOf("b", 8, "8")) // a was 5 too, and is 20 by now
+		behind()
+		signed := time.Now().Add(-time.Hour) // a neighbour sends what was everything up to 12 then
+		r.Apply(copiedSpace, Changes{Epoch: 1, From: 10, To: 12, At: signed})
+		r.write(replica.Position{Epoch: 1, Seq: 12}, nil)
+		r.at = 12
+		if r.copy.Complete().Seq != 4 || r.copy.Position().Seq != 12 {
+			t.Errorf("complete up to %v of %v", r.copy.Complete(), r.copy.Position())
+		}
+		if e, err, ok := r.cached(n, "a", 7); ok {
+			t.Errorf("a as of 7: %+v, %v", e, err)
+		}
+		r.open(time.Minute) // a crash between the pages
+		r.Attach(copiedSpace, r.copy)
+		n = r.space(copiedSpace)
+		r.Limit(copiedSpace, time.Minute)
+		behind()
+		r.tell(valueOf("a", 20, "20"))
+		r.truth.away = hostcall.ErrUnavailable
+		if e := r.is("a", "20"); e.AsOf != 20 || e.Stale > time.Second {
+			t.Errorf("a is %+v", e)
+		}
+		r.is("later", "2")
+		r.is("ended", "")
+	})
+}
+
 func TestACopyHoldsTheBoundOfStaleness(t *testing.T) {
 	withCopy(t, func(r *replicated) {
 		r.tell(valueOf("a", 1, "one"))
@@ -338,6 +403,70 @@ func TestDoubt(t *testing.T) {
 	})
 }
 
+// TestDoubtOutlivesItsCopy has writes fail before a copy is attached, and one before it is attached again.
+func TestDoubtOutlivesItsCopy(t *testing.T) {
+	withCopy(t, func(r *replicated) {
+		r.tell(valueOf("a", 1, "old"), valueOf("b", 2, "old"))
+		lost := func(key string) {
+			t.Helper()
+			r.truth.away = hostcall.ErrUnavailable
+			if _, err := r.Put(context.Background(), copiedSpace, key, []byte("new"), hostcall.PutOptions{IfRevision: hostcall.AnyRevision}); err == nil {
+				t.Fatal("written")
+			}
+			r.truth.away = nil
+		}
+		lost("a")
+		r.Attach(copiedSpace, r.copy)
+		lost("b")
+		r.Detach(copiedSpace, false)
+		r.Attach(copiedSpace, r.copy)
+		r.truth.seq = 2
+		for _, key := range []string{"a", "b"} { // they have happened
+			r.truth.put(r.t, copiedSpace, key, "new")
+			r.is(key, "new")
+		}
+	})
+}
+
+// tardyOwner answers when it is let.
+type tardyOwner struct {
+	asked, let chan struct{}
+	says       hostcall.Entry
+}
+
+func (o *tardyOwner) Ask(context.Context, hostcall.Namespace, string, Question) (hostcall.Entry, error) {
+	close(o.asked)
+	<-o.let
+	return o.says, nil
+}
+
+// TestANeighboursAnswerThatLandsInACopy: a neighbour was asked before the copy was attached. What it says
+// after that is not served, since no change fences it and the copy may be behind it.
+func TestANeighboursAnswerThatLandsInACopy(t *testing.T) {
+	withCopy(t, func(r *replicated) {
+		r.tell(valueOf("k", 1, "old"))
+		r.Close()
+		o := &tardyOwner{make(chan struct{}), make(chan struct{}), hostcall.Entry{Value: []byte("claimed"), Revision: 9, AsOf: 9}}
+		var err error
+		if r.Store, err = New(Config{Origin: r.truth, Bytes: 1 << 20, Owner: func(hostcall.Namespace, string) Owner { return o }}); err != nil {
+			t.Fatal(err)
+		}
+		r.Apply(copiedSpace, Changes{Epoch: 1, From: 1, To: 1, At: time.Now()})
+		read := make(chan hostcall.Entry)
+		go func() {
+			e, _ := r.Get(context.Background(), copiedSpace, "k")
+			read <- e
+		}()
+		<-o.asked
+		r.Attach(copiedSpace, r.copy)
+		close(o.let)
+		if e := <-read; string(e.Value) != "old" {
+			t.Errorf("%+v", e)
+		}
+		r.is("k", "old")
+	})
+}
+
 // TestAnotherEpochLeavesTheCopy has a restored store's stream begin again, in an epoch that counts from lower.
 func TestAnotherEpochLeavesTheCopy(t *testing.T) {
 	withCopy(t, func(r *replicated) {
@@ -359,6 +488,54 @@ func TestAnotherEpochLeavesTheCopy(t *testing.T) {
 		r.truth.away = hostcall.ErrUnavailable
 		r.is("k", "restored")
 		r.is("gone", "")
+	})
+}
+
+// TestACopyOfAnotherEpochIsNotAttached: a namespace that is followed in an epoch never goes back to one before.
+func TestACopyOfAnotherEpochIsNotAttached(t *testing.T) {
+	withCopy(t, func(r *replicated) {
+		r.tell(valueOf("k", 9, "of the first epoch"))
+		r.open(time.Minute)
+		r.Apply(copiedSpace, Changes{Epoch: 2, To: 1, At: time.Now()})
+		r.truth.put(r.t, copiedSpace, "k", "restored")
+		r.is("k", "restored")
+		if r.Attach(copiedSpace, r.copy) {
+			t.Error("attached")
+		}
+		r.is("k", "restored")
+		if n := r.space(copiedSpace); n.replicated() || !n.follows(2) {
+			t.Error("the namespace is in another epoch")
+		}
+	})
+}
+
+// TestAGapInTheStream has a stream that does not go on where the copy is: neither the copy nor
+// what memory has of it is served before the copy is past the gap.
+func TestAGapInTheStream(t *testing.T) {
+	withCopy(t, func(r *replicated) {
+		r.tell(valueOf("k", 4, "old"), valueOf("other", 3, "o"))
+		r.open(time.Minute)
+		r.Attach(copiedSpace, r.copy)
+		r.is("k", "old")
+		r.entries.cache.Wait()
+		r.truth.seq = 19
+		r.truth.put(r.t, copiedSpace, "k", "new") // 20
+		r.truth.seq = 49
+		r.Apply(copiedSpace, Changes{Epoch: 1, From: 50, To: 50, At: time.Now()})
+		n := r.space(copiedSpace)
+		if e, err, ok := r.cached(n, "k", 0); ok {
+			t.Errorf("%+v, %v", e, err)
+		}
+		if keys, _, ok := r.listed(n, "", "", 10); ok {
+			t.Errorf("listed %+v", keys)
+		}
+		r.is("k", "new")
+		r.tell(valueOf("k", 20, "new"))
+		r.at = 50
+		r.tell()
+		r.truth.away = hostcall.ErrUnavailable
+		r.is("k", "new")
+		r.is("other", "o")
 	})
 }
 

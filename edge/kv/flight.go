@@ -200,6 +200,10 @@ func (s *Store) land(n *space, key string, f *flight, got hostcall.Entry, err er
 		f.err = errFenced
 		return
 	}
+	if f.lent && n.mu.copied.from != nil {
+		f.err = errFenced // it was asked for before there was a copy: nothing of it rests on a neighbour's word
+		return
+	}
 	if f.lent && !e.found && got.AsOf > n.mu.at {
 		// Nothing here tells a true revision that is ahead from a false one, and "not
 		// found" has to fence what came before it: the truth is asked.
@@ -216,11 +220,11 @@ func (s *Store) land(n *space, key string, f *flight, got hostcall.Entry, err er
 	}
 	n.mu.served = max(n.mu.served, got.AsOf, e.revision)
 	n.mu.answered = max(n.mu.answered, got.AsOf, e.revision)
-	if n.mu.copied.from != nil && !f.lent {
-		n.mu.copied.doubts.settle(key, f.at)
-		if e.found {
-			n.mu.fences.raise(key, e.revision) // the copy may be behind what was just served
-		}
+	if !f.lent {
+		n.mu.doubts.settle(key, f.at)
+	}
+	if n.mu.copied.from != nil && e.found {
+		n.mu.fences.raise(key, e.revision) // the copy may be behind what was just served
 	}
 	if f.lent && e.found && e.revision > n.mu.at {
 		// This node's stream has not come to the revision that a neighbour named, so a

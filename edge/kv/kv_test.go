@@ -237,8 +237,7 @@ func TestChanges(t *testing.T) {
 		}
 		want(t, s, ns, "new", "")
 		synctest.Wait()
-		from := o.seq
-		c := Changes{Epoch: 1, From: from, List: []Change{
+		c := Changes{Epoch: 1, From: 0, List: []Change{
 			{Key: "inline", Revision: o.put(t, ns, "inline", "told"), Value: []byte("told")},
 			{Key: "large", Revision: o.put(t, ns, "large", "fetched")},
 			{Key: "empty", Revision: o.put(t, ns, "empty", ""), Value: []byte{}},

@@ -106,9 +106,8 @@ func (h *tardy) Read(ctx context.Context, ns hostcall.Namespace, keys []string, 
 func TestNotFoundDoesNotHideWhatIsNewer(t *testing.T) {
 	for name, write := range map[string]func(*testing.T, *truth, *Store){
 		"told": func(t *testing.T, o *truth, s *Store) {
-			from := o.seq
 			rev := o.put(t, ns, "k", "new")
-			s.Apply(ns, Changes{Epoch: 1, From: from, To: rev, List: []Change{{Key: "k", Revision: rev, Value: []byte("new")}}})
+			s.Apply(ns, Changes{Epoch: 1, From: 0, To: rev, List: []Change{{Key: "k", Revision: rev, Value: []byte("new")}}})
 		},
 		"written here": func(t *testing.T, _ *truth, s *Store) {
 			if _, err := s.Put(ctx, ns, "k", []byte("new"), anyTo); err != nil {

@@ -296,9 +296,15 @@ func (m *model) writeBeyond(t *rapid.T) {
 func (m *model) deliver(t *rapid.T) {
 	s := m.streams[rapid.IntRange(0, 1).Draw(t, "to")]
 	n := rapid.IntRange(0, min(3, len(m.log)-s.told)).Draw(t, "changes")
-	c := Changes{Epoch: 1, From: s.applied, To: s.applied, List: m.log[s.told : s.told+n]}
-	for _, ch := range c.List {
-		c.To = ch.Revision
+	c := Changes{Epoch: 1, From: s.applied, To: s.applied}
+	page := n > 0 && s.told+n < len(m.log) && rapid.Bool().Draw(t, "page")
+	for _, ch := range m.log[s.told : s.told+n] {
+		if c.To = ch.Revision; !page || m.last(ch.Key).rev == ch.Revision {
+			c.List = append(c.List, ch)
+		}
+	}
+	if page { // what was replaced is left out
+		c.Head = m.seq
 	}
 	s.told += n
 	s.applied = c.To
@@ -372,6 +378,11 @@ func (m *model) check(key string, e hostcall.Entry, err error) {
 			m.fault = fmt.Errorf("key %s: revision %d served after %d was known", key, e.Revision, m.known[key])
 		}
 		m.known[key] = max(m.known[key], e.Revision)
+		for _, v := range m.history[key] {
+			if v.rev > e.Revision && v.rev <= e.AsOf {
+				m.fault = fmt.Errorf("key %s: revision %d as of %d, although there is %d", key, e.Revision, e.AsOf, v.rev)
+			}
+		}
 	case errors.Is(err, hostcall.ErrNotFound):
 		for _, v := range append([]version{{}}, m.history[key]...) {
 			if !v.there && v.rev >= m.known[key] {

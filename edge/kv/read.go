@@ -155,7 +155,7 @@ func (s *Store) learn(n *space, key string, generation uint64, r hostcall.Result
 	n.void(key)
 	s.entries.drop(n.mu.id, key)
 	n.mu.fences.raise(key, r.AsOf)
-	n.mu.copied.doubts.settle(key, at)
+	n.mu.doubts.settle(key, at)
 	n.mu.served = max(n.mu.served, r.AsOf)
 	n.mu.answered = max(n.mu.answered, r.AsOf)
 	s.keep(n, key, e, r.AsOf) // not as of the stream's place: it may have passed changes that this does not reflect

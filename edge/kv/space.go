@@ -26,11 +26,14 @@ type space struct {
 		served   uint64        // the newest revision of any answer, neighbours' too: who is asked next must not be behind it
 		servedIn uint64        // the epoch of served
 		answered uint64        // the newest revision of any answer since the namespace began anew
-		at       uint64        // how far the stream has told
+		told     uint64        // how far the stream has told; of pages, what is still to come may be from before
+		head     uint64        // where what pages told is everything
+		at       uint64        // up to here the stream has told everything
 		fresh    time.Time     // when that was everything, on this node's clock
 		limit    time.Duration // how stale an answer may be; 0: as it comes
 		fences   fences
 		strays   strays
+		doubts   doubts // for a copy that is attached, or will be
 		flights  map[string]*keyFlights
 		copied   copied
 	}
@@ -172,7 +175,7 @@ func (s *Store) told(n *space, key string, e entry, ours bool) {
 		return
 	}
 	if ours {
-		n.mu.copied.doubts.settle(key, e.at)
+		n.mu.doubts.settle(key, e.at)
 	}
 	rev := e.revision
 	n.mu.seen = max(n.mu.seen, rev)
@@ -221,9 +224,7 @@ func (s *Store) doubt(n *space, key string) {
 	defer n.mu.Unlock()
 	n.supersede(key)
 	s.entries.drop(n.mu.id, key)
-	if n.mu.copied.from != nil {
-		n.mu.copied.doubts.add(key, time.Now(), s.config.Fences)
-	}
+	n.mu.doubts.add(key, time.Now(), s.config.Fences)
 }
 
 // Change is one change of one key of a namespace.
@@ -236,11 +237,13 @@ type Change struct {
 	Expires  time.Time // zero: never
 }
 
-// Changes are all changes of a namespace after From and up to To.
+// Changes are all changes of a namespace after From and up to To, but those that were replaced
+// until To, or, of a page with more behind it, until Head.
 type Changes struct {
 	Epoch uint64
 	From  uint64
 	To    uint64
+	Head  uint64    // a page's; else 0
 	At    time.Time // on the store's clock: they were all there were then; zero: not known
 	List  []Change  // in order of Revision; the store keeps the values
 }
@@ -262,22 +265,33 @@ func (s *Store) Apply(ns hostcall.Namespace, c Changes) {
 		}, false)
 	}
 	n.mu.Lock()
-	n.mu.seen, n.mu.at = max(n.mu.seen, c.To), max(n.mu.at, c.To)
+	defer n.mu.Unlock()
+	n.mu.seen, n.mu.told, n.mu.head = max(n.mu.seen, c.To), max(n.mu.told, c.To), max(n.mu.head, c.Head)
+	if c.To < n.mu.head {
+		return // a change before To that a page left out is still to come, as what replaced it
+	}
+	n.mu.at = max(n.mu.at, c.To)
 	n.mu.strays.passed(c.To)
 	if at := s.clock.local(c.At, now); !c.At.IsZero() && at.After(n.mu.fresh) {
 		n.mu.fresh = at
 	}
-	n.mu.copied.doubts.passed(n.mu.fresh)
-	n.mu.Unlock()
+	n.mu.doubts.passed(n.mu.fresh)
 }
 
 func (s *Store) begin(n *space, c Changes) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	s.beginLocked(n, c)
+}
+
+func (s *Store) beginLocked(n *space, c Changes) {
 	if n.mu.kept && n.mu.epoch != c.Epoch {
 		s.restart(n) // revisions of two epochs do not compare
 	}
 	if n.mu.kept {
+		if c.From > n.mu.told {
+			n.leap(c.From, s.config.Fences)
+		}
 		return
 	}
 	if n.mu.servedIn != c.Epoch {
@@ -286,8 +300,24 @@ func (s *Store) begin(n *space, c Changes) {
 	n.mu.kept, n.mu.epoch = true, c.Epoch
 	// What was asked for before the stream began may lack a change before From,
 	// of which the stream does not tell.
-	n.mu.seen, n.mu.at = max(n.mu.seen, c.From), max(n.mu.at, c.From)
+	n.mu.seen, n.mu.told, n.mu.at = max(n.mu.seen, c.From), max(n.mu.told, c.From), max(n.mu.at, c.From)
 	n.mu.fences.floor = max(n.mu.fences.floor, c.From)
+}
+
+// leap takes that the stream goes on after a gap: of what was known before, anything may have changed
+// meanwhile. What was asked for before counts for nothing, memory is left behind, and a
+// copy is not asked until it has come past the gap. n.mu is held.
+func (n *space) leap(from uint64, fences int) {
+	n.mu.id = ids.Add(1)
+	n.mu.seen = max(n.mu.seen, n.mu.answered, from)
+	n.mu.told, n.mu.at = from, max(n.mu.at, from)
+	n.mu.fences = newFences(fences)
+	n.mu.fences.floor = n.mu.seen
+	n.mu.copied.since = max(n.mu.copied.since, from)
+	for key := range n.mu.flights {
+		n.supersede(key)
+		n.void(key)
+	}
 }
 
 // Reset forgets all of a namespace: its stream starts anew, maybe in another
@@ -302,7 +332,8 @@ func (s *Store) Reset(ns hostcall.Namespace) {
 // restart begins another generation of n. n.mu is held.
 func (s *Store) restart(n *space) {
 	n.mu.id, n.mu.kept, n.mu.epoch, n.mu.seen, n.mu.answered = ids.Add(1), false, 0, 0, 0
-	n.mu.at, n.mu.fresh, n.mu.copied = 0, time.Time{}, copied{noRoom: n.mu.copied.noRoom}
+	n.mu.told, n.mu.head, n.mu.at = 0, 0, 0
+	n.mu.fresh, n.mu.copied = time.Time{}, copied{noRoom: n.mu.copied.noRoom}
 	n.mu.fences = newFences(s.config.Fences)
 	for key := range n.mu.flights {
 		n.supersede(key)

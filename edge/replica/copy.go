@@ -25,14 +25,29 @@ type Copy struct {
 	}
 }
 
-// Position is how far the copy is.
+// Position is how far changes were taken: those that follow are wanted next.
 func (c *Copy) Position() Position {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return c.mu.head.at
 }
 
-// Whole reports whether the copy has everything up to its position, and may answer.
+// Complete is what the copy has everything up to, at most Position: between the two are pages of which
+// what is still to come may replace what is here. No position: it is not whole.
+func (c *Copy) Complete() Position {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.mu.head.complete()
+}
+
+// Head is where the copy is complete again, at least.
+func (c *Copy) Head() uint64 {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.mu.head.head
+}
+
+// Whole reports whether the copy has everything up to a position, and may answer.
 func (c *Copy) Whole() bool {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -55,11 +70,22 @@ type Value struct {
 	Absent   bool // it is too large to come with the change, and is not here
 }
 
-// Apply takes the next changes of the log, up to the position to; complete says that there
-// is no more. What it took is on disk when it returns, if the copy is whole; of one that
+// Apply takes the next changes of the log, up to the position to; complete says that nothing
+// up to there is still to come, but for what pages said. What it took is on disk when it returns, if the copy is whole; of one that
 // is not, a crash may lose the last. ErrRoom: it took nothing.
 func (c *Copy) Apply(to Position, list []Change, complete bool) error {
+	return c.take(to, list, complete, 0)
+}
+
+// ApplyPage is Apply of a page: what belongs to it is there once the log has come to head.
+func (c *Copy) ApplyPage(to Position, list []Change, head uint64) error {
+	return c.take(to, list, false, head)
+}
+
+func (c *Copy) take(to Position, list []Change, complete bool, head uint64) error {
 	next := c.head()
+	next.head = max(next.head, head)
+	complete = complete && to.Seq >= next.head
 	if next.at.Epoch != 0 && next.at.Epoch != to.Epoch {
 		return fmt.Errorf("replica: %s/%s: changes of epoch %d for a copy of epoch %d", c.name.Project, c.name.Name, to.Epoch, next.at.Epoch)
 	}
@@ -79,7 +105,9 @@ func (c *Copy) Apply(to Position, list []Change, complete bool) error {
 				return err
 			}
 		}
-		next.at, next.whole = to, next.whole || complete
+		if next.at = to; complete {
+			next.whole, next.full = true, to.Seq
+		}
 		if grown := next.bytes - before; grown > 0 {
 			if err := c.db.room(grown); err != nil {
 				return err
@@ -117,13 +145,13 @@ func (h *head) change(db *pebble.DB, b *pebble.Batch, ch *Change) error {
 	return b.Set(key, value, nil)
 }
 
-// Get returns what the copy has of a key as of a position that it gives: the key was so
+// Get returns what the copy has of a key as of a position that it gives, Complete's: the key was so
 // then, or has changed since to what is returned. found is false for a key that is not there.
 // ok is false where the copy cannot say: it is not whole, has failed, or the value is not here.
 func (c *Copy) Get(key string) (v Value, at Position, found, ok bool) {
 	h := c.head()
 	if !h.whole {
-		return v, h.at, false, false
+		return v, h.complete(), false, false
 	}
 	err := c.db.use(func(db *pebble.DB) error {
 		raw, done, err := db.Get(h.place(key))
@@ -141,9 +169,9 @@ func (c *Copy) Get(key string) (v Value, at Position, found, ok bool) {
 	})
 	// A copy that was reset meanwhile has another number: the keys of the old one may be half gone.
 	if err != nil || v.Absent || c.head().id != h.id {
-		return Value{}, h.at, false, false
+		return Value{}, h.complete(), false, false
 	}
-	return v, h.at, found, true
+	return v, h.complete(), found, true
 }
 
 // List calls do for each key with the prefix that comes after a key, in byte order, until it
@@ -151,7 +179,7 @@ func (c *Copy) Get(key string) (v Value, at Position, found, ok bool) {
 func (c *Copy) List(prefix, after string, do func(key string, v *Value) bool) (at Position, ok bool) {
 	h := c.head()
 	if !h.whole {
-		return h.at, false
+		return h.complete(), false
 	}
 	err := c.db.use(func(db *pebble.DB) (err error) {
 		it, err := db.NewIter(h.span(prefix, after))
@@ -175,7 +203,7 @@ func (c *Copy) List(prefix, after string, do func(key string, v *Value) bool) (a
 		}
 		return it.Error()
 	})
-	return h.at, err == nil && c.head().id == h.id
+	return h.complete(), err == nil && c.head().id == h.id
 }
 
 // span is the places of keys with the prefix that come after a key.
@@ -253,21 +281,30 @@ type head struct {
 	id    uint64 // before its keys
 	at    Position
 	whole bool
+	full  uint64 // whole: it has everything up to this
+	head  uint64 // it has everything again once it is here
 	keys  int64
 	bytes int64
 }
 
+func (h *head) complete() Position {
+	if !h.whole {
+		return Position{}
+	}
+	return Position{Epoch: h.at.Epoch, Seq: h.full}
+}
+
 func (h *head) key() string { return h.name.Project + "/" + h.name.Name }
 
-const version = 1
+const version = 2
 
-// encode returns u8 version, u8 whole, then uvarints: id, epoch, seq, keys, bytes; string project, string name.
+// encode returns u8 version, u8 whole, then uvarints: id, epoch, seq, full, head, keys, bytes; string project, string name.
 func (h *head) encode() []byte {
 	b := []byte{version, 0}
 	if h.whole {
 		b[1] = 1
 	}
-	for _, n := range []uint64{h.id, h.at.Epoch, h.at.Seq, uint64(max(h.keys, 0)), uint64(max(h.bytes, 0))} {
+	for _, n := range []uint64{h.id, h.at.Epoch, h.at.Seq, h.full, h.head, uint64(max(h.keys, 0)), uint64(max(h.bytes, 0))} {
 		b = binary.AppendUvarint(b, n)
 	}
 	for _, s := range []string{h.name.Project, h.name.Name} {
@@ -283,9 +320,10 @@ func decodeHead(b []byte) (h head, err error) {
 	r := reader{b: b[2:]}
 	h.whole = b[1] == 1
 	h.id, h.at.Epoch, h.at.Seq = r.uvarint(), r.uvarint(), r.uvarint()
+	h.full, h.head = r.uvarint(), r.uvarint()
 	h.keys, h.bytes = int64(r.uvarint()), int64(r.uvarint())
 	h.name.Project, h.name.Name = string(r.take(r.uvarint())), string(r.take(r.uvarint()))
-	if r.bad || len(r.b) > 0 || h.id == 0 || h.id == math.MaxUint64 || h.keys < 0 || h.bytes < 0 {
+	if r.bad || len(r.b) > 0 || h.id == 0 || h.id == math.MaxUint64 || h.keys < 0 || h.bytes < 0 || h.full > h.at.Seq {
 		return head{}, fmt.Errorf("%w: a copy's head of %d bytes", errRecord, len(b))
 	}
 	return h, nil

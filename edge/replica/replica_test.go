@@ -94,6 +94,52 @@ func TestRestartGoesOn(t *testing.T) {
 	}
 }
 
+// TestPagesMakeNoCopyWhole: a copy is whole, and has everything up to a position, only where
+// all that its pages left out has come, also over a restart between them.
+func TestPagesMakeNoCopyWhole(t *testing.T) {
+	dir := t.TempDir()
+	d := mustOpen(t, Config{Dir: dir})
+	page := func(c *Copy, to Position, head uint64, list ...Change) {
+		t.Helper()
+		if err := c.ApplyPage(to, list, head); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again := func() *Copy {
+		t.Helper()
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+		d = mustOpen(t, Config{Dir: dir})
+		return d.Copy(words)
+	}
+	c := d.Copy(words)
+	page(c, Position{1, 10}, 20, put("b", 8, "b")) // a was 5 and is 20 now
+	apply(t, c, Position{1, 12}, true)             // everything up to 12, signed when a was 5
+	if c.Whole() || c.Complete() != (Position{}) {
+		t.Fatalf("whole without a, complete up to %v", c.Complete())
+	}
+	apply(t, c, Position{1, 20}, true, put("a", 20, "a"))
+	if !c.Whole() || c.Complete() != (Position{1, 20}) {
+		t.Fatalf("whole %v, complete up to %v", c.Whole(), c.Complete())
+	}
+	page(c, Position{1, 30}, 40, put("c", 30, "c"))
+	if c = again(); c.Position() != (Position{1, 30}) || c.Complete() != (Position{1, 20}) || c.Head() != 40 {
+		t.Errorf("after a restart: complete up to %v of %v, again at %d", c.Complete(), c.Position(), c.Head())
+	}
+	if _, at, _, ok := c.Get("a"); !ok || at != (Position{1, 20}) {
+		t.Errorf("a as of %v, %v", at, ok)
+	}
+	apply(t, c, Position{1, 35}, true)
+	if at, _ := c.List("", "", func(string, *Value) bool { return true }); at != (Position{1, 20}) {
+		t.Errorf("listed as of %v", at)
+	}
+	apply(t, c, Position{1, 41}, true)
+	if c.Complete() != (Position{1, 41}) {
+		t.Errorf("complete up to %v", c.Complete())
+	}
+}
+
 func TestAnotherEpochBeginsAgain(t *testing.T) {
 	d := mustOpen(t, Config{Dir: t.TempDir()})
 	c, other := d.Copy(words), d.Copy(hostcall.Namespace{Project: "shop", Name: "other"})
@@ -384,8 +430,8 @@ func FuzzValue(f *testing.F) {
 }
 
 func FuzzHead(f *testing.F) {
-	f.Add((&head{name: words, id: 3, at: Position{1, 2}, whole: true, keys: 4, bytes: 5}).encode())
-	f.Add([]byte{1, 1, 0x80})
+	f.Add((&head{name: words, id: 3, at: Position{1, 2}, whole: true, full: 2, head: 9, keys: 4, bytes: 5}).encode())
+	f.Add([]byte{version, 1, 0x80})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := decodeHead(b)
 		if err != nil {
