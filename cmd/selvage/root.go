@@ -7,10 +7,10 @@ import (
 	"net"
 	"strings"
 
-	"github.com/quic-go/quic-go"
 	"github.com/spf13/cobra"
 
 	"github.com/selvage-edge/selvage/cmd/selvage/client"
+	"github.com/selvage-edge/selvage/cmd/selvage/request"
 	"github.com/selvage-edge/selvage/cmd/selvage/target"
 	"github.com/selvage-edge/selvage/cmd/selvage/term"
 )
@@ -142,8 +142,6 @@ func exitCode(err error) int {
 	var usage usageError
 	var refused interface{ Refused() bool }
 	var network *net.OpError
-	var idle *quic.IdleTimeoutError
-	var handshake *quic.HandshakeTimeoutError
 	switch {
 	case err == nil:
 		return exitOK
@@ -151,7 +149,7 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.As(err, &refused) && refused.Refused():
 		return exitRefused
-	case errors.As(err, &network), errors.As(err, &idle), errors.As(err, &handshake), errors.Is(err, client.ErrUnreachable), errors.Is(err, client.ErrSilent), errors.Is(err, target.ErrNone):
+	case errors.As(err, &network), request.NoAnswer(err), errors.Is(err, client.ErrUnreachable), errors.Is(err, client.ErrSilent), errors.Is(err, target.ErrNone):
 		return exitReach
 	default:
 		return exitFailed

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -94,6 +95,13 @@ type Answer struct {
 	Header    http.Header
 	Body      io.ReadCloser
 	FirstByte time.Duration // from the call to the response head
+}
+
+// NoAnswer reports that nobody answered over HTTP/3, which has no refusal of a connection.
+func NoAnswer(err error) bool {
+	var idle *quic.IdleTimeoutError
+	var handshake *quic.HandshakeTimeoutError
+	return errors.As(err, &idle) || errors.As(err, &handshake)
 }
 
 // Do sends r and returns once the response head is there. Redirects are not followed.
