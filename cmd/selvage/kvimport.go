@@ -148,14 +148,15 @@ func (i *importFlags) stopped(name string, sum dump.Summary, err error) error {
 	if i.dryRun {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	if sum.Done.Line == 0 {
-		return fmt.Errorf("%s: %w\nnothing is written", name, err)
-	}
 	how := fmt.Sprintf("--from-line %d", sum.Done.Line+1)
 	if i.resume != "" {
 		how = "the same --resume"
 	}
-	return fmt.Errorf("%s: %w\nall up to line %d is written; go on with %s", name, err, sum.Done.Line, how)
+	done := fmt.Sprintf("all up to line %d is written", sum.Done.Line)
+	if sum.Done.Line == 0 {
+		done = "nothing is written"
+	}
+	return fmt.Errorf("%s: %w\n%s; go on with %s", name, err, done, how)
 }
 
 // note is how far an import came, of what.
