@@ -113,6 +113,7 @@ func run(ctx context.Context, jsonFile, profile, only, selvage, servers string, 
 		more, failed := part.rows() // the others are measured whatever became of it
 		rows, err = append(rows, more...), errors.Join(err, failed)
 		fmt.Fprintf(os.Stderr, "%s: %d rows in %.0f s\n", strings.Join(part.names, ", "), len(more), time.Since(began).Seconds())
+		table(os.Stderr, more) // a long run is worth its parts, should it be stopped
 	}
 	table(os.Stdout, rows)
 	if jsonFile != "" {
