@@ -96,9 +96,9 @@ func run(ctx context.Context, jsonFile, profile, only, selvage, servers string, 
 		{[]string{"wait/5000"}, func() ([]row, error) { return waitRows(ctx) }},
 		{[]string{"wait/10000"}, func() ([]row, error) { return holdRows(ctx) }},
 		{[]string{"fair/"}, func() ([]row, error) { return fairRows(ctx, s, only) }},
+		{[]string{"upgrade/", "crash/"}, func() ([]row, error) { return upgradeRows(ctx, s, selvage, only, all[helloGuest].module) }},
 		{[]string{"geo/"}, func() ([]row, error) { return geoRows(ctx, s, only) }},
 		{[]string{"kv/"}, func() ([]row, error) { return kvRows(ctx, s, selvage, only) }},
-		{[]string{"upgrade/", "crash/"}, func() ([]row, error) { return upgradeRows(ctx, s, selvage, only, all[helloGuest].module) }},
 		{[]string{"start/5000-functions", "crossings/", "density/"}, func() ([]row, error) { return densityRows(ctx, all) }},
 	}
 	if servers != "" {
