@@ -160,7 +160,7 @@ func (s *spaces) prune() {
 // store brings the copy up to c, or loses it. s.mu is held.
 func (s *spaces) store(b *bound, c *kv.Changes) {
 	at := b.copy.Position()
-	if fresh := at == (replica.Position{}); fresh && c.From > 0 || !fresh && (c.Epoch != at.Epoch || c.From > at.Seq || c.To < at.Seq) {
+	if !continues(at, c) {
 		if b.begun {
 			s.lose(b)
 			s.tell(b, "given up for now", fmt.Errorf("changes of epoch %d from %d to %d for a copy at %d/%d", c.Epoch, c.From, c.To, at.Epoch, at.Seq))

@@ -195,14 +195,15 @@ func (s *spaces) Apply(_ context.Context, batch *changes.Batch) error {
 // late reports whether a batch was under way from where the log was followed before it had its
 // copy: what comes now from where the copy is says all of it again. spaces.mu is held.
 func late(b *bound, c *kv.Changes) bool {
-	if b.copy == nil || b.begun {
-		return false
-	}
-	at := b.copy.Position()
+	return b.copy != nil && !b.begun && !continues(b.copy.Position(), c)
+}
+
+// continues reports whether a batch goes on from where a copy is.
+func continues(at replica.Position, c *kv.Changes) bool {
 	if at == (replica.Position{}) {
-		return c.From > 0
+		return c.From == 0
 	}
-	return c.Epoch != at.Epoch || c.From > at.Seq || c.To < at.Seq
+	return c.Epoch == at.Epoch && c.From <= at.Seq && c.To >= at.Seq
 }
 
 func changesOf(b *changes.Batch) kv.Changes {

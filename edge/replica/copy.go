@@ -27,31 +27,23 @@ type Copy struct {
 
 // Position is how far changes were taken: those that follow are wanted next.
 func (c *Copy) Position() Position {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return c.mu.head.at
+	return c.head().at
 }
 
 // Complete is what the copy has everything up to, at most Position: between the two are pages of which
 // what is still to come may replace what is here. No position: it is not whole.
 func (c *Copy) Complete() Position {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return c.mu.head.complete()
+	return c.head().complete()
 }
 
 // Head is where the copy is complete again, at least.
 func (c *Copy) Head() uint64 {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return c.mu.head.head
+	return c.head().head
 }
 
 // Whole reports whether the copy has everything up to a position, and may answer.
 func (c *Copy) Whole() bool {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return c.mu.head.whole && c.db.broken.Load() == nil
+	return c.head().whole && c.db.broken.Load() == nil
 }
 
 // Change is what became of one key.
@@ -287,7 +279,7 @@ type head struct {
 	bytes int64
 }
 
-func (h *head) complete() Position {
+func (h head) complete() Position {
 	if !h.whole {
 		return Position{}
 	}
