@@ -29,15 +29,19 @@ func beLender() int {
 }
 
 // child is the number of the one process below this one with that word, by the kernel.
-func child(t *testing.T, word string) int {
+// It waits: a process that has just been started has no command line for an instant
+// (execve closes the descriptors, by which its parent knows, before it sets the line).
+func child(t *testing.T, word string) (found int) {
 	t.Helper()
-	for _, pid := range childrenOf(t, os.Getpid()) {
-		if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil && strings.Contains(string(b), "\x00"+word) {
-			return pid
+	waitUntil(t, func() bool {
+		for _, pid := range childrenOf(t, os.Getpid()) {
+			if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil && strings.Contains(string(b), "\x00"+word) {
+				found = pid
+			}
 		}
-	}
-	t.Fatalf("no process %q below this one", word)
-	return 0
+		return found != 0
+	})
+	return found
 }
 
 func childrenOf(t *testing.T, pid int) (pids []int) {
