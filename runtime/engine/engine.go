@@ -220,6 +220,7 @@ type Stats struct {
 	PagesTrimmed  uint64 // given back by guests that wait
 	PagesFolded   uint64 // of those, of which the lines that differ from the image's were kept beside
 	Remaps        uint64 // slots reset by mapping the image over
+	Ticks         uint64 // none while no guest runs
 	Scanning      bool   // PAGEMAP_SCAN works here
 }
 
@@ -228,7 +229,7 @@ func (*Engine) Stats() Stats {
 	s := cshim.ReadStats()
 	return Stats{
 		Instances: s.Instances, Kept: s.Kept, SlotsFree: s.FreeSlots + s.Kept, SlotsRetired: s.RetiredSlots, ResidentBytes: s.ResidentBytes,
-		Maps: s.Maps, MaxMaps: s.MaxMaps, Starts: s.Starts, Renewed: s.Renewed, Resets: s.Resets, KnownResets: s.KnownResets, PagesCopied: s.PagesCopied, PagesTrimmed: s.PagesTrimmed, PagesFolded: s.PagesFolded, Remaps: s.Remaps,
+		Maps: s.Maps, MaxMaps: s.MaxMaps, Starts: s.Starts, Renewed: s.Renewed, Resets: s.Resets, KnownResets: s.KnownResets, PagesCopied: s.PagesCopied, PagesTrimmed: s.PagesTrimmed, PagesFolded: s.PagesFolded, Remaps: s.Remaps, Ticks: s.Ticks,
 		Scanning: cshim.Scanning(),
 	}
 }

@@ -70,8 +70,8 @@ func CPUFeatures() (bits [6]uint32) {
 
 // Stats are the room's counters.
 type Stats struct {
-	Instances, Kept, FreeSlots, RetiredSlots, ResidentBytes, Maps, MaxMaps               int64
-	Starts, Renewed, Resets, KnownResets, PagesCopied, PagesTrimmed, PagesFolded, Remaps uint64
+	Instances, Kept, FreeSlots, RetiredSlots, ResidentBytes, Maps, MaxMaps                      int64
+	Starts, Renewed, Resets, KnownResets, PagesCopied, PagesTrimmed, PagesFolded, Remaps, Ticks uint64
 }
 
 // ReadStats returns the counters.
@@ -80,7 +80,7 @@ func ReadStats() Stats {
 	C.sv_read_stats(&s)
 	return Stats{
 		int64(s.instances), int64(s.kept), int64(s.free_slots), int64(s.retired_slots), int64(s.resident_bytes), int64(s.maps), int64(s.max_maps),
-		uint64(s.starts), uint64(s.renewed), uint64(s.resets), uint64(s.known_resets), uint64(s.pages_copied), uint64(s.pages_trimmed), uint64(s.pages_folded), uint64(s.remaps),
+		uint64(s.starts), uint64(s.renewed), uint64(s.resets), uint64(s.known_resets), uint64(s.pages_copied), uint64(s.pages_trimmed), uint64(s.pages_folded), uint64(s.remaps), uint64(s.ticks),
 	}
 }
 

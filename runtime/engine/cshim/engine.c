@@ -1,9 +1,8 @@
-// The process's one engine: configuration, ticks, counters, compiling.
+// The process's one engine: configuration, counters, compiling.
 #include "internal.h"
 
 #include <cpuid.h>
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <sys/sysinfo.h>
 #include <time.h>
@@ -12,9 +11,6 @@ wasm_engine_t *sv_engine;
 sv_config sv_cfg;
 _Thread_local sv_inst *sv_current;
 struct sv_counters sv_count;
-
-static pthread_t ticker;
-static atomic_bool ticking;
 
 char *sv_errno(const char *what) {
 	char *s;
@@ -41,38 +37,6 @@ uint64_t sv_clock(int clock) {
 static uint64_t monotonic_origin;
 
 uint64_t sv_monotonic(void) { return sv_clock(CLOCK_MONOTONIC) + monotonic_origin; }
-
-// A thread of C, not a goroutine: when guests hold every processor a goroutine
-// waits for the runtime to notice, and the tick is what makes guests let go.
-static void *tick(void *unused) {
-	(void)unused;
-	struct timespec next;
-	clock_gettime(CLOCK_MONOTONIC, &next);
-	while (atomic_load_explicit(&ticking, memory_order_relaxed)) {
-		uint64_t ns = (uint64_t)next.tv_nsec + sv_cfg.tick_ns;
-		next.tv_sec += (time_t)(ns / 1000000000u);
-		next.tv_nsec = (long)(ns % 1000000000u);
-		clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &next, NULL);
-		wasmtime_engine_increment_epoch(sv_engine);
-		// After a pause (a suspended machine) do not catch up tick by tick.
-		struct timespec now;
-		clock_gettime(CLOCK_MONOTONIC, &now);
-		if (now.tv_sec > next.tv_sec + 1) next = now;
-	}
-	return NULL;
-}
-
-static char *start_ticker(void) {
-	sigset_t all, before;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before); // the process's signals are Go's, on Go's threads
-	atomic_store(&ticking, true);
-	errno = pthread_create(&ticker, NULL, tick, NULL);
-	int failed = errno;
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (failed) atomic_store(&ticking, false);
-	return failed ? sv_errno("start the ticker") : NULL;
-}
 
 static wasm_config_t *make_config(const sv_config *c) {
 	wasm_config_t *w = wasm_config_new();
@@ -126,11 +90,11 @@ char *sv_open(const sv_config *config) {
 	sv_engine = wasm_engine_new_with_config(make_config(config));
 	if (!sv_engine) return strdup("wasmtime refused the configuration");
 	if (wasmtime_engine_is_pulley(sv_engine)) return strdup("wasmtime would interpret on this processor; selvage needs x86-64");
-	return start_ticker();
+	return sv_ticker_open();
 }
 
 void sv_close(void) {
-	if (atomic_exchange(&ticking, false)) pthread_join(ticker, NULL);
+	sv_ticker_close();
 	sv_slots_evict(INT32_MAX);
 	if (sv_engine) wasm_engine_delete(sv_engine);
 	sv_engine = NULL;
@@ -161,7 +125,7 @@ void sv_read_stats(sv_stats *out) {
 		.resets = atomic_load(&sv_count.resets), .known_resets = atomic_load(&sv_count.known_resets),
 		.pages_copied = atomic_load(&sv_count.pages_copied),
 		.pages_trimmed = atomic_load(&sv_count.pages_trimmed), .pages_folded = atomic_load(&sv_count.pages_folded),
-		.remaps = atomic_load(&sv_count.remaps),
+		.remaps = atomic_load(&sv_count.remaps), .ticks = atomic_load(&sv_count.ticks),
 	};
 }
 

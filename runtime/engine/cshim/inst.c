@@ -223,9 +223,11 @@ int sv_poll(sv_inst *in) {
 	in->poll_from = sv_clock(clock_of(in));
 	if (!in->timed) mark_thread(in->poll_from);
 	if (in->fold) sv_unfold(in, 0, UINT64_MAX); // charged, as the fold was
+	unsigned at = sv_tick_enter();
 	sv_current = in;
 	int event = advance(in);
 	sv_current = NULL;
+	sv_tick_leave(at);
 	if (event == SV_CALL) sv_trim(in);
 	// One that yields is charged what the tick has judged it by: it is over its limit there, or nowhere.
 	uint64_t used = event == SV_YIELD ? in->tick_spent : spent(in);

@@ -33,7 +33,7 @@ extern sv_config sv_cfg;
 extern _Thread_local sv_inst *sv_current;
 extern struct sv_counters {
 	_Atomic int64_t instances, boxes, free_slots, retired_slots, resident_pages, free_stacks, images, codes;
-	_Atomic uint64_t starts, renewed, resets, known_resets, pages_copied, pages_trimmed, pages_folded, remaps;
+	_Atomic uint64_t starts, renewed, resets, known_resets, pages_copied, pages_trimmed, pages_folded, remaps, ticks;
 } sv_count;
 char *sv_error_take(wasmtime_error_t *error); // frees the error
 char *sv_errno(const char *what);
@@ -49,6 +49,13 @@ static inline unsigned sv_processor(void) {
 }
 uint64_t sv_clock(int clock);
 uint64_t sv_monotonic(void);
+
+// ---- tick.c
+
+char *sv_ticker_open(void);
+void sv_ticker_close(void);
+unsigned sv_tick_enter(void); // a guest runs from now on: it ticks
+void sv_tick_leave(unsigned);  // takes what sv_tick_enter gave
 
 // ---- slot.c
 

@@ -57,7 +57,7 @@ void sv_cpu_features(uint32_t out[6]);
 
 typedef struct sv_stats {
 	int64_t instances, kept, free_slots, retired_slots, resident_bytes, maps, max_maps;
-	uint64_t starts, renewed, resets, known_resets, pages_copied, pages_trimmed, pages_folded, remaps;
+	uint64_t starts, renewed, resets, known_resets, pages_copied, pages_trimmed, pages_folded, remaps, ticks;
 } sv_stats;
 void sv_read_stats(sv_stats *out);
 // Whether so many more maps may be made, after giving back cold slots if need be.
