@@ -56,7 +56,7 @@ func (w *world) rollBack(t *testing.T) {
 	w.selvage(t, "rollback", "good", "--to", "1").expect(t, exitOK, "release 1 is live already, as release 3")
 	w.selvage(t, "rollback", "good", "--to", "1", "--json").expect(t, exitOK, `"unchanged": true`)
 	w.selvage(t, "rollback", "good", "--to", "7").expect(t, exitRefused, "selvage versions good")
-	w.selvage(t, "versions", "good").expect(t, exitOK, "live, as release 1")
+	w.selvage(t, "versions", "good").expect(t, exitOK, "current, as release 1")
 	var all []api.Release
 	if err := json.Unmarshal([]byte(w.selvage(t, "versions", "good", "--json").out), &all); err != nil || len(all) != 3 || all[0].Bundle != all[2].Bundle || all[0].Limits.Concurrency == 0 {
 		t.Errorf("versions: %+v, %v", all, err)
@@ -82,7 +82,7 @@ func (w *world) tokens(t *testing.T) {
 	w.selvage(t, "token", "create", "--scope", "all").expect(t, exitRefused, "admin, deploy or read")
 	secret := strings.TrimSpace(w.selvage(t, "token", "create", "--project", "default", "--note", "for the test").out)
 	as := append(w.env, "SELVAGE_TOKEN="+secret)
-	selvage(t, as, "versions", "good").expect(t, exitOK, "live")
+	selvage(t, as, "versions", "good").expect(t, exitOK, "current")
 	selvage(t, as, "rollback", "good").expect(t, exitRefused, "scope deploy")
 	w.selvage(t, "token", "ls").expect(t, exitOK, "for the test", "read")
 	id := strings.Split(secret, "_")[1]

@@ -48,7 +48,7 @@ func printVersions(w io.Writer, all []api.Release) {
 	for i, r := range all {
 		var notes []string
 		if i == 0 && !r.Removed {
-			notes = append(notes, "live")
+			notes = append(notes, "current")
 		}
 		if r.Removed {
 			notes = append(notes, "removed")
