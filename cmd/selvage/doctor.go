@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -53,6 +54,8 @@ func examine(ctx context.Context, o *options, file string) ([]doctor.Finding, er
 			d.Edge = &edge
 		case controlErr == nil:
 			d.Control = &control
+		case errors.Is(edgeErr, fs.ErrNotExist), errors.Is(edgeErr, fs.ErrPermission):
+			return nil, usageError{edgeErr}
 		default:
 			return nil, usageError{errors.Join(fmt.Errorf("%s is neither an edge node's nor a control node's", file), edgeErr, controlErr)}
 		}

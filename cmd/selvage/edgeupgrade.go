@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"time"
 
@@ -51,7 +52,10 @@ type upgraded struct {
 func runUpgrade(ctx context.Context, o *options, file, binary string, wait bool) error {
 	cfg, err := config.LoadEdge(file)
 	if err != nil {
-		return usageError{fmt.Errorf("%w; name the node's configuration file with --config", err)}
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%w; name the node's configuration file with --config", err)
+		}
+		return usageError{err}
 	}
 	var program *os.File
 	if binary != "" {

@@ -121,5 +121,8 @@ func because(c Choice, i int) string {
 	case i == 0:
 		return "chosen"
 	}
+	if i > 1 {
+		return "then"
+	}
 	return "next"
 }

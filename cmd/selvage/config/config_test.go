@@ -78,6 +78,11 @@ func TestUnknownAndMalformed(t *testing.T) {
 		"[node]\nspeed = 1\nnode.nme = 2\n":                   "line 2: unknown keys: node.speed, node.node.nme; ",
 		"[node]\nname = \"a\"\n\n[dns] # of ours\nname = 1\n": "line 5: unknown keys: dns.name",
 		"[[dns.zones]]\nnane = \"a\"\n":                       "line 2: unknown keys: dns.zones.nane (did you mean `name`?); ",
+		"listen = 3\n":                                        "line 1: listen: want a table of keys, not an integer",
+		"[node]\nname = 3\n":                                  "line 2: node.name: want a string, not an integer",
+		"[node]\nname = [\"a\"]\n":                            "line 2: node.name: want a string, not a list",
+		"[node]\n\nname = true\n":                             "line 3: node.name: want a string, not true or false",
+		"[dns]\nzones = 1.5\n":                                "line 2: dns.zones: want a list, not a float",
 	} {
 		write(t, path, text)
 		_, err := LoadEdge(path)

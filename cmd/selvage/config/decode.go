@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/BurntSushi/toml"
@@ -42,12 +44,46 @@ func decode(path string, into any) error {
 		if errors.As(err, &syntax) {
 			return &Fault{path, syntax.Position.Line, syntax.Message}
 		}
-		return fmt.Errorf("config %s: %w", path, err)
+		return wrongType(path, err)
 	}
 	if unknown := meta.Undecoded(); len(unknown) > 0 {
 		return unknownKeys(path, string(text), unknown, reflect.TypeOf(into).Elem())
 	}
 	return nil
+}
+
+// What the decoder says of a value whose type is not its key's: line, key and types, which have Go's names.
+var (
+	wrongValue = regexp.MustCompile(`^toml: line (\d+) \(last key "(.*)"\): incompatible types: TOML value has type (\S+); destination has type (\S+)$`)
+	wrongTable = regexp.MustCompile(`^toml: line (\d+) \(last key "(.*)"\): type mismatch for \S+: expected (table) but found (\S+)$`)
+)
+
+// wrongType tells of such a value in the file's own terms.
+func wrongType(path string, err error) error {
+	found, want := 3, 4
+	m := wrongValue.FindStringSubmatch(err.Error())
+	if m == nil {
+		m, found, want = wrongTable.FindStringSubmatch(err.Error()), 4, 3
+	}
+	if m == nil {
+		return fmt.Errorf("config %s: %w", path, err)
+	}
+	line, _ := strconv.Atoi(m[1]) // digits
+	return &Fault{path, line, fmt.Sprintf("%s: want %s, not %s", m[2], typeName(m[want]), typeName(m[found]))}
+}
+
+func typeName(t string) string {
+	switch {
+	case strings.HasPrefix(t, "int"):
+		return "an integer"
+	case strings.HasPrefix(t, "map"), t == "table":
+		return "a table of keys"
+	case strings.HasPrefix(t, "[]"), t == "slice":
+		return "a list"
+	case strings.HasPrefix(t, "bool"):
+		return "true or false"
+	}
+	return "a " + strings.TrimSuffix(t, "64")
 }
 
 // unknownKeys tells of keys that t does not have, with the nearest that it has; of what
