@@ -135,3 +135,37 @@ func threadTime(t *testing.T) time.Duration {
 	}
 	return time.Duration(now.Nano())
 }
+
+// A guest that hides each long poll behind short ones, which are not charged by the thread's clock, gains next to nothing.
+func TestLongPollsAmongShortOnesAreCharged(t *testing.T) {
+	const rounds, calls = 12, 40
+	p, _ := build(t, `(module (import "test" "wait" (func $wait (param i32) (result i32))) (memory (export "memory") 800)
+	  (func (export "handle") (local $round i32) (local $call i32)
+	    (loop $rounds
+	      (memory.fill (i32.const 0) (local.get $round) (i32.const 52428800))
+	      (local.set $call (i32.const 0))
+	      (loop $calls
+	        (drop (call $wait (i32.const 0)))
+	        (br_if $calls (i32.lt_u (local.tee $call (i32.add (local.get $call) (i32.const 1))) (i32.const `+strconv.Itoa(calls)+`))))
+	      (br_if $rounds (i32.lt_u (local.tee $round (i32.add (local.get $round) (i32.const 1))) (i32.const `+strconv.Itoa(rounds)+`))))))`, ProgramConfig{})
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	in := start(t, p, StartConfig{})
+	defer in.Close()
+	var used time.Duration
+	for {
+		before := threadTime(t)
+		e := in.Poll()
+		used += threadTime(t) - before
+		if e.Kind == Call {
+			in.Resume(0)
+		} else if e.Kind == Done {
+			break
+		} else if e.Kind != Yield {
+			t.Fatalf("event %d, trap %v", e.Kind, e.Trap)
+		}
+	}
+	if charged := in.Usage().CPU; charged < used-used/10-2*time.Millisecond {
+		t.Errorf("it took %v, and was charged %v", used, charged)
+	}
+}

@@ -31,21 +31,26 @@ void sv_inst_drop(sv_inst *in) {
 // ticks it can have run without yielding. What is more on that clock may be time in
 // which the kernel ran something else on this processor, or one instruction that
 // took long, as memory.fill can. A mark, of both clocks, is made on every thread that
-// polls, at most this old: of what was used since, all that cannot have been before the poll was the poll's.
+// polls, at most half as old: of what was used since, all that cannot have been before the poll was the poll's.
 #define SHORT_POLL 2000000
-#define MARK_AGE 1000000
 static _Thread_local struct { uint64_t cpu, at; } mark;
 
-static void mark_thread(uint64_t now) {
-	if (now - mark.at <= MARK_AGE) return;
+// An instance of which one poll was longer is charged by the thread's own clock. After
+// so many polls in a row that were shorter than this it is trusted again, and less: a
+// guest that computes for long and then calls the host often pays no system calls for each.
+#define CALM_POLL 100000
+#define CALM_POLLS 16
+
+static void mark_thread(uint64_t now, uint64_t most) {
+	if (now - mark.at <= most / 2) return;
 	mark.at = now;
 	mark.cpu = sv_clock(CLOCK_THREAD_CPUTIME_ID);
 }
 
-// What is charged to a poll that began then and took so long, longer than SHORT_POLL.
-static uint64_t surely_spent(uint64_t from, uint64_t spent) {
+// What is charged to a poll that began then and took so long, longer than most.
+static uint64_t surely_spent(uint64_t from, uint64_t spent, uint64_t most) {
 	uint64_t used = sv_clock(CLOCK_THREAD_CPUTIME_ID) - mark.cpu, before = from - mark.at;
-	uint64_t sure = used > before + SHORT_POLL ? used - before : SHORT_POLL;
+	uint64_t sure = used > before + most ? used - before : most;
 	return sure < spent ? sure : spent;
 }
 
@@ -54,7 +59,20 @@ static int clock_of(const sv_inst *in) { return in->timed ? CLOCK_THREAD_CPUTIME
 // What the present poll is charged so far.
 static uint64_t spent(const sv_inst *in) {
 	uint64_t ns = sv_clock(clock_of(in)) - in->poll_from;
-	return in->timed || ns <= SHORT_POLL ? ns : surely_spent(in->poll_from, ns);
+	return in->timed || ns <= in->most_untimed ? ns : surely_spent(in->poll_from, ns, in->most_untimed);
+}
+
+// Decides how the next poll is charged after one that used so much.
+static void judge(sv_inst *in, uint64_t used, bool yields) {
+	if (!in->timed) {
+		in->timed = yields || used >= in->most_untimed;
+		in->calm = 0;
+		return;
+	}
+	in->calm = yields || used >= CALM_POLL ? 0 : in->calm + 1;
+	if (in->calm < CALM_POLLS) return;
+	in->timed = false;
+	in->most_untimed = CALM_POLL;
 }
 
 // Called on the guest's stack, so that the error is a trap with the guest's backtrace.
@@ -139,6 +157,7 @@ sv_started sv_start(sv_prog *prog, sv_inst *spare, const uint8_t *head, size_t h
 	in->log_limit = log_limit;
 	in->head_limit = head_limit;
 	in->cpu_limit = cpu_limit;
+	in->most_untimed = SHORT_POLL;
 	in->prog = prog;
 	if (renewed) box_enter(in, renewed);
 	else if (!box_open(in)) return out;
@@ -216,12 +235,12 @@ static int advance(sv_inst *in) {
 }
 
 // A short poll is charged by the monotonic clock, which costs 20 ns where the
-// thread's own clock costs most of a microsecond. From the first poll on that
-// was not short, that is worth its system call: so what is forgiven is once.
+// thread's own clock costs most of a microsecond. After one that was not short,
+// that is worth its system call: so little is forgiven, and seldom.
 int sv_poll(sv_inst *in) {
 	if (in->failed) return SV_FAILED;
 	in->poll_from = sv_clock(clock_of(in));
-	if (!in->timed) mark_thread(in->poll_from);
+	if (!in->timed) mark_thread(in->poll_from, in->most_untimed);
 	if (in->fold) sv_unfold(in, 0, UINT64_MAX); // charged, as the fold was
 	unsigned at = sv_tick_enter();
 	sv_current = in;
@@ -232,7 +251,7 @@ int sv_poll(sv_inst *in) {
 	// One that yields is charged what the tick has judged it by: it is over its limit there, or nowhere.
 	uint64_t used = event == SV_YIELD ? in->tick_spent : spent(in);
 	in->v.cpu_ns += used;
-	if (used >= SHORT_POLL || event == SV_YIELD) in->timed = true;
+	judge(in, used, event == SV_YIELD);
 	return event;
 }
 

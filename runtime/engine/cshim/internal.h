@@ -260,6 +260,8 @@ struct sv_inst {
 	bool trimmed;
 	struct sv_fold *fold; // what is kept of pages that are given back; NULL: nothing
 	bool timed; // polls are charged by the thread's own clock
+	uint8_t calm; // short polls since one that was not, while timed
+	uint64_t most_untimed; // ns: a poll that takes longer is not charged by the monotonic clock alone
 	uint32_t own_code; // set by sv_die
 	uint64_t memory_limit, cpu_limit;
 	uint64_t poll_from, tick_spent; // when the present poll began, and its charge as of the tick, ns
