@@ -15,10 +15,12 @@
 // unseen; and one with larger tables is not kept. Its slot's pages count against the budget of free slots.
 enum { MOST_INSTANCES = 64, MOST_TABLES = 1 << 20, OFTEN = 4 * SV_BOXES };
 
-// The boxes that a processor used last, the latest first.
+// The boxes that a processor used last, the latest first, and the programs that started on it last.
 static struct shelf {
 	pthread_mutex_t lock;
 	sv_box *box[SV_BOXES];
+	const sv_prog *started[OFTEN];
+	unsigned next;                 // of these
 } __attribute__((aligned(128))) shelf[SV_PROCESSORS] = {[0 ... SV_PROCESSORS - 1] = {.lock = PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP}};
 
 static void remove_at(struct shelf *h, int i) {
@@ -26,9 +28,11 @@ static void remove_at(struct shelf *h, int i) {
 	h->box[SV_BOXES - 1] = NULL;
 }
 
-sv_box *sv_box_new(sv_prog *prog) {
+sv_box *sv_box_new(sv_prog *prog, bool often) {
 	sv_box *b = calloc(1, sizeof *b);
-	if (b) b->prog = prog, atomic_fetch_add(&prog->refs, 1);
+	if (!b) return NULL;
+	b->prog = prog, b->often = often;
+	atomic_fetch_add(&prog->refs, 1);
 	return b;
 }
 
@@ -40,32 +44,42 @@ void sv_box_free(sv_box *b) {
 	free(b);
 }
 
-// Notes a start of prog: often, if its last was among the last few of all.
-static void note_start(sv_prog *prog) {
-	uint64_t now = atomic_load_explicit(&sv_count.starts, memory_order_relaxed) + 1;
-	uint64_t last = atomic_exchange_explicit(&prog->started, now, memory_order_relaxed);
-	atomic_store_explicit(&prog->often, last && now - last <= OFTEN, memory_order_relaxed);
+// Notes a start of prog, and whether it was among the last few that started on this processor. (lock held)
+static bool note_start(struct shelf *h, const sv_prog *prog) {
+	bool often = false;
+	for (int i = 0; i < OFTEN && !often; i++) often = h->started[i] == prog;
+	h->started[h->next] = prog;
+	h->next = (h->next + 1) % OFTEN;
+	return often;
 }
 
 // What is on the shelves: counted under their locks.
 static void count(const sv_box *b, int by) {
-	atomic_fetch_add_explicit(&sv_count.boxes, by, memory_order_relaxed);
-	atomic_fetch_add_explicit(&sv_count.resident_pages, by * sv_slot_resident(b->slot), memory_order_relaxed);
+	sv_tally(SV_KEPT, by);
+	sv_tally(SV_RESIDENT, by * sv_slot_resident(b->slot));
 }
 
-sv_box *sv_box_take(sv_prog *prog) {
-	if (!atomic_load_explicit(&prog->renewable, memory_order_relaxed)) return NULL;
-	note_start(prog);
-	struct shelf *h = &shelf[sv_processor()];
-	sv_box *b = NULL;
-	pthread_mutex_lock(&h->lock);
-	for (int i = 0; i < SV_BOXES && h->box[i] && !b; i++) {
-		if (h->box[i]->prog != prog) continue;
-		b = h->box[i];
+// Takes the latest of prog, or of all, off the shelf. (lock held)
+static sv_box *take(struct shelf *h, const sv_prog *prog) {
+	for (int i = 0; i < SV_BOXES && h->box[i]; i++) {
+		sv_box *b = h->box[i];
+		if (prog && b->prog != prog) continue;
 		remove_at(h, i);
 		count(b, -1);
+		return b;
 	}
+	return NULL;
+}
+
+sv_box *sv_box_take(sv_prog *prog, bool *often) {
+	*often = false;
+	if (!atomic_load_explicit(&prog->renewable, memory_order_relaxed)) return NULL;
+	struct shelf *h = &shelf[sv_processor()];
+	pthread_mutex_lock(&h->lock);
+	sv_box *b = take(h, prog);
+	*often = note_start(h, prog);
 	pthread_mutex_unlock(&h->lock);
+	if (b) b->room = sv_slot_resident(b->slot);
 	return b;
 }
 
@@ -89,21 +103,25 @@ static bool put(sv_box *b) {
 }
 
 static sv_box *pull(struct shelf *h, const sv_prog *prog) {
-	sv_box *b = NULL;
 	pthread_mutex_lock(&h->lock);
-	for (int i = 0; i < SV_BOXES && h->box[i] && !b; i++) {
-		if (prog && h->box[i]->prog != prog) continue;
-		b = h->box[i];
-		remove_at(h, i);
-		count(b, -1);
-	}
+	sv_box *b = take(h, prog);
 	pthread_mutex_unlock(&h->lock);
 	return b;
 }
 
+// Another program may come to be where prog was: what is noted of prog is not its.
+static void forget_starts(struct shelf *h, const sv_prog *prog) {
+	pthread_mutex_lock(&h->lock);
+	for (int i = 0; i < OFTEN; i++)
+		if (h->started[i] == prog) h->started[i] = NULL;
+	pthread_mutex_unlock(&h->lock);
+}
+
 void sv_boxes_drop(const sv_prog *prog) {
-	for (struct shelf *h = shelf; h < shelf + SV_PROCESSORS; h++)
+	for (struct shelf *h = shelf; h < shelf + SV_PROCESSORS; h++) {
 		for (sv_box *b; (b = pull(h, prog));) sv_box_free(b);
+		if (prog) forget_starts(h, prog);
+	}
 }
 
 // ---- renewal
@@ -159,8 +177,13 @@ static bool renew(sv_box *b) {
 	return look_up(b) && reset_globals(b) && sv_slot_renew(b->slot);
 }
 
+// What it gave up as it was taken it may have again: to ask costs a line that other processors write to.
+static bool has_room(const sv_box *b) {
+	int64_t pages = sv_slot_resident(b->slot);
+	return pages <= b->room || sv_slots_have_room(pages);
+}
+
 void sv_box_end(sv_box *b, bool whole) {
-	const sv_prog *prog = b->prog;
-	bool keep = whole && atomic_load_explicit(&prog->renewable, memory_order_relaxed) && atomic_load_explicit(&prog->often, memory_order_relaxed);
-	if (!keep || !renew(b) || !sv_slots_have_room(sv_slot_resident(b->slot)) || !put(b)) sv_box_free(b);
+	bool keep = whole && b->often && atomic_load_explicit(&b->prog->renewable, memory_order_relaxed);
+	if (!keep || !renew(b) || !has_room(b) || !put(b)) sv_box_free(b);
 }

@@ -11,6 +11,14 @@ wasm_engine_t *sv_engine;
 sv_config sv_cfg;
 _Thread_local sv_inst *sv_current;
 struct sv_counters sv_count;
+struct sv_tallies sv_tallied[SV_PROCESSORS];
+unsigned sv_processors = 1;
+
+int64_t sv_sum(enum sv_tally what) {
+	int64_t n = 0;
+	for (unsigned i = 0; i < sv_processors; i++) n += atomic_load_explicit(&sv_tallied[i].n[what], memory_order_relaxed);
+	return n;
+}
 
 char *sv_errno(const char *what) {
 	char *s;
@@ -82,8 +90,9 @@ static wasm_config_t *make_config(const sv_config *c) {
 char *sv_open(const sv_config *config) {
 	sv_cfg = *config;
 	// The slots and stacks that processors keep aside are not among the free slots and stacks that are counted.
-	int n = get_nprocs();
-	sv_cfg.base_maps += SV_MAPS_INSTANCE * (n < SV_PROCESSORS ? n : SV_PROCESSORS);
+	int n = get_nprocs_conf();
+	sv_processors = n < 1 ? 1 : n < SV_PROCESSORS ? (unsigned)n : SV_PROCESSORS;
+	sv_cfg.base_maps += SV_MAPS_INSTANCE * (int64_t)sv_processors;
 	monotonic_origin = sv_clock(CLOCK_REALTIME) - sv_clock(CLOCK_MONOTONIC);
 	char *failed = sv_resets_open(config->remap_only);
 	if (failed) return failed;
@@ -101,7 +110,7 @@ void sv_close(void) {
 }
 
 int64_t sv_maps(void) {
-	return sv_cfg.base_maps + SV_MAPS_INSTANCE * (atomic_load(&sv_count.instances) + atomic_load(&sv_count.boxes)) +
+	return sv_cfg.base_maps + SV_MAPS_INSTANCE * (sv_sum(SV_INSTANCES) + sv_sum(SV_KEPT)) +
 		SV_MAPS_SLOT * (atomic_load(&sv_count.free_slots) + atomic_load(&sv_count.retired_slots)) +
 		SV_MAPS_STACK * atomic_load(&sv_count.free_stacks) + atomic_load(&sv_count.images) + SV_MAPS_CODE * atomic_load(&sv_count.codes);
 }
@@ -113,19 +122,19 @@ bool sv_room(int64_t more) {
 void sv_read_stats(sv_stats *out) {
 	sv_slots_settle();
 	*out = (sv_stats){
-		.kept = atomic_load(&sv_count.boxes),
-		.instances = atomic_load(&sv_count.instances),
+		.kept = sv_sum(SV_KEPT),
+		.instances = sv_sum(SV_INSTANCES),
 		.free_slots = atomic_load(&sv_count.free_slots),
 		.retired_slots = atomic_load(&sv_count.retired_slots),
-		.resident_bytes = atomic_load(&sv_count.resident_pages) * SV_PAGE,
+		.resident_bytes = sv_sum(SV_RESIDENT) * SV_PAGE,
 		.maps = sv_maps(),
 		.max_maps = sv_cfg.max_maps,
-		.starts = atomic_load(&sv_count.starts),
-		.renewed = atomic_load(&sv_count.renewed),
-		.resets = atomic_load(&sv_count.resets), .known_resets = atomic_load(&sv_count.known_resets),
-		.pages_copied = atomic_load(&sv_count.pages_copied),
-		.pages_trimmed = atomic_load(&sv_count.pages_trimmed), .pages_folded = atomic_load(&sv_count.pages_folded),
-		.remaps = atomic_load(&sv_count.remaps), .ticks = atomic_load(&sv_count.ticks),
+		.starts = sv_sum(SV_STARTS),
+		.renewed = sv_sum(SV_RENEWED),
+		.resets = sv_sum(SV_RESETS), .known_resets = sv_sum(SV_KNOWN_RESETS),
+		.pages_copied = sv_sum(SV_PAGES_COPIED),
+		.pages_trimmed = sv_sum(SV_PAGES_TRIMMED), .pages_folded = sv_sum(SV_PAGES_FOLDED),
+		.remaps = sv_sum(SV_REMAPS), .ticks = atomic_load(&sv_count.ticks),
 	};
 }
 

@@ -82,7 +82,7 @@ void sv_fold(sv_inst *in) {
 	}
 	in->v.folded = f != NULL;
 	give_back(s, pages, given);
-	if (f) atomic_fetch_add_explicit(&sv_count.pages_folded, f->pages, memory_order_relaxed);
+	if (f) sv_tally(SV_PAGES_FOLDED, f->pages);
 }
 
 static void write_back(const sv_slot *s, const struct sv_fold *f, const struct folded *p) {

@@ -116,8 +116,8 @@ static bool request_copy(sv_inst *in, const uint8_t *head, size_t n) {
 	return true;
 }
 
-static bool box_open(sv_inst *in) {
-	sv_box *b = in->box = sv_box_new(in->prog);
+static bool box_open(sv_inst *in, bool often) {
+	sv_box *b = in->box = sv_box_new(in->prog, often);
 	if (!b) return false;
 	b->store = wasmtime_store_new(sv_engine, NULL, NULL);
 	b->ctx = wasmtime_store_context(b->store);
@@ -135,7 +135,7 @@ static void box_enter(sv_inst *in, sv_box *b) {
 	in->step = 1;
 	sv_slot_lend(b->slot, in);
 	wasmtime_context_set_epoch_deadline(b->ctx, DEADLINE_TICKS);
-	atomic_fetch_add_explicit(&sv_count.renewed, 1, memory_order_relaxed);
+	sv_tally(SV_RENEWED, 1);
 }
 
 sv_started sv_start(sv_prog *prog, sv_inst *spare, const uint8_t *head, size_t head_len, uint32_t flags, int64_t memory_limit,
@@ -143,7 +143,8 @@ sv_started sv_start(sv_prog *prog, sv_inst *spare, const uint8_t *head, size_t h
 	sv_started out = {.in = spare, .event = SV_TOO_LARGE};
 	if (memory_limit < 0 || prog->image->size > (uint64_t)memory_limit) return out;
 	out.event = SV_NO_ROOM;
-	sv_box *renewed = sv_box_take(prog);
+	bool often;
+	sv_box *renewed = sv_box_take(prog, &often);
 	if (!renewed && !has_room(prog->image)) return out;
 	out.event = SV_NO_MEMORY;
 	sv_inst *in = out.in = spare ? inst_renew(spare) : calloc(1, sizeof *in);
@@ -160,10 +161,9 @@ sv_started sv_start(sv_prog *prog, sv_inst *spare, const uint8_t *head, size_t h
 	in->most_untimed = SHORT_POLL;
 	in->prog = prog;
 	if (renewed) box_enter(in, renewed);
-	else if (!box_open(in)) return out;
-	atomic_fetch_add(&prog->refs, 1);
-	atomic_fetch_add_explicit(&sv_count.instances, 1, memory_order_relaxed);
-	atomic_fetch_add_explicit(&sv_count.starts, 1, memory_order_relaxed);
+	else if (!box_open(in, often)) return out;
+	sv_tally(SV_INSTANCES, 1);
+	sv_tally(SV_STARTS, 1);
 	out.event = flags & SV_POLL ? sv_poll(in) : SV_STARTED;
 	in->one_call = out.event == SV_DONE;
 	if (in->one_call) sv_inst_end(in);
@@ -274,7 +274,7 @@ void sv_inst_end(sv_inst *in) {
 	if (in->future) wasmtime_call_future_delete(in->future);
 	sv_fold_drop(in);
 	sv_box_end(in->box, whole);
-	in->box = NULL;
+	in->box = NULL, in->prog = NULL; // the box held the program
 	if (in->trap) wasm_trap_delete(in->trap);
 	if (in->error) wasmtime_error_delete(in->error);
 	free(in->v.trap_message);
@@ -284,6 +284,5 @@ void sv_inst_end(sv_inst *in) {
 	in->v.memory = NULL; // its size stays, as a figure
 	in->v.keep = in->request_cap <= KEEP_BUFFER && in->head_cap <= KEEP_BUFFER && in->log_cap <= KEEP_BUFFER;
 	in->v.ended = true;
-	sv_prog_unref(in->prog);
-	atomic_fetch_sub_explicit(&sv_count.instances, 1, memory_order_relaxed);
+	sv_tally(SV_INSTANCES, -1);
 }

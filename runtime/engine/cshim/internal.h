@@ -31,9 +31,10 @@ extern wasm_engine_t *sv_engine;
 extern sv_config sv_cfg;
 // The instance being polled on this thread.
 extern _Thread_local sv_inst *sv_current;
+// What changes seldom.
 extern struct sv_counters {
-	_Atomic int64_t instances, boxes, free_slots, retired_slots, resident_pages, free_stacks, images, codes;
-	_Atomic uint64_t starts, renewed, resets, known_resets, pages_copied, pages_trimmed, pages_folded, remaps, ticks;
+	_Atomic int64_t free_slots, retired_slots, free_stacks, images, codes;
+	_Atomic uint64_t ticks;
 } sv_count;
 char *sv_error_take(wasmtime_error_t *error); // frees the error
 char *sv_errno(const char *what);
@@ -41,12 +42,27 @@ char *sv_errno(const char *what);
 // reservation; a stack has its guard.
 enum { SV_MAPS_CODE = 3, SV_MAPS_SLOT = 3, SV_MAPS_STACK = 2, SV_MAPS_INSTANCE = SV_MAPS_SLOT + SV_MAPS_STACK };
 int64_t sv_maps(void);
-// The processor this thread runs on, in [0, SV_PROCESSORS): a hint, for what is kept near one.
+// The processor this thread runs on, in [0, sv_processors): a hint, for what is kept near one.
 enum { SV_PROCESSORS = 64 };
+extern unsigned sv_processors; // 1 to SV_PROCESSORS
 static inline unsigned sv_processor(void) {
 	int cpu = sched_getcpu();
-	return cpu < 0 ? 0 : (unsigned)cpu % SV_PROCESSORS;
+	return cpu < 0 ? 0 : (unsigned)cpu % sv_processors;
 }
+
+// What changes with each instance is counted where that happens: lines that all processors
+// write to made two of them start 1.1 times as many small guests as one. A tally alone means
+// nothing, and may be negative: what is taken on one processor is given back on another.
+enum sv_tally {
+	SV_INSTANCES, SV_KEPT, SV_RESIDENT, // alive; boxes kept; pages of free slots and of boxes kept
+	SV_STARTS, SV_RENEWED, SV_RESETS, SV_KNOWN_RESETS, SV_PAGES_COPIED, SV_PAGES_TRIMMED, SV_PAGES_FOLDED, SV_REMAPS,
+	SV_TALLIES
+};
+extern struct sv_tallies { _Atomic int64_t n[SV_TALLIES]; } __attribute__((aligned(128))) sv_tallied[SV_PROCESSORS];
+static inline void sv_tally(enum sv_tally what, int64_t by) {
+	atomic_fetch_add_explicit(&sv_tallied[sv_processor()].n[what], by, memory_order_relaxed);
+}
+int64_t sv_sum(enum sv_tally what);
 uint64_t sv_clock(int clock);
 uint64_t sv_monotonic(void);
 
@@ -195,7 +211,7 @@ typedef struct sv_preset { sv_name name; wasmtime_val_t value; } sv_preset;
 typedef struct sv_blob { uint8_t *data; size_t len; uint32_t count; } sv_blob;
 
 struct sv_prog {
-	_Atomic int refs; // the handle, each instance and each box
+	_Atomic int refs; // the handle and each box
 	wasmtime_instance_pre_t *pre;
 	sv_image *image;
 	uint64_t memory_min, memory_max; // as the code declares them
@@ -204,8 +220,7 @@ struct sv_prog {
 	sv_preset *globals;
 	size_t nglobals;
 	// Whether boxes are renewed. Then these are all mutable globals, of kind SV_ZERO where the image has no value.
-	atomic_bool renewable, closed, often;
-	_Atomic uint64_t started; // sv_count.starts, as of its last start
+	atomic_bool renewable, closed;
 	sv_preset *mutables;
 	size_t nmutables;
 	sv_blob blobs[SV_BLOBS];
@@ -228,15 +243,17 @@ typedef struct sv_box {
 	sv_zeroed zeroed[SV_ZEROED]; // what was calloc'ed as it was made: its tables, if they are large
 	uint32_t nzeroed;
 	uint32_t instances;           // that it has served
+	bool often;                   // its program starts often: it is worth keeping
+	int64_t room;                 // pages that it was counted with as it was last kept
 	wasmtime_global_t *globals;   // prog->mutables, once looked up
 	wasmtime_extern_t *entries;   // prog->entries, once looked up
 } sv_box;
 enum { SV_BOXES = 16 }; // kept for each processor, at most
 
-sv_box *sv_box_new(sv_prog *prog);
+sv_box *sv_box_new(sv_prog *prog, bool often);
 void sv_box_free(sv_box *b);
 // One that was renewed for prog, or NULL.
-sv_box *sv_box_take(sv_prog *prog);
+sv_box *sv_box_take(sv_prog *prog, bool *often);
 // Keeps a box for another instance, or frees it. whole: its guest came to its end.
 void sv_box_end(sv_box *b, bool whole);
 // Frees what is kept for prog, or for all.

@@ -112,7 +112,7 @@ static enum scanned scan_and_copy(sv_slot *s) {
 	s->resident = pages;
 	own_keep(s, &own);
 	if (!atomic_load_explicit(&s->image->warm_is, memory_order_relaxed)) warm_keep(s->image, &own);
-	atomic_fetch_add_explicit(&sv_count.pages_copied, (uint64_t)pages, memory_order_relaxed);
+	sv_tally(SV_PAGES_COPIED, pages);
 	return SCAN_COPIED;
 }
 
@@ -173,8 +173,8 @@ static void copy_own(const sv_slot *s) {
 static bool reset_known(sv_slot *s, bool one_call) {
 	if (!counting || !one_call || !no_faults() || !s->own_known) return false;
 	copy_own(s);
-	atomic_fetch_add_explicit(&sv_count.pages_copied, (uint64_t)s->resident, memory_order_relaxed);
-	atomic_fetch_add_explicit(&sv_count.known_resets, 1, memory_order_relaxed);
+	sv_tally(SV_PAGES_COPIED, s->resident);
+	sv_tally(SV_KNOWN_RESETS, 1);
 	return true;
 }
 
@@ -185,12 +185,12 @@ bool sv_slot_reset(sv_slot *s, bool one_call) {
 	if (!s->image->size) return true;
 	if (atomic_load_explicit(&scanning, memory_order_relaxed)) {
 		if (reset_known(s, one_call)) {
-			atomic_fetch_add_explicit(&sv_count.resets, 1, memory_order_relaxed);
+			sv_tally(SV_RESETS, 1);
 			return true;
 		}
 		switch (scan_and_copy(s)) {
 		case SCAN_COPIED:
-			atomic_fetch_add_explicit(&sv_count.resets, 1, memory_order_relaxed);
+			sv_tally(SV_RESETS, 1);
 			return true;
 		case SCAN_FAILED:
 			atomic_store(&scanning, false); // it will not work next time either
@@ -199,7 +199,7 @@ bool sv_slot_reset(sv_slot *s, bool one_call) {
 			break;
 		}
 	}
-	atomic_fetch_add_explicit(&sv_count.remaps, 1, memory_order_relaxed);
+	sv_tally(SV_REMAPS, 1);
 	return sv_slot_map(s);
 }
 

@@ -28,7 +28,7 @@ static void list_push(sv_slot *s) {
 	if (lru) lru->lru_prev = s; else lru_last = s;
 	lru = s;
 	atomic_fetch_add_explicit(&sv_count.free_slots, 1, memory_order_relaxed);
-	atomic_fetch_add_explicit(&sv_count.resident_pages, s->resident, memory_order_relaxed);
+	sv_tally(SV_RESIDENT, s->resident);
 }
 
 static void list_remove(sv_slot *s) {
@@ -38,7 +38,7 @@ static void list_remove(sv_slot *s) {
 	if (s->lru_prev) s->lru_prev->lru_next = s->lru_next; else lru = s->lru_next;
 	if (s->lru_next) s->lru_next->lru_prev = s->lru_prev; else lru_last = s->lru_prev;
 	atomic_fetch_sub_explicit(&sv_count.free_slots, 1, memory_order_relaxed);
-	atomic_fetch_sub_explicit(&sv_count.resident_pages, s->resident, memory_order_relaxed);
+	sv_tally(SV_RESIDENT, -s->resident);
 }
 
 // ---- hot slots
@@ -228,7 +228,7 @@ bool sv_slot_renew(sv_slot *s) {
 int64_t sv_slot_resident(const sv_slot *s) { return s->resident; }
 
 bool sv_slots_have_room(int64_t pages) {
-	return (atomic_load_explicit(&sv_count.resident_pages, memory_order_relaxed) + pages) * SV_PAGE <= sv_cfg.resident_budget;
+	return (sv_sum(SV_RESIDENT) + pages) * SV_PAGE <= sv_cfg.resident_budget;
 }
 
 static void slot_release(sv_slot *s) {

@@ -53,7 +53,7 @@ bool sv_all_zero(const uint8_t *p, size_t n) { return n == 0 || (p[0] == 0 && !m
 
 void sv_give_back(uint8_t *from, uint8_t *to) {
 	if (from < to && !madvise(from, (size_t)(to - from), MADV_DONTNEED))
-		atomic_fetch_add_explicit(&sv_count.pages_trimmed, (uint64_t)(to - from) / SV_PAGE, memory_order_relaxed);
+		sv_tally(SV_PAGES_TRIMMED, (to - from) / SV_PAGE);
 }
 
 // Only whole pages: those at the ends are shared with who knows whom.
@@ -70,7 +70,7 @@ static void trim_zeroed(const sv_zeroed *z) {
 }
 
 void sv_trim(sv_inst *in) {
-	if (in->trimmed || atomic_load_explicit(&sv_count.instances, memory_order_relaxed) <= CROWD) return;
+	if (in->trimmed || sv_sum(SV_INSTANCES) <= CROWD) return;
 	in->trimmed = true;
 	if (in->box->slot) sv_fold(in);
 	for (uint32_t i = 0; i < in->box->nzeroed; i++) trim_zeroed(&in->box->zeroed[i]);
