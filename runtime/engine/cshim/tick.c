@@ -21,7 +21,7 @@ static atomic_int asleep; // futex: 1 while the ticker sleeps until a guest runs
 static struct { atomic_int n; } __attribute__((aligned(128))) polled[SV_PROCESSORS];
 
 static bool any_polled(void) {
-	for (int i = 0; i < SV_PROCESSORS; i++)
+	for (unsigned i = 0; i < sv_processors; i++)
 		if (atomic_load(&polled[i].n)) return true;
 	return false;
 }
