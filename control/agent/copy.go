@@ -157,8 +157,8 @@ func (s *spaces) prune() {
 	}
 }
 
-// store brings the copy up to c, or loses it. s.mu is held.
-func (s *spaces) store(b *bound, c *kv.Changes) {
+// store brings the copy up to c, or loses it; ends is changes.Batch.Ends. s.mu is held.
+func (s *spaces) store(b *bound, c *kv.Changes, ends bool) {
 	at := b.copy.Position()
 	if !continues(at, c) {
 		if b.begun {
@@ -173,7 +173,7 @@ func (s *spaces) store(b *bound, c *kv.Changes) {
 		err = b.copy.ApplyPage(to, copyOf(c), c.Head)
 	} else {
 		// A control node of before says nothing of pages, but a batch without changes was its word too that there was no more.
-		err = b.copy.Apply(to, copyOf(c), len(c.List) == 0 || b.copy.Whole())
+		err = b.copy.Apply(to, copyOf(c), ends || b.copy.Whole())
 	}
 	if err == nil {
 		return

@@ -182,7 +182,7 @@ func (s *spaces) Apply(_ context.Context, batch *changes.Batch) error {
 	}
 	s.kv.Apply(b.ns, c)
 	if b.copy != nil {
-		s.store(b, &c)
+		s.store(b, &c, batch.Ends())
 	}
 	if b.copy != nil && !b.attached && b.copy.Whole() {
 		b.attached = true

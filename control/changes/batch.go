@@ -93,7 +93,13 @@ type Batch struct {
 	Head    uint64    // how far the log had come, if there was more after To; else 0
 	At      time.Time // it was everything then, by control's clock; zero with a Head
 	Changes []Change
+
+	cut bool // some of its changes were applied before, and are not here
 }
+
+// Ends reports whether the batch is control's word that there was nothing in the log after From. It may be of
+// a time before a page that the log is followed by: see Head.
+func (b *Batch) Ends() bool { return len(b.Changes) == 0 && b.Head == 0 && !b.cut }
 
 // Position is how far a log was followed; the zero Position is "nothing yet".
 type Position struct {

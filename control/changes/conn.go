@@ -248,5 +248,5 @@ func (b *Batch) skip(seq uint64) {
 	for i < len(b.Changes) && b.Changes[i].Seq <= seq {
 		i++
 	}
-	b.Changes, b.From = b.Changes[i:], max(b.From, seq)
+	b.Changes, b.From, b.cut = b.Changes[i:], max(b.From, seq), b.cut || i > 0
 }

@@ -395,3 +395,24 @@ func TestFollowerAsksAgainForWhatWasRefused(t *testing.T) {
 		f.stop()
 	})
 }
+
+// What is everything up to where the log is followed from says so; what had changes that were there before
+// may be a page of a control node of before, which did not say that there is more.
+func TestWhatWasThereBeforeIsNoEnd(t *testing.T) {
+	page := span("l", 1, 0, 9)
+	page.Head = 20
+	for name, c := range map[string]struct {
+		b    Batch
+		want bool
+	}{
+		"a statement":           {span("l", 1, 0, 9), true},
+		"a batch":               {span("l", 1, 0, 9, 9), false},
+		"a batch that was had":  {span("l", 1, 0, 9, 3), false},
+		"a page without change": {page, false},
+	} {
+		c.b.skip(5)
+		if c.b.Ends() != c.want {
+			t.Errorf("%s: %+v ends the log: %v", name, c.b, !c.want)
+		}
+	}
+}

@@ -216,7 +216,7 @@ func (f *Follower) note(l *followed, b *Batch) {
 		l.at.signed, l.at.fresh = b.At, now
 	}
 	// Control's own statement that nothing follows.
-	if l.at.via == "" && len(b.Changes) == 0 && l.want.before(l.at.heard) && now.Sub(l.at.told) >= afterwards {
+	if l.at.via == "" && b.Ends() && l.want.before(l.at.heard) && now.Sub(l.at.told) >= afterwards {
 		l.at.untrue, l.at.until = l.at.heard, now.Add(disbelief)
 		l.at.heard = l.want.Position
 	}

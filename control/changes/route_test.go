@@ -254,6 +254,46 @@ func TestAFalseHeadIsForgotten(t *testing.T) {
 	})
 }
 
+// A page whose changes were all replaced is not control's word that nothing follows: a head
+// that was heard of meanwhile is believed on.
+func TestAnEmptyPageMakesNoHeadFalse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		out := make(chan Batch)
+		control := func(ctx context.Context, _ Request) (io.ReadCloser, error) {
+			r, w := io.Pipe()
+			go func() {
+				for {
+					select {
+					case b := <-out:
+						w.Write(frames(t, b))
+					case <-ctx.Done():
+						w.CloseWithError(ctx.Err())
+						return
+					}
+				}
+			}()
+			return r, nil
+		}
+		f := NewFollower(FollowerConfig{Verify: unsealed, Sink: &sink{}, Idle: time.Hour, Open: control})
+		f.Follow(Want{Log: "l", Position: Position{1, 5}})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); f.Run(ctx) }()
+		synctest.Wait()
+		f.Heard("l", Position{1, 20})
+		time.Sleep(2 * afterwards)
+		page := span("l", 1, 5, 10)
+		page.Head = 20
+		out <- page
+		synctest.Wait()
+		if !f.Heard("l", Position{1, 20}) {
+			t.Error("a head that the page itself names is not believed")
+		}
+		cancel()
+		<-done
+	})
+}
+
 // A node serves its neighbours only what it follows from control, and while it does.
 func TestOnlyWhoFollowsControlServes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
