@@ -168,12 +168,12 @@ func (s *spaces) store(b *bound, c *kv.Changes, ends bool) {
 		return // what was under way from where the log was followed before
 	}
 	b.begun = true
-	to, err := replica.Position{Epoch: c.Epoch, Seq: c.To}, error(nil)
+	to, list, err := replica.Position{Epoch: c.Epoch, Seq: c.To}, copyOf(c), error(nil)
 	if c.Head > 0 {
-		err = b.copy.ApplyPage(to, copyOf(c), c.Head)
+		err = b.copy.ApplyPage(to, list, c.Head)
 	} else {
 		// A control node of before says nothing of pages, but a batch without changes was its word too that there was no more.
-		err = b.copy.Apply(to, copyOf(c), ends || b.copy.Whole())
+		err = b.copy.Apply(to, list, ends || b.copy.Whole())
 	}
 	if err == nil {
 		return
@@ -183,7 +183,7 @@ func (s *spaces) store(b *bound, c *kv.Changes, ends bool) {
 	if errors.Is(err, replica.ErrRoom) {
 		what = "no room: it is read as a cached one; raise limits.replica_bytes, or free some of the disk"
 		_, bytes := full.Size()
-		b.lacks = max(bytes+sizeOf(c), 1)
+		b.lacks = max(bytes+replica.SizeOf(list), 1)
 		err = errors.Join(err, full.Drop())
 		s.kv.Detach(b.ns, true)
 	}
@@ -215,11 +215,4 @@ func copyOf(c *kv.Changes) []replica.Change {
 		}
 	}
 	return list
-}
-
-func sizeOf(c *kv.Changes) (bytes int64) {
-	for _, ch := range c.List {
-		bytes += int64(len(ch.Key) + len(ch.Value) + len(ch.Metadata))
-	}
-	return bytes
 }

@@ -155,3 +155,27 @@ func TestCopyThatLacksNothingHasNoRoom(t *testing.T) {
 		s.refit()
 	}
 }
+
+// TestCopyThatDoesNotFitIsNotTriedAgain has copies with room for the values of a namespace, but not
+// for what the disk has of each besides.
+func TestCopyThatDoesNotFitIsNotTriedAgain(t *testing.T) {
+	s, _, db := copiedSpaces(t)
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.replica.Bytes = 800
+	s.open()
+	defer s.close()
+	s.want([]catalog.Namespace{{Project: copied.Project, Name: "new", Mode: catalog.ModeReplicated}})
+	b := changes.Batch{Log: logOf(hostcall.Namespace{Project: copied.Project, Name: "new"}), Epoch: 1, To: 100, At: time.Now()}
+	for i := range 100 {
+		b.Changes = append(b.Changes, changes.Change{Seq: uint64(i + 1), Key: fmt.Sprintf("%06d", i), Op: changes.Put, Size: 1, Value: []byte("v")})
+	}
+	if err := s.Apply(context.Background(), &b); err != nil {
+		t.Fatal(err)
+	}
+	s.refit()
+	if _, c := s.count(); c.NoRoom != 1 {
+		t.Errorf("tried again where it cannot fit: %+v", c)
+	}
+}

@@ -277,7 +277,7 @@ func (d *DB) Copy(ns hostcall.Namespace) *Copy {
 	if c == nil {
 		d.mu.next++
 		c = &Copy{db: d, name: ns}
-		c.mu.head = head{name: ns, id: d.mu.next}
+		c.mu.head = begin(ns, d.mu.next)
 		d.mu.copies[ns] = c
 	}
 	return c
