@@ -17,6 +17,10 @@
 // replaced, comes in a later one: so a page says how far the log had come, its Head, and who
 // follows has everything only once it is there. A page says nothing of the time.
 //
+// A request says what its follower reads. Who is from before there were pages is sent none: where it has missed
+// more of a namespace than one batch holds, it begins again, and where it may not leave out what was before, it is
+// refused until it is upgraded. A relay sends it to control.
+//
 // A store restored from a backup has a new epoch. It, and a position so old that
 // deletions after it were forgotten, make the follower start again: its sink is
 // told to Reset, and what follows replaces everything.

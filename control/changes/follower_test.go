@@ -363,9 +363,9 @@ func TestFollowerOpensAnewForMoreLogs(t *testing.T) {
 		got := fmt.Sprintf("%+v", f.script.requests)
 		opened := f.script.opened[2].Sub(f.script.opened[0])
 		f.script.mu.Unlock()
-		want := "[{Logs:[{Log:a Position:{Epoch:0 Seq:0} Tail:false Proof:[]}]} " +
-			"{Logs:[{Log:a Position:{Epoch:1 Seq:3} Tail:false Proof:[]} {Log:b Position:{Epoch:0 Seq:0} Tail:true Proof:[]}]} " +
-			"{Logs:[{Log:b Position:{Epoch:1 Seq:7} Tail:true Proof:[]}]}]"
+		want := "[{Logs:[{Log:a Position:{Epoch:0 Seq:0} Tail:false Proof:[]}] Reads:3} " +
+			"{Logs:[{Log:a Position:{Epoch:1 Seq:3} Tail:false Proof:[]} {Log:b Position:{Epoch:0 Seq:0} Tail:true Proof:[]}] Reads:3} " +
+			"{Logs:[{Log:b Position:{Epoch:1 Seq:7} Tail:true Proof:[]}] Reads:3}]"
 		if got != want || opened != 0 {
 			t.Errorf("asked %s over %v\nwant %s at once", got, opened, want)
 		}

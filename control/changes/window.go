@@ -22,6 +22,7 @@ type held struct {
 	from, to uint64
 	at       time.Time // when control signed it, on its clock
 	empty    bool      // it has no change
+	page     bool      // there was more behind it
 	sealed   []byte
 	element  *list.Element // in the relay's order of arrival
 }
@@ -32,9 +33,10 @@ func (h *held) mark() bool { return h.from == h.to }
 // place is where the follower of a relayed log stands.
 type place struct {
 	Position
-	none bool // there is no position
-	tail bool
-	at   time.Time // of the newest statement sent
+	none  bool // there is no position
+	tail  bool
+	plain bool      // it reads no pages
+	at    time.Time // of the newest statement sent
 }
 
 // after returns what continues the place, oldest first; false if the window no
@@ -53,9 +55,9 @@ func (w *window) after(p *place, limit int) (next []*held, ok bool) {
 		switch {
 		case h.to < p.Seq || h.to == p.Seq && !(h.mark() && h.at.After(p.at)):
 			continue
-		case len(next) == 0 && h.from > p.Seq:
+		case len(next) == 0 && (h.from > p.Seq || p.plain && h.page):
 			return nil, false
-		case limit < 0:
+		case limit < 0 || p.plain && h.page:
 			return next, true
 		}
 		limit -= len(h.sealed)
@@ -71,7 +73,7 @@ func (w *window) begin(p *place) ([]*held, bool) {
 	if p.tail {
 		first = w.held[len(w.held)-1]
 	}
-	return []*held{first}, p.tail || first.from == 0
+	return []*held{first}, (p.tail || first.from == 0) && !(p.plain && first.page)
 }
 
 // advance notes that h was sent.
@@ -91,7 +93,7 @@ func (r *Relay) keep(b *Batch, sealed []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	w := r.window(b.Log)
-	h := &held{window: w, from: b.From, to: b.To, at: b.At, empty: len(b.Changes) == 0, sealed: clip(sealed)}
+	h := &held{window: w, from: b.From, to: b.To, at: b.At, empty: len(b.Changes) == 0, page: b.Head > 0, sealed: clip(sealed)}
 	if last := w.last(); last != nil {
 		switch {
 		case w.epoch != b.Epoch || b.From > last.to:
