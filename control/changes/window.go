@@ -51,6 +51,9 @@ func (w *window) after(p *place, limit int) (next []*held, ok bool) {
 	if p.Epoch != w.epoch {
 		return nil, false
 	}
+	if last := w.last(); last.page && last.to < p.Seq {
+		return nil, false // this node has begun again: who waits for it to catch up is not fresh meanwhile
+	}
 	for _, h := range w.held {
 		switch {
 		case h.to < p.Seq || h.to == p.Seq && !(h.mark() && h.at.After(p.at)):
@@ -66,14 +69,14 @@ func (w *window) after(p *place, limit int) (next []*held, ok bool) {
 	return next, true
 }
 
-// begin serves who has nothing: the newest batch to one that only forgets, and to
+// begin serves who has nothing: the newest batch to one that only forgets, if the log goes no further, and to
 // others what begins at the beginning.
 func (w *window) begin(p *place) ([]*held, bool) {
-	first := w.held[0]
-	if p.tail {
-		first = w.held[len(w.held)-1]
+	if last := w.last(); p.tail {
+		return []*held{last}, !last.page
 	}
-	return []*held{first}, (p.tail || first.from == 0) && !(p.plain && first.page)
+	first := w.held[0]
+	return []*held{first}, first.from == 0 && !(p.plain && first.page)
 }
 
 // advance notes that h was sent.
