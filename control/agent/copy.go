@@ -161,7 +161,7 @@ func (s *spaces) prune() {
 func (s *spaces) store(b *bound, c *kv.Changes, ends bool) {
 	at := b.copy.Position()
 	if !continues(at, c) {
-		if b.begun {
+		if b.begun && (c.Epoch != at.Epoch || c.To >= at.Seq) { // else the copy has it
 			s.lose(b)
 			s.tell(b, "given up for now", fmt.Errorf("changes of epoch %d from %d to %d for a copy at %d/%d", c.Epoch, c.From, c.To, at.Epoch, at.Seq))
 		}

@@ -104,6 +104,11 @@ func TestLateBatchLeavesAGapToNobody(t *testing.T) {
 	if at := db.Copy(copied).Position(); at.Seq != 60 {
 		t.Errorf("the copy is at %v", at)
 	}
+	apply(4, 50, 2) // what comes from where the copy was may end before what came first
+	apply(50, 70, 3)
+	if at, whole := db.Copy(copied).Position(), s.mu.byLog[logOf(copied)].attached; at.Seq != 70 || !whole {
+		t.Errorf("the copy is at %v, and attached: %v", at, whole)
+	}
 }
 
 // TestCopiesNobodyWantsGo has the copies open after the catalog has said what is wanted, or before.
