@@ -40,6 +40,8 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"github.com/selvage-edge/selvage/runtime/tally"
 )
 
 // PayloadType marks a signed batch; see identity.Envelope.
@@ -52,7 +54,7 @@ const Path = "/peer/v1/changes"
 const (
 	MaxBatchBytes   = 4 << 20
 	MaxBatchChanges = 4096
-	MaxInline       = 64 << 10 // values up to this size travel in the change
+	MaxInline       = tally.Inline // values up to this size travel in the change
 	maxLogBytes     = 256
 	maxKeyBytes     = 1 << 10
 	maxMetadata     = 1 << 10
