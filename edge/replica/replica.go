@@ -66,11 +66,18 @@ type DB struct {
 	broken atomic.Pointer[error]
 	fell   chan struct{} // closed when broken is set
 	used   atomic.Int64
+	shots  shots
 	mu     struct {
 		sync.Mutex
 		next   uint64
 		copies map[hostcall.Namespace]*Copy
 	}
+}
+
+// shots are those that are open.
+type shots struct {
+	sync.Mutex
+	open map[*Shot]struct{}
 }
 
 // Open opens the database of c.Dir. If what is there is damaged, or of another format, it
@@ -171,6 +178,13 @@ func (d *DB) load() error {
 		if err != nil {
 			return err
 		}
+		if id, left := leftOf(value); left {
+			d.mu.next = max(d.mu.next, id)
+			if err := unload(d.db, heads.Key(), id); err != nil {
+				return err
+			}
+			continue
+		}
 		h, err := decodeHead(value)
 		if err != nil {
 			return err
@@ -214,7 +228,7 @@ func (d *DB) Close() error {
 		return nil
 	}
 	d.closed = true
-	err := d.db.Close()
+	err := errors.Join(d.shots.closeAll(), d.db.Close())
 	if d.Why() != nil {
 		err = os.RemoveAll(data(d.config)) // what Close has to say of it is known
 	}
