@@ -119,6 +119,8 @@ func (s *spaces) refit() {
 // have it; again says that the log is to be followed from where the copy is. s.mu is held.
 func (s *spaces) fit(b *bound) (again bool) {
 	switch {
+	case s.asks(b):
+		return false
 	case !b.replicated && (b.copy != nil || b.lacks > 0):
 		s.lose(b)
 		b.lacks = 0
@@ -193,7 +195,7 @@ func (s *spaces) store(b *bound, c *kv.Changes) {
 // lose has reads leave the copy. s.mu is held.
 func (s *spaces) lose(b *bound) {
 	if b.copy != nil {
-		b.copy, b.attached = nil, false
+		b.copy, b.attached, b.asking = nil, false, unasked
 		s.kv.Detach(b.ns, false)
 	}
 }

@@ -101,6 +101,9 @@ func (l *Load) count(key string, v *Value) {
 	l.tally.Add(&e)
 }
 
+// Keys is how many keys were loaded.
+func (l *Load) Keys() uint64 { return l.tally.Entries() }
+
 // Tally is what was loaded: how many keys, and their digest.
 func (l *Load) Tally() (keys uint64, sum [32]byte) { return l.tally.Entries(), l.tally.Sum() }
 
