@@ -171,7 +171,10 @@ func (s *spaces) seek(ctx context.Context, ns hostcall.Namespace) (got sought) {
 			default:
 				got.err = fmt.Errorf("%s: %w", n.Name, err)
 			}
-			if errors.Is(err, replica.ErrRoom) || errors.Is(err, errSilent) || ctx.Err() != nil {
+			if ctx.Err() != nil {
+				return sought{}
+			}
+			if errors.Is(err, replica.ErrRoom) || errors.Is(err, errSilent) {
 				return got
 			}
 		}
