@@ -161,6 +161,7 @@ type Agent[F Function] struct {
 	relay     *changes.Relay
 	serving   atomic.Int64 // blobs being sent
 	answering atomic.Int64 // neighbours' questions about keys
+	lending   atomic.Int64 // copies being sent
 	sink      *catalogSink
 	follower  *changes.Follower // of the catalog
 	spaces    *spaces
@@ -385,6 +386,10 @@ type Copies struct {
 	Others int // that are being made, or cannot be had now
 	NoRoom int // namespaces without one, for want of room
 	Bytes  int64
+
+	FromNeighbours int64 // copies that came from a node of the PoP, since the start
+	ToNeighbours   int64 // copies sent to nodes of the PoP
+	Untrue         int64 // copies of neighbours that were not what control says
 }
 
 // Fetched counts blobs since the start.

@@ -119,6 +119,8 @@ func (s *spaces) refit() {
 // have it; again says that the log is to be followed from where the copy is. s.mu is held.
 func (s *spaces) fit(b *bound) (again bool) {
 	switch {
+	case s.asks(b):
+		return false
 	case !b.replicated && (b.copy != nil || b.lacks > 0):
 		s.lose(b)
 		b.lacks = 0
@@ -157,23 +159,23 @@ func (s *spaces) prune() {
 	}
 }
 
-// store brings the copy up to c, or loses it. s.mu is held.
-func (s *spaces) store(b *bound, c *kv.Changes) {
+// store brings the copy up to c, or loses it; ends is changes.Batch.Ends. s.mu is held.
+func (s *spaces) store(b *bound, c *kv.Changes, ends bool) {
 	at := b.copy.Position()
 	if !continues(at, c) {
-		if b.begun {
+		if b.begun && (c.Epoch != at.Epoch || c.To >= at.Seq) { // else the copy has it
 			s.lose(b)
 			s.tell(b, "given up for now", fmt.Errorf("changes of epoch %d from %d to %d for a copy at %d/%d", c.Epoch, c.From, c.To, at.Epoch, at.Seq))
 		}
 		return // what was under way from where the log was followed before
 	}
 	b.begun = true
-	to, err := replica.Position{Epoch: c.Epoch, Seq: c.To}, error(nil)
+	to, list, err := replica.Position{Epoch: c.Epoch, Seq: c.To}, copyOf(c), error(nil)
 	if c.Head > 0 {
-		err = b.copy.ApplyPage(to, copyOf(c), c.Head)
+		err = b.copy.ApplyPage(to, list, c.Head)
 	} else {
 		// A control node of before says nothing of pages, but a batch without changes was its word too that there was no more.
-		err = b.copy.Apply(to, copyOf(c), len(c.List) == 0 || b.copy.Whole())
+		err = b.copy.Apply(to, list, ends || b.copy.Whole())
 	}
 	if err == nil {
 		return
@@ -183,7 +185,7 @@ func (s *spaces) store(b *bound, c *kv.Changes) {
 	if errors.Is(err, replica.ErrRoom) {
 		what = "no room: it is read as a cached one; raise limits.replica_bytes, or free some of the disk"
 		_, bytes := full.Size()
-		b.lacks = max(bytes+sizeOf(c), 1)
+		b.lacks = max(bytes+replica.SizeOf(list), 1)
 		err = errors.Join(err, full.Drop())
 		s.kv.Detach(b.ns, true)
 	}
@@ -193,7 +195,7 @@ func (s *spaces) store(b *bound, c *kv.Changes) {
 // lose has reads leave the copy. s.mu is held.
 func (s *spaces) lose(b *bound) {
 	if b.copy != nil {
-		b.copy, b.attached = nil, false
+		b.copy, b.attached, b.asking = nil, false, unasked
 		s.kv.Detach(b.ns, false)
 	}
 }
@@ -215,11 +217,4 @@ func copyOf(c *kv.Changes) []replica.Change {
 		}
 	}
 	return list
-}
-
-func sizeOf(c *kv.Changes) (bytes int64) {
-	for _, ch := range c.List {
-		bytes += int64(len(ch.Key) + len(ch.Value) + len(ch.Metadata))
-	}
-	return bytes
 }

@@ -36,6 +36,7 @@ func (a *Agent[F]) PeerHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("POST "+changes.Path, peer.Stream(a.relay))
 	mux.HandleFunc("GET "+blobsPath+"/{digest}", a.sendBlob)
+	mux.Handle("GET "+copyPath+"/{project}/{namespace}", peer.Stream(http.HandlerFunc(a.lendCopy)))
 	mux.HandleFunc("GET "+kvPath+"/{project}/{namespace}/{key}", a.answerKey)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := a.neighbour(r.Context()); err != nil {

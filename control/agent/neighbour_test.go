@@ -35,9 +35,10 @@ type house struct {
 	*node
 	name  string
 	addr  string
-	asked atomic.Int64    // blobs, of control
-	keys  atomic.Int64    // KV keys, of control
-	wrap  func(Doer) Doer // of the way to a neighbour; street.mu guards it
+	asked atomic.Int64              // blobs, of control
+	keys  atomic.Int64              // KV keys, of control
+	wrap  func(Doer) Doer           // of the way to a neighbour; street.mu guards it
+	with  []func(*Config[*version]) // of its agent
 	open  func()
 	close func()
 }
@@ -105,7 +106,7 @@ func (s *street) build(name string) *house {
 	}
 	h.held = make(chan struct{})
 	h.open = func() {
-		h.run(func(c *Config[*version]) { c.Neighbours = listed })
+		h.run(append(h.with, func(c *Config[*version]) { c.Neighbours = listed })...)
 		srv, err := peer.NewServer(peer.ServerConfig{Member: h.id.Member, Handler: h.agent.PeerHandler()})
 		if err != nil {
 			s.t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/selvage-edge/selvage/control/changes"
+	"github.com/selvage-edge/selvage/edge/replica"
 )
 
 // Neighbour is another live node of this node's PoP.
@@ -118,7 +119,7 @@ func (p *pop) Open(ctx context.Context, name string, r changes.Request) (io.Read
 
 // Blame implements changes.Neighbourhood.
 func (p *pop) Blame(name string, err error) {
-	lied := changes.Lied(err) || errors.Is(err, errBlob)
+	lied := changes.Lied(err) || errors.Is(err, errBlob) || errors.Is(err, errCopy) || errors.Is(err, replica.ErrPage)
 	p.mu.Lock()
 	now := time.Now()
 	b := p.mu.blamed[name]

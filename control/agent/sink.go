@@ -17,6 +17,7 @@ const catalogLog = "catalog"
 type catalogSink struct {
 	state   *catalog.State
 	rebuild *catalog.Rebuild // nil unless the log started anew
+	head    uint64           // the rebuild is complete at this, at least: so far the log had come where its pages were made
 	changed func()
 	onEvent func(Event)
 }
@@ -29,7 +30,7 @@ func (s *catalogSink) Reset(_ context.Context, _ string, epoch uint64) error {
 	if err != nil {
 		return fmt.Errorf("read the catalog of epoch %d: %w", epoch, err)
 	}
-	s.rebuild = r
+	s.rebuild, s.head = r, 0
 	return nil
 }
 
@@ -51,8 +52,8 @@ func (s *catalogSink) Apply(_ context.Context, b *changes.Batch) error {
 	if err := s.rebuild.Apply(to, records...); err != nil {
 		return err
 	}
-	if len(b.Changes) > 0 {
-		return nil // there may be more of it; a batch without changes says that this is all
+	if s.head = max(s.head, b.Head); !b.Ends() || b.To < s.head {
+		return nil // there may be more of it
 	}
 	if s.lost() {
 		s.onEvent(Event{Kind: CatalogEmpty, Err: errEmptyCatalog})

@@ -21,7 +21,8 @@ type spaces struct {
 	replica  replica.Config
 	onEvent  func(Event)
 	follower *changes.Follower
-	mu       struct {
+	lender
+	mu struct {
 		// Held while changes are applied, so that none come after Forget; and from what a log is
 		// followed for until the follower has it, so that of two that change that the later stays.
 		// The follower must not be waited for with it: it calls the sink.
@@ -30,6 +31,7 @@ type spaces struct {
 		db     *replica.DB // nil: there is none, not yet or any more
 		known  bool        // byLog is what the catalog has
 		closed bool        // another agent's from now on
+		queue  []*bound    // that neighbours are to be asked for the copies of
 	}
 }
 
@@ -42,12 +44,16 @@ type bound struct {
 	begun      bool          // a batch has continued the copy
 	attached   bool          // reads are answered from the copy
 	lacks      int64         // bytes that there was no room for; 0: none
+	asking     asking        // neighbours for the copy
 }
 
 var _ changes.Sink = (*spaces)(nil)
 
 func newSpaces[F Function](c Config[F], p *pop, r *changes.Relay) *spaces {
-	s := &spaces{kv: c.KV, replica: c.Replica, onEvent: c.OnEvent}
+	s := &spaces{kv: c.KV, replica: c.Replica, onEvent: c.OnEvent, lender: newLender(nil, c.Control, c.Trust)}
+	if c.Neighbours != nil {
+		s.pop = p
+	}
 	s.mu.byLog = map[string]*bound{}
 	s.follower = changes.NewFollower(changes.FollowerConfig{
 		Open: openStream(c.Control), Neighbours: p, Relay: r, Verify: changes.VerifyWith(c.Trust), Sink: s,
@@ -60,6 +66,7 @@ func newSpaces[F Function](c Config[F], p *pop, r *changes.Relay) *spaces {
 func (s *spaces) run(ctx context.Context, reign <-chan struct{}) {
 	var tending sync.WaitGroup
 	tending.Go(func() { s.tend(ctx, reign) })
+	tending.Go(func() { s.borrow(ctx) })
 	_ = s.follower.Run(ctx) // returns ctx's error only
 	tending.Wait()
 	s.close()
@@ -148,6 +155,7 @@ func (s *spaces) count() (namespaces int, c Copies) {
 	if s.mu.db != nil {
 		c.Bytes = s.mu.db.Bytes()
 	}
+	c.FromNeighbours, c.ToNeighbours, c.Untrue = s.had.Load(), s.given.Load(), s.untrue.Load()
 	return len(s.mu.byLog), c
 }
 
@@ -182,7 +190,7 @@ func (s *spaces) Apply(_ context.Context, batch *changes.Batch) error {
 	}
 	s.kv.Apply(b.ns, c)
 	if b.copy != nil {
-		s.store(b, &c)
+		s.store(b, &c, batch.Ends())
 	}
 	if b.copy != nil && !b.attached && b.copy.Whole() {
 		b.attached = true

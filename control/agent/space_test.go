@@ -104,6 +104,11 @@ func TestLateBatchLeavesAGapToNobody(t *testing.T) {
 	if at := db.Copy(copied).Position(); at.Seq != 60 {
 		t.Errorf("the copy is at %v", at)
 	}
+	apply(4, 50, 2) // what comes from where the copy was may end before what came first
+	apply(50, 70, 3)
+	if at, whole := db.Copy(copied).Position(), s.mu.byLog[logOf(copied)].attached; at.Seq != 70 || !whole {
+		t.Errorf("the copy is at %v, and attached: %v", at, whole)
+	}
 }
 
 // TestCopiesNobodyWantsGo has the copies open after the catalog has said what is wanted, or before.
@@ -153,5 +158,29 @@ func TestCopyThatLacksNothingHasNoRoom(t *testing.T) {
 			t.Errorf("%+v", c)
 		}
 		s.refit()
+	}
+}
+
+// TestCopyThatDoesNotFitIsNotTriedAgain has copies with room for the values of a namespace, but not
+// for what the disk has of each besides.
+func TestCopyThatDoesNotFitIsNotTriedAgain(t *testing.T) {
+	s, _, db := copiedSpaces(t)
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.replica.Bytes = 800
+	s.open()
+	defer s.close()
+	s.want([]catalog.Namespace{{Project: copied.Project, Name: "new", Mode: catalog.ModeReplicated}})
+	b := changes.Batch{Log: logOf(hostcall.Namespace{Project: copied.Project, Name: "new"}), Epoch: 1, To: 100, At: time.Now()}
+	for i := range 100 {
+		b.Changes = append(b.Changes, changes.Change{Seq: uint64(i + 1), Key: fmt.Sprintf("%06d", i), Op: changes.Put, Size: 1, Value: []byte("v")})
+	}
+	if err := s.Apply(context.Background(), &b); err != nil {
+		t.Fatal(err)
+	}
+	s.refit()
+	if _, c := s.count(); c.NoRoom != 1 {
+		t.Errorf("tried again where it cannot fit: %+v", c)
 	}
 }

@@ -35,6 +35,7 @@ func (a *API) peerRoutes() []*route {
 		{name: "peerReport", method: "POST", pattern: report.Path, summary: "What the node runs", who: aNode, limit: report.MaxBytes, status: 200, in: report.Report{}, out: report.Orders{}, do: a.takeReport},
 		{name: "peerTrust", method: "GET", pattern: PeerTrust, summary: "The fleet's public trust material", who: aNode, status: 200, out: identity.Bundle{}, do: a.getTrust},
 		{name: "peerRenew", method: "POST", pattern: identity.RenewPath, summary: "A new certificate for the node that asks", who: aNode, mutates: true, limit: jsonLimit, status: 200, in: identity.RenewRequest{}, out: identity.RenewResponse{}, do: a.renew},
+		{name: "peerHeld", method: "GET", pattern: changes.HeldPath + "/{project}/{namespace}", summary: "What a namespace held at a position, signed", who: aNode, status: 200, query: heldQuery, rawOut: "changes.Held, sealed", do: a.peerHeld},
 		{name: "peerListKeys", method: "GET", pattern: ns, summary: "Keys of a namespace that some live release binds", who: aNode, status: 200, query: pageQuery, out: KeyList{}, do: a.peerListKeys},
 		{name: "peerGetKey", method: "GET", pattern: ns + "/{key}", summary: "A value", who: aNode, status: 200, rawOut: "the value", do: a.peerGetKey},
 		{name: "peerPutKey", method: "PUT", pattern: ns + "/{key}", summary: "Write a value", who: aNode, limit: hostcall.MaxValueBytes, status: 200, query: []param{{"ttl_ms", "time to live"}, {"metadata", "in base64url"}, ifQuery}, raw: "the value", out: Written{}, do: a.peerPutKey},

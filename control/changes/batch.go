@@ -17,6 +17,10 @@
 // replaced, comes in a later one: so a page says how far the log had come, its Head, and who
 // follows has everything only once it is there. A page says nothing of the time.
 //
+// A request says what its follower reads. Who is from before there were pages is sent none: where it has missed
+// more of a namespace than one batch holds, it begins again, and where it may not leave out what was before, it is
+// refused until it is upgraded. A relay sends it to control.
+//
 // A store restored from a backup has a new epoch. It, and a position so old that
 // deletions after it were forgotten, make the follower start again: its sink is
 // told to Reset, and what follows replaces everything.
@@ -40,6 +44,8 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"github.com/selvage-edge/selvage/runtime/tally"
 )
 
 // PayloadType marks a signed batch; see identity.Envelope.
@@ -52,7 +58,7 @@ const Path = "/peer/v1/changes"
 const (
 	MaxBatchBytes   = 4 << 20
 	MaxBatchChanges = 4096
-	MaxInline       = 64 << 10 // values up to this size travel in the change
+	MaxInline       = tally.Inline // values up to this size travel in the change
 	maxLogBytes     = 256
 	maxKeyBytes     = 1 << 10
 	maxMetadata     = 1 << 10
@@ -93,7 +99,13 @@ type Batch struct {
 	Head    uint64    // how far the log had come, if there was more after To; else 0
 	At      time.Time // it was everything then, by control's clock; zero with a Head
 	Changes []Change
+
+	cut bool // some of its changes were applied before, and are not here
 }
+
+// Ends reports whether the batch is control's word that there was nothing in the log after From. It may be of
+// a time before a page that the log is followed by: see Head.
+func (b *Batch) Ends() bool { return len(b.Changes) == 0 && b.Head == 0 && !b.cut }
 
 // Position is how far a log was followed; the zero Position is "nothing yet".
 type Position struct {

@@ -209,7 +209,7 @@ func (c *conn) batch(ctx context.Context, sealed []byte) error {
 	if err := l.fits(b); err != nil {
 		return err
 	}
-	whole := *b
+	whole, moves := *b, !l.started || b.To > l.want.Seq
 	if l.started {
 		if b.To < l.want.Seq {
 			return nil // had it
@@ -220,7 +220,7 @@ func (c *conn) batch(ctx context.Context, sealed []byte) error {
 		return fmt.Errorf("%w: %s up to %d: %w", errSink, b.Log, b.To, err)
 	}
 	c.f.move(l, Position{Epoch: b.Epoch, Seq: b.To}, true)
-	c.f.note(l, &whole)
+	c.f.note(l, &whole, moves)
 	c.f.cfg.Relay.keep(&whole, sealed)
 	return nil
 }
@@ -248,5 +248,5 @@ func (b *Batch) skip(seq uint64) {
 	for i < len(b.Changes) && b.Changes[i].Seq <= seq {
 		i++
 	}
-	b.Changes, b.From = b.Changes[i:], max(b.From, seq)
+	b.Changes, b.From, b.cut = b.Changes[i:], max(b.From, seq), b.cut || i > 0
 }

@@ -363,9 +363,9 @@ func TestFollowerOpensAnewForMoreLogs(t *testing.T) {
 		got := fmt.Sprintf("%+v", f.script.requests)
 		opened := f.script.opened[2].Sub(f.script.opened[0])
 		f.script.mu.Unlock()
-		want := "[{Logs:[{Log:a Position:{Epoch:0 Seq:0} Tail:false Proof:[]}]} " +
-			"{Logs:[{Log:a Position:{Epoch:1 Seq:3} Tail:false Proof:[]} {Log:b Position:{Epoch:0 Seq:0} Tail:true Proof:[]}]} " +
-			"{Logs:[{Log:b Position:{Epoch:1 Seq:7} Tail:true Proof:[]}]}]"
+		want := "[{Logs:[{Log:a Position:{Epoch:0 Seq:0} Tail:false Proof:[]}] Reads:3} " +
+			"{Logs:[{Log:a Position:{Epoch:1 Seq:3} Tail:false Proof:[]} {Log:b Position:{Epoch:0 Seq:0} Tail:true Proof:[]}] Reads:3} " +
+			"{Logs:[{Log:b Position:{Epoch:1 Seq:7} Tail:true Proof:[]}] Reads:3}]"
 		if got != want || opened != 0 {
 			t.Errorf("asked %s over %v\nwant %s at once", got, opened, want)
 		}
@@ -394,4 +394,25 @@ func TestFollowerAsksAgainForWhatWasRefused(t *testing.T) {
 		}
 		f.stop()
 	})
+}
+
+// What is everything up to where the log is followed from says so; what had changes that were there before
+// may be a page of a control node of before, which did not say that there is more.
+func TestWhatWasThereBeforeIsNoEnd(t *testing.T) {
+	page := span("l", 1, 0, 9)
+	page.Head = 20
+	for name, c := range map[string]struct {
+		b    Batch
+		want bool
+	}{
+		"a statement":           {span("l", 1, 0, 9), true},
+		"a batch":               {span("l", 1, 0, 9, 9), false},
+		"a batch that was had":  {span("l", 1, 0, 9, 3), false},
+		"a page without change": {page, false},
+	} {
+		c.b.skip(5)
+		if c.b.Ends() != c.want {
+			t.Errorf("%s: %+v ends the log: %v", name, c.b, !c.want)
+		}
+	}
 }

@@ -65,6 +65,7 @@ func wait(ctx context.Context, moved <-chan struct{}, d time.Duration) {
 func (f *Follower) plan(l *lane) (moved <-chan struct{}, r Request) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	r.Reads = batchPage
 	room := maxEvidenceSum
 	for _, g := range f.mu.logs {
 		if !g.at.placed || g.at.via != l.via {

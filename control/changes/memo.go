@@ -2,6 +2,7 @@ package changes
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"sync"
@@ -27,6 +28,7 @@ type memoKey struct {
 	epoch uint64
 	from  uint64
 	mark  bool // wanted also if it is empty
+	plain bool // for who reads no pages
 }
 
 // entry is one sealed batch; to == from for a watermark, or if there was nothing.
@@ -34,6 +36,7 @@ type entry struct {
 	once   sync.Once
 	made   time.Time
 	to     uint64
+	ends   bool // see Batch.Ends
 	sealed []byte
 	err    error
 	weight int // what it counts in the memo's bytes; the memo's lock guards it
@@ -131,9 +134,7 @@ func (s *Server) make(ctx context.Context, k memoKey, e *entry) {
 func (s *Server) fill(ctx context.Context, k memoKey, e *entry) error {
 	// The time is taken before the read: what is written meanwhile may be missing.
 	b := &Batch{Log: k.log, Epoch: k.epoch, From: k.from, At: s.cfg.Now()}
-	p, err := s.cfg.Source.Read(ctx, k.log, k.from, store.ReadOptions{
-		Changes: s.cfg.Changes, Bytes: MaxBatchBytes / 2, Inline: MaxInline,
-	})
+	p, err := s.read(ctx, k)
 	if err != nil {
 		return err
 	}
@@ -146,6 +147,7 @@ func (s *Server) fill(ctx context.Context, k memoKey, e *entry) error {
 	for _, c := range p.Changes {
 		b.Changes = append(b.Changes, Change{Seq: c.Seq, Key: c.Key, Op: Op(c.Op), Expires: c.Expires, Size: c.Size, Sum: c.Sum, Metadata: c.Metadata, Value: c.Value})
 	}
+	e.ends = b.Ends()
 	payload, err := b.Encode()
 	if err != nil {
 		return err
@@ -154,4 +156,25 @@ func (s *Server) fill(ctx context.Context, k memoKey, e *entry) error {
 		return fmt.Errorf("changes: sign a batch of %s: %w", b.Log, err)
 	}
 	return nil
+}
+
+// errPage is that who reads no pages is too far behind: what it is sent it takes for everything up to then.
+var errPage = errors.New("changes: it has more to catch up with than a node of this version can be sent: upgrade the node")
+
+// read reads what continues a log. Of the catalog who reads no pages is sent them as if they were none, as it
+// always was: nothing of it rests on when a batch was everything.
+func (s *Server) read(ctx context.Context, k memoKey) (p store.Page, err error) {
+	for range 3 { // a page also comes of what is replaced while it is read
+		p, err = s.cfg.Source.Read(ctx, k.log, k.from, store.ReadOptions{
+			Changes: s.cfg.Changes, Bytes: MaxBatchBytes / 2, Inline: MaxInline,
+		})
+		if err != nil || !k.plain || p.More == 0 {
+			return p, err
+		}
+		if k.log == store.CatalogLog && len(p.Changes) > 0 {
+			p.More = 0
+			return p, nil
+		}
+	}
+	return p, errPage
 }

@@ -139,7 +139,7 @@ func (st *relayed) take() (logs []string) {
 func (st *relayed) run(ctx context.Context, req Request) error {
 	defer st.leave()
 	for _, w := range req.Logs {
-		st.at[w.Log] = &place{Position: w.Position, none: w.Position == Position{}, tail: w.Tail}
+		st.at[w.Log] = &place{Position: w.Position, none: w.Position == Position{}, tail: w.Tail, plain: req.plain()}
 		st.join(w.Log)
 		st.mark(w.Log)
 	}

@@ -203,20 +203,22 @@ func (f *Follower) Heard(log string, p Position) bool {
 	return short
 }
 
-// note takes what an applied batch says of its source.
-func (f *Follower) note(l *followed, b *Batch) {
+// note takes what an applied batch says of its source; moves says that it brought the log further.
+func (f *Follower) note(l *followed, b *Batch, moves bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := time.Now()
 	// Control is the truth, also of its own clock; a neighbour may send again what is old.
 	switch {
-	case b.Head > 0: // a page: it says nothing of when, and there is more to wait for
-		l.at.fresh = now
+	case b.Head > 0: // a page: it says nothing of when, and there is more to wait for, but for one that comes again
+		if moves {
+			l.at.fresh = now
+		}
 	case l.at.via == "" || b.At.After(l.at.signed):
 		l.at.signed, l.at.fresh = b.At, now
 	}
 	// Control's own statement that nothing follows.
-	if l.at.via == "" && len(b.Changes) == 0 && l.want.before(l.at.heard) && now.Sub(l.at.told) >= afterwards {
+	if l.at.via == "" && b.Ends() && l.want.before(l.at.heard) && now.Sub(l.at.told) >= afterwards {
 		l.at.untrue, l.at.until = l.at.heard, now.Add(disbelief)
 		l.at.heard = l.want.Position
 	}

@@ -138,7 +138,10 @@ func TestWhatANeighbourMayDo(t *testing.T) {
 }
 
 // beating is a neighbour's stream that lives and brings nothing but what old holds, again and again.
-type beating struct{ nextDoor }
+type beating struct {
+	nextDoor
+	old []byte
+}
 
 func (b *beating) Open(ctx context.Context, _ string, _ Request) (io.ReadCloser, error) {
 	b.mu.Lock()
@@ -150,6 +153,7 @@ func (b *beating) Open(ctx context.Context, _ string, _ Request) (io.ReadCloser,
 			select {
 			case <-time.After(time.Second):
 				writeFrame(w, frameHeartbeat, nil)
+				w.Write(b.old)
 			case <-ctx.Done():
 			}
 		}
@@ -160,10 +164,19 @@ func (b *beating) Open(ctx context.Context, _ string, _ Request) (io.ReadCloser,
 
 // A neighbour that beats and brings nothing newly signed is left for control, for
 // longer each time, and is tried again.
-func TestAStaleNeighbourIsSetAside(t *testing.T) {
+func TestAStaleNeighbourIsSetAside(t *testing.T) { staleNeighbourIsSetAside(t, nil) }
+
+// A page has no time of its own; one that comes again and again is nothing new either.
+func TestANeighbourThatSendsAPageAgainIsSetAside(t *testing.T) {
+	page := span("l", 1, 0, 5, 3)
+	page.Head = 9
+	staleNeighbourIsSetAside(t, frames(t, page))
+}
+
+func staleNeighbourIsSetAside(t *testing.T, old []byte) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
-		door := &beating{}
+		door := &beating{old: old}
 		s := &script{streams: []stretch{{hang: true}, {hang: true}, {hang: true}, {hang: true}}}
 		f := NewFollower(FollowerConfig{Open: s.open, Neighbours: door, Verify: unsealed, Sink: &sink{}, Idle: time.Hour, Jitter: func() float64 { return 0.5 }})
 		f.Follow(Want{Log: "l", Position: Position{1, 5}})
@@ -248,6 +261,46 @@ func TestAFalseHeadIsForgotten(t *testing.T) {
 		time.Sleep(disbelief)
 		if f.Heard("l", Position{1, 5}) || !f.Heard("l", Position{1, 1 << 61}) {
 			t.Error("no head is believed again")
+		}
+		cancel()
+		<-done
+	})
+}
+
+// A page whose changes were all replaced is not control's word that nothing follows: a head
+// that was heard of meanwhile is believed on.
+func TestAnEmptyPageMakesNoHeadFalse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		out := make(chan Batch)
+		control := func(ctx context.Context, _ Request) (io.ReadCloser, error) {
+			r, w := io.Pipe()
+			go func() {
+				for {
+					select {
+					case b := <-out:
+						w.Write(frames(t, b))
+					case <-ctx.Done():
+						w.CloseWithError(ctx.Err())
+						return
+					}
+				}
+			}()
+			return r, nil
+		}
+		f := NewFollower(FollowerConfig{Verify: unsealed, Sink: &sink{}, Idle: time.Hour, Open: control})
+		f.Follow(Want{Log: "l", Position: Position{1, 5}})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); f.Run(ctx) }()
+		synctest.Wait()
+		f.Heard("l", Position{1, 20})
+		time.Sleep(2 * afterwards)
+		page := span("l", 1, 5, 10)
+		page.Head = 20
+		out <- page
+		synctest.Wait()
+		if !f.Heard("l", Position{1, 20}) {
+			t.Error("a head that the page itself names is not believed")
 		}
 		cancel()
 		<-done

@@ -94,7 +94,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	s.streams.Add(1)
 	defer s.streams.Add(-1)
-	st := &stream{s: s, framer: newFramer(w, s.cfg.WriteLimit), epoch: s.cfg.Source.Epoch(), at: map[string]*cursor{}, late: map[string]*cursor{}}
+	st := &stream{s: s, framer: newFramer(w, s.cfg.WriteLimit), epoch: s.cfg.Source.Epoch(), plain: req.plain(), at: map[string]*cursor{}, late: map[string]*cursor{}}
 	if err := st.run(r.Context(), req); errors.Is(err, errSlow) {
 		s.cut.Add(1)
 	}
@@ -105,6 +105,7 @@ type stream struct {
 	*framer
 	s     *Server
 	epoch uint64
+	plain bool // the follower reads no pages
 	at    map[string]*cursor
 	late  map[string]*cursor // those of at of which there may be more to send
 }
@@ -290,11 +291,14 @@ func (st *stream) begin(ctx context.Context, log string) error {
 		}
 		c.seq = head
 	}
-	before := c.seq
+	c.opens = true
 	err := st.advance(ctx, log, true)
-	st.late[log], c.opens = c, c.seq != before // else it was told just now
+	st.late[log] = c
 	switch {
-	case errors.Is(err, store.ErrGone):
+	case errors.Is(err, errPage) && c.none:
+		st.drop(log)
+		return st.notify(notice{Log: log, Code: noticeRefused, Detail: err.Error()})
+	case errors.Is(err, store.ErrGone), errors.Is(err, errPage):
 		if err := st.restart(log, c); err != nil {
 			return err
 		}
@@ -327,9 +331,11 @@ func (st *stream) catchUp(ctx context.Context) error {
 		if !c.opens {
 			continue
 		}
-		c.opens = false
 		if err := st.advance(ctx, log, true); err != nil {
 			return err
+		}
+		if c.opens { // it has changed meanwhile
+			st.late[log] = c
 		}
 	}
 	return nil
@@ -338,11 +344,11 @@ func (st *stream) catchUp(ctx context.Context) error {
 // advance sends the next batch of log; with mark, also an empty one.
 func (st *stream) advance(ctx context.Context, log string, mark bool) error {
 	c := st.at[log]
-	e, err := st.s.next(ctx, memoKey{log, st.epoch, c.seq, mark})
+	e, err := st.s.next(ctx, memoKey{log, st.epoch, c.seq, mark, st.plain})
 	if err != nil || len(e.sealed) == 0 {
 		return err
 	}
-	c.seq = e.to
+	c.seq, c.opens = e.to, c.opens && !e.ends
 	return st.write(frameBatch, e.sealed)
 }
 

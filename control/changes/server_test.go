@@ -502,3 +502,172 @@ func TestPagesSayNothingOfTheTime(t *testing.T) {
 		}
 	}
 }
+
+// older follows as a node does whose batches are of version 2 at most, and returns what its sink and events are told.
+func (s *served) older(open func(context.Context, Request) (io.ReadCloser, error), want Want) (*batches, *Follower, func(EventKind) int) {
+	s.Helper()
+	told := &batches{}
+	var mu sync.Mutex
+	happened := map[EventKind]int{}
+	verify := VerifyWith(s.id.Anchor)
+	f := NewFollower(FollowerConfig{
+		Open: func(ctx context.Context, r Request) (io.ReadCloser, error) {
+			r.Reads = 0
+			return open(ctx, r)
+		},
+		Verify: func(sealed []byte) ([]byte, error) {
+			payload, err := verify(sealed)
+			if err == nil && payload[0] > batchMetadata {
+				s.Errorf("it is sent a batch of version %d", payload[0])
+				return nil, ErrBatch
+			}
+			return payload, err
+		},
+		Sink: told,
+		OnEvent: func(e Event) {
+			mu.Lock()
+			defer mu.Unlock()
+			happened[e.Kind]++
+		},
+	})
+	f.Follow(want)
+	ctx, cancel := context.WithCancel(s.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); f.Run(ctx) }()
+	s.Cleanup(func() { cancel(); <-done })
+	return told, f, func(k EventKind) int {
+		mu.Lock()
+		defer mu.Unlock()
+		return happened[k]
+	}
+}
+
+// A node of before that cannot read pages is sent none, and nothing that is not so: in a namespace of which
+// it missed more than one batch can say it begins again, or is told to be upgraded. The catalog it
+// has in pages that do not say so, as it always had.
+func TestOlderNodesFollowOn(t *testing.T) {
+	s := serve(t, func(c *ServerConfig) { c.Changes = 3 })
+	log := store.KVLog(links)
+	var head, catalog uint64
+	for i := range 8 {
+		head = s.put(fmt.Sprint("k", i), "v")
+		var err error
+		if catalog, err = s.store.AppendCatalog(t.Context(), fmt.Sprint("c", i), []byte("v"), catalog); err != nil {
+			t.Fatal(err)
+		}
+	}
+	heads := func(log string, want uint64) func() bool {
+		return func() bool { h, _ := s.store.Head(log); return h >= want }
+	}
+	until(t, "the logs have all", heads(log, head))
+	until(t, "the logs have all", heads(store.CatalogLog, catalog))
+	epoch := s.store.Epoch()
+
+	told, f, happened := s.older(s.stream, Want{Log: log, Position: Position{epoch, 1}, Tail: true})
+	until(t, "one that forgets begins again at the head", at(f, log, head))
+	if n := happened(Resync); n != 1 {
+		t.Errorf("it began again %d times", n)
+	}
+	last := s.put("k9", "v")
+	until(t, "it goes on", at(f, log, last))
+	told.mu.Lock()
+	for _, b := range told.list {
+		if b.From < head {
+			t.Errorf("told of (%d,%d], which is no batch", b.From, b.To)
+		}
+	}
+	told.mu.Unlock()
+
+	_, f, happened = s.older(s.stream, Want{Log: log, Position: Position{epoch, 1}})
+	until(t, "one that wants all is told why it cannot be", func() bool { return happened(Refused) > 0 })
+	if _, ok := f.Position(log); ok || happened(Resync) != 1 {
+		t.Error("it stays where it was")
+	}
+
+	told, f, _ = s.older(s.stream, Want{Log: store.CatalogLog})
+	until(t, "the catalog comes", at(f, store.CatalogLog, catalog))
+	n := 0
+	told.mu.Lock()
+	for _, b := range told.list {
+		n += len(b.Changes)
+	}
+	told.mu.Unlock()
+	if n != 8 {
+		t.Errorf("%d of 8 records came", n)
+	}
+}
+
+// A relay sends a node of before to control where it has a page for it.
+func TestOlderNeighboursAreSentToControl(t *testing.T) {
+	r := NewRelay(RelayConfig{
+		Allow:  func(context.Context, string) error { return nil },
+		Serves: func(string) error { return nil },
+	})
+	page := span("l", 1, 0, 5, 3)
+	page.Head = 9
+	for _, b := range []Batch{page, span("l", 1, 5, 9, 7)} {
+		r.keep(&b, encode(t, b))
+	}
+	for name, c := range map[string]struct {
+		p    place
+		want int
+		ok   bool
+	}{
+		"one of before at the beginning":  {place{none: true, plain: true}, 0, false},
+		"one of before behind a page":     {place{Position: Position{1, 2}, plain: true}, 0, false},
+		"one of before after the page":    {place{Position: Position{1, 5}, plain: true}, 1, true},
+		"one of before that forgets":      {place{none: true, tail: true, plain: true}, 1, true},
+		"one that reads pages":            {place{Position: Position{1, 2}}, 2, true},
+		"one that reads them, from the 0": {place{none: true}, 1, true},
+	} {
+		if next, ok := r.mu.logs["l"].after(&c.p, 1<<20); ok != c.ok || ok && len(next) != c.want {
+			t.Errorf("%s: %d batches, %v", name, len(next), ok)
+		}
+	}
+}
+
+// busy is a store that is written to whenever a read of it has found nothing, a few times.
+type busy struct {
+	*store.Store
+	write func()
+	left  atomic.Int64
+}
+
+func (b *busy) Read(ctx context.Context, log string, after uint64, o store.ReadOptions) (store.Page, error) {
+	p, err := b.Store.Read(ctx, log, after, o)
+	if err == nil && after > 0 && len(p.Changes) == 0 && p.More == 0 && b.left.Add(-1) >= 0 {
+		b.write()
+	}
+	return p, err
+}
+
+// Who opened a stream is told that it has everything also where the log changes meanwhile, and
+// need not wait for a moment in which a watermark finds it quiet.
+func TestABusyLogHasAnEndToo(t *testing.T) {
+	source := &busy{}
+	s := serve(t, func(c *ServerConfig) {
+		source.Store = c.Source.(*store.Store)
+		c.Source, c.Watermark = source, time.Hour
+	})
+	log := store.KVLog(links)
+	put := func() {
+		rev := s.put("k", "v")
+		until(t, "the log has it", func() bool { h, _ := s.store.Head(log); return h >= rev })
+	}
+	put()
+	source.write = put
+	source.left.Store(3)
+	told := &batches{}
+	f := NewFollower(FollowerConfig{Open: s.stream, Verify: VerifyWith(s.id.Anchor), Sink: told})
+	f.Follow(Want{Log: log})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); f.Run(ctx) }()
+	until(t, "the end is told", func() bool {
+		told.mu.Lock()
+		defer told.mu.Unlock()
+		return len(told.list) > 0 && told.list[len(told.list)-1].Ends()
+	})
+	cancel()
+	<-done
+}

@@ -22,6 +22,7 @@ type held struct {
 	from, to uint64
 	at       time.Time // when control signed it, on its clock
 	empty    bool      // it has no change
+	page     bool      // there was more behind it
 	sealed   []byte
 	element  *list.Element // in the relay's order of arrival
 }
@@ -32,9 +33,10 @@ func (h *held) mark() bool { return h.from == h.to }
 // place is where the follower of a relayed log stands.
 type place struct {
 	Position
-	none bool // there is no position
-	tail bool
-	at   time.Time // of the newest statement sent
+	none  bool // there is no position
+	tail  bool
+	plain bool      // it reads no pages
+	at    time.Time // of the newest statement sent
 }
 
 // after returns what continues the place, oldest first; false if the window no
@@ -49,13 +51,16 @@ func (w *window) after(p *place, limit int) (next []*held, ok bool) {
 	if p.Epoch != w.epoch {
 		return nil, false
 	}
+	if last := w.last(); last.page && last.to < p.Seq {
+		return nil, false // this node has begun again: who waits for it to catch up is not fresh meanwhile
+	}
 	for _, h := range w.held {
 		switch {
 		case h.to < p.Seq || h.to == p.Seq && !(h.mark() && h.at.After(p.at)):
 			continue
-		case len(next) == 0 && h.from > p.Seq:
+		case len(next) == 0 && (h.from > p.Seq || p.plain && h.page):
 			return nil, false
-		case limit < 0:
+		case limit < 0 || p.plain && h.page:
 			return next, true
 		}
 		limit -= len(h.sealed)
@@ -64,14 +69,14 @@ func (w *window) after(p *place, limit int) (next []*held, ok bool) {
 	return next, true
 }
 
-// begin serves who has nothing: the newest batch to one that only forgets, and to
+// begin serves who has nothing: the newest batch to one that only forgets, if the log goes no further, and to
 // others what begins at the beginning.
 func (w *window) begin(p *place) ([]*held, bool) {
-	first := w.held[0]
-	if p.tail {
-		first = w.held[len(w.held)-1]
+	if last := w.last(); p.tail {
+		return []*held{last}, !last.page
 	}
-	return []*held{first}, p.tail || first.from == 0
+	first := w.held[0]
+	return []*held{first}, first.from == 0 && !(p.plain && first.page)
 }
 
 // advance notes that h was sent.
@@ -91,7 +96,7 @@ func (r *Relay) keep(b *Batch, sealed []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	w := r.window(b.Log)
-	h := &held{window: w, from: b.From, to: b.To, at: b.At, empty: len(b.Changes) == 0, sealed: clip(sealed)}
+	h := &held{window: w, from: b.From, to: b.To, at: b.At, empty: len(b.Changes) == 0, page: b.Head > 0, sealed: clip(sealed)}
 	if last := w.last(); last != nil {
 		switch {
 		case w.epoch != b.Epoch || b.From > last.to:

@@ -28,7 +28,12 @@ const (
 // Request opens a stream for some logs; it is the JSON body of a POST to Path.
 type Request struct {
 	Logs []Want `json:"logs"`
+	// Reads is the newest version of batches that the follower reads. A node from before this
+	// was said, 0, reads no pages (batch.go) and is sent none.
+	Reads int `json:"reads,omitempty"`
 }
+
+func (r *Request) plain() bool { return r.Reads < batchPage }
 
 // MaxLogs bounds the logs of one stream.
 const MaxLogs = 4096

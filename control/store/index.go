@@ -25,7 +25,8 @@ type item struct {
 	expires  int64 // Unix ms, 0 never
 	at       int64 // Unix ms, when it was stored
 	size     uint32
-	metadata []byte // OpPut
+	sum      [32]byte // OpPut: SHA-256 of the value
+	metadata []byte   // OpPut
 }
 
 // live reports whether the key has a value at now.
@@ -38,6 +39,7 @@ type index struct {
 	keys *btree.BTreeG[*item]
 	log  *btree.BTreeG[*item]
 	size Size
+	held *held // nil: nobody asks what it holds
 }
 
 // Size is what a namespace holds. What has ended counts until its end is a change.
@@ -76,6 +78,9 @@ func (x *index) apply(it *item) {
 	x.size.count(it, 1)
 	x.keys.ReplaceOrInsert(it)
 	x.log.ReplaceOrInsert(it)
+	if x.held != nil {
+		x.held.replace(old, it)
+	}
 }
 
 // forget drops deletions and expiries stored before cutoff (Unix ms) and returns the highest sequence dropped.

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strconv"
@@ -224,6 +225,9 @@ func (t *table) itemOf(msg jetstream.Msg, meta *jetstream.MsgMetadata) (string, 
 		return "", nil, fmt.Errorf("store: message %d of %s has no size: %w", it.seq, msg.Subject(), err)
 	}
 	it.size, it.metadata = uint32(size), metadataOf(h.Get(hdrMetadata))
+	if sum, err := hex.DecodeString(h.Get(hdrSum)); err == nil {
+		copy(it.sum[:], sum) // one that is not there is found when the value is read
+	}
 	return space, it, nil
 }
 
@@ -336,6 +340,7 @@ func (t *table) forget(cutoff int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, x := range t.mu.spaces {
+		x.rest()
 		t.mu.horizon = max(t.mu.horizon, x.forget(cutoff))
 	}
 }

@@ -30,6 +30,7 @@ func (s *Store) Attach(ns hostcall.Namespace, c *replica.Copy) bool {
 		n.mu.told, n.mu.head = max(n.mu.told, c.Position().Seq), max(n.mu.head, c.Head())
 	}
 	n.mu.copied = copied{from: c, since: max(n.mu.seen, n.mu.answered)}
+	n.mu.seen = max(n.mu.seen, c.Position().Seq) // it answers with that from now on
 	return true
 }
 

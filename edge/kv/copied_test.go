@@ -560,3 +560,37 @@ func TestDoubtsAreBounded(t *testing.T) {
 		t.Error("in doubt for no reason")
 	}
 }
+
+// tellingOwner says what it is set to, where that is not too old.
+type tellingOwner struct{ says hostcall.Entry }
+
+func (o tellingOwner) Ask(_ context.Context, _ hostcall.Namespace, _ string, q Question) (hostcall.Entry, error) {
+	if q.AtLeast > o.says.AsOf {
+		return hostcall.Entry{}, ErrNoOwner
+	}
+	return o.says, nil
+}
+
+// TestACopyAheadOfTheStreamIsNotForgotten: a copy may be ahead of what the node followed when it was attached. What
+// it served then is not undone by a neighbour, or a copy, once it is taken away.
+func TestACopyAheadOfTheStreamIsNotForgotten(t *testing.T) {
+	withCopy(t, func(r *replicated) {
+		r.tell(valueOf("k", 5, "new"))
+		r.Close()
+		owner := tellingOwner{hostcall.Entry{Value: []byte("old"), Revision: 1, AsOf: 2}}
+		var err error
+		if r.Store, err = New(Config{Origin: r.truth, Bytes: 1 << 20, Owner: func(hostcall.Namespace, string) Owner { return owner }}); err != nil {
+			t.Fatal(err)
+		}
+		r.Apply(copiedSpace, Changes{Epoch: 1, From: 2, To: 2, At: time.Now()})
+		r.truth.seq = 4
+		r.truth.put(r.t, copiedSpace, "k", "new") // 5
+		r.Attach(copiedSpace, r.copy)
+		r.is("k", "new")
+		r.Detach(copiedSpace, false)
+		n := r.space(copiedSpace)
+		r.entries.drop(n.generation(), "k")
+		r.entries.cache.Wait()
+		r.is("k", "new")
+	})
+}

@@ -62,6 +62,16 @@ type Value struct {
 	Absent   bool // it is too large to come with the change, and is not here
 }
 
+// SizeOf is how much a copy grows by changes of keys that it does not have, as Config.Bytes counts.
+func SizeOf(list []Change) (bytes int64) {
+	for i := range list {
+		if !list[i].Gone {
+			bytes += int64(len(list[i].Key) + list[i].Value.size())
+		}
+	}
+	return bytes
+}
+
 // Apply takes the next changes of the log, up to the position to; complete says that nothing
 // up to there is still to come, but for what pages said. What it took is on disk when it returns, if the copy is whole; of one that
 // is not, a crash may lose the last. ErrRoom: it took nothing.
@@ -97,6 +107,7 @@ func (c *Copy) take(to Position, list []Change, complete bool, head uint64) erro
 				return err
 			}
 		}
+		next.once = min(next.once, max(to.Seq, head))
 		if next.at = to; complete {
 			next.whole, next.full = true, to.Seq
 		}
@@ -117,7 +128,7 @@ func (c *Copy) take(to Position, list []Change, complete bool, head uint64) erro
 // change writes one key's, and counts.
 func (h *head) change(db *pebble.DB, b *pebble.Batch, ch *Change) error {
 	key := h.place(ch.Key)
-	if h.whole { // before, most keys come once; one that comes twice counts twice
+	if h.whole || ch.Gone || ch.Value.Revision > h.once { // else it is not here: what is new is written faster unseen
 		old, done, err := db.Get(key)
 		switch {
 		case err == nil:
@@ -223,7 +234,7 @@ func (c *Copy) drop(again bool) error {
 	defer c.db.mu.Unlock()
 	old := c.head()
 	c.db.mu.next++
-	c.set(head{name: c.name, id: c.db.mu.next}) // nobody reads the old keys from here on
+	c.set(begin(c.name, c.db.mu.next)) // nobody reads the old keys from here on
 	if !again {
 		delete(c.db.mu.copies, c.name)
 	}
@@ -238,7 +249,7 @@ func (c *Copy) drop(again bool) error {
 	return nil
 }
 
-// Size is the copy's keys and bytes; keys that changed before it was whole may count twice.
+// Size is the copy's keys and bytes; a key that changed in the moment in which a page was made may count twice.
 func (c *Copy) Size() (keys, bytes int64) {
 	h := c.head()
 	return h.keys, h.bytes
@@ -277,6 +288,14 @@ type head struct {
 	head  uint64 // it has everything again once it is here
 	keys  int64
 	bytes int64
+	// A key whose revision is not above this comes for the first time, if the copy is not whole: each batch so far was made
+	// when the log was here or further, and a batch has what was newest then. Not kept on disk: 0 says nothing.
+	once uint64
+}
+
+// begin is the head of a new copy.
+func begin(ns hostcall.Namespace, id uint64) head {
+	return head{name: ns, id: id, once: math.MaxUint64}
 }
 
 func (h head) complete() Position {
@@ -336,6 +355,12 @@ func (v *Value) encode() []byte {
 		b = append(b, v.Value...)
 	}
 	return b
+}
+
+// size is the length of what encode returns.
+func (v *Value) size() int {
+	head := Value{Revision: v.Revision, Expires: v.Expires, Metadata: v.Metadata, Absent: true}
+	return len(head.encode()) + len(v.Value)
 }
 
 // decodeValue reads what encode wrote; the value aliases b.

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -176,5 +177,53 @@ func silent(t *testing.T, n int, d *DB) {
 	}
 	if err := c.Apply(Position{1, 99}, []Change{put("k", 99, "x")}, false); err == nil {
 		t.Errorf("write %d: it takes changes", n)
+	}
+}
+
+// TestARemovalThatIsInterrupted has a database break while what one of its logs has is not elsewhere yet and
+// the next log is written already, and a crash after the first file of it is removed: what is
+// left is not read, for it is not what the namespace was at any position.
+func TestARemovalThatIsInterrupted(t *testing.T) {
+	dir, flushing := t.TempDir(), make(chan struct{})
+	fails := errorfs.Wrap(vfs.Default, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind != errorfs.OpCreate || filepath.Ext(op.Path) != ".sst" {
+			return nil
+		}
+		<-flushing
+		return &os.PathError{Op: "test", Path: op.Path, Err: syscall.EIO}
+	}))
+	removed := ""
+	first := func(folder string) error {
+		if _, err := os.Stat(folder); err != nil {
+			return nil
+		}
+		logs, err := filepath.Glob(filepath.Join(folder, "*.log"))
+		if err != nil || len(logs) < 2 {
+			t.Fatalf("%v, %v: the test does not do what it says", logs, err)
+		}
+		removed = logs[0]
+		return errors.Join(os.Remove(removed), syscall.EIO)
+	}
+	d, _, err := Open(Config{Dir: dir, Spare: 1, fs: fails, remove: first})
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply(t, d.Copy(words), Position{1, 1}, true, put("a", 1, "one"))
+	if _, err := d.db.AsyncFlush(); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, d.Copy(words), Position{1, 2}, true, put("b", 2, "two"))
+	close(flushing)
+	<-d.Broken()
+	if err := d.Close(); err == nil || removed == "" {
+		t.Errorf("closed: %v", err)
+	}
+	d = mustOpen(t, Config{Dir: dir})
+	if c := d.Copy(words); c.Position() != (Position{}) {
+		_, _, found, ok := c.Get("a")
+		t.Errorf("at %v; a is found: %v, %v", c.Position(), found, ok)
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, "*.gone")); err != nil || len(left) > 0 {
+		t.Errorf("%v is left, %v", left, err)
 	}
 }

@@ -39,8 +39,9 @@ type Config struct {
 	// they change no more, and with a quarter none are opened. Default 256 MiB.
 	Spare int64
 
-	free func() (int64, error) // of the disk's bytes; nil: as the kernel says
-	fs   vfs.FS                // nil: the system's
+	free   func() (int64, error)     // of the disk's bytes; nil: as the kernel says
+	fs     vfs.FS                    // nil: the system's
+	remove func(folder string) error // nil: os.RemoveAll
 }
 
 // ErrRoom is that a copy does not fit.
@@ -66,11 +67,18 @@ type DB struct {
 	broken atomic.Pointer[error]
 	fell   chan struct{} // closed when broken is set
 	used   atomic.Int64
+	shots  shots
 	mu     struct {
 		sync.Mutex
 		next   uint64
 		copies map[hostcall.Namespace]*Copy
 	}
+}
+
+// shots are those that are open.
+type shots struct {
+	sync.Mutex
+	open map[*Shot]struct{}
 }
 
 // Open opens the database of c.Dir. If what is there is damaged, or of another format, it
@@ -91,6 +99,9 @@ func Open(c Config) (d *DB, discarded, err error) {
 			return int64(fs.Bavail) * fs.Bsize, err
 		}
 	}
+	if c.remove == nil {
+		c.remove = os.RemoveAll
+	}
 	lock, err := pebble.LockDirectory(c.Dir, vfs.Default)
 	if err != nil {
 		return nil, nil, fmt.Errorf("replica: lock %s, which one process may have: %w", c.Dir, err)
@@ -104,6 +115,9 @@ func Open(c Config) (d *DB, discarded, err error) {
 
 // begin opens the database, or an empty one if that is damaged.
 func (c Config) begin(lock *pebble.Lock) (d *DB, discarded, err error) {
+	if err := c.sweep(); err != nil {
+		return nil, nil, err
+	}
 	if err := c.leaves(c.Spare / 4); err != nil {
 		return nil, nil, err
 	}
@@ -111,7 +125,7 @@ func (c Config) begin(lock *pebble.Lock) (d *DB, discarded, err error) {
 		return d, nil, err
 	}
 	discarded = err
-	if err := os.RemoveAll(data(c)); err != nil {
+	if err := c.discard(); err != nil {
 		return nil, discarded, err
 	}
 	d, err = open(c, lock)
@@ -126,6 +140,30 @@ func ofTheSystem(err error) bool {
 }
 
 func data(c Config) string { return filepath.Join(c.Dir, "copies") }
+
+// discard removes what is on disk. It goes out of the way whole first: of a database half of whose files
+// are gone the rest may open, and have a position without what led to it.
+func (c Config) discard() error {
+	if err := c.sweep(); err != nil {
+		return err
+	}
+	if err := os.Rename(data(c), gone(c)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	folder, err := vfs.Default.OpenDir(c.Dir)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(folder.Sync(), folder.Close()); err != nil {
+		return err
+	}
+	return c.sweep()
+}
+
+// sweep removes what was discarded.
+func (c Config) sweep() error { return c.remove(gone(c)) }
+
+func gone(c Config) string { return data(c) + ".gone" }
 
 func open(c Config, lock *pebble.Lock) (*DB, error) {
 	d := &DB{config: c, lock: lock, fell: make(chan struct{})}
@@ -171,6 +209,13 @@ func (d *DB) load() error {
 		if err != nil {
 			return err
 		}
+		if id, left := leftOf(value); left {
+			d.mu.next = max(d.mu.next, id)
+			if err := unload(d.db, heads.Key(), id); err != nil {
+				return err
+			}
+			continue
+		}
 		h, err := decodeHead(value)
 		if err != nil {
 			return err
@@ -214,9 +259,9 @@ func (d *DB) Close() error {
 		return nil
 	}
 	d.closed = true
-	err := d.db.Close()
+	err := errors.Join(d.shots.closeAll(), d.db.Close())
 	if d.Why() != nil {
-		err = os.RemoveAll(data(d.config)) // what Close has to say of it is known
+		err = d.config.discard() // what Close has to say of it is known
 	}
 	return errors.Join(err, d.lock.Close())
 }
@@ -246,7 +291,7 @@ func (d *DB) Copy(ns hostcall.Namespace) *Copy {
 	if c == nil {
 		d.mu.next++
 		c = &Copy{db: d, name: ns}
-		c.mu.head = head{name: ns, id: d.mu.next}
+		c.mu.head = begin(ns, d.mu.next)
 		d.mu.copies[ns] = c
 	}
 	return c

@@ -140,6 +140,40 @@ func TestPagesMakeNoCopyWhole(t *testing.T) {
 	}
 }
 
+// TestKeysCountOnce has keys change and go while their copy is not whole: what it has is counted as it is on
+// disk, over a restart too.
+func TestKeysCountOnce(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		dir := t.TempDir()
+		d := mustOpen(t, Config{Dir: dir})
+		again := func() *Copy {
+			if restart {
+				d.Close()
+				d = mustOpen(t, Config{Dir: dir})
+			}
+			return d.Copy(words)
+		}
+		page := func(to, head uint64, list ...Change) {
+			t.Helper()
+			if err := again().ApplyPage(Position{1, to}, list, head); err != nil {
+				t.Fatal(err)
+			}
+		}
+		page(3, 9, put("a", 1, "a"), put("b", 2, "b"), put("c", 3, "c"))
+		page(6, 12, put("d", 5, "d"), put("e", 6, "e"))
+		page(11, 12, put("a", 10, "aa"), Change{Key: "b", Gone: true}, Change{Key: "never", Gone: true})
+		page(12, 13, put("d", 12, "dddd"))
+		apply(t, again(), Position{1, 14}, true, put("a", 13, "aaa"), put("f", 14, "f"))
+		c, want := again(), int64(0)
+		if _, ok := c.List("", "", func(key string, v *Value) bool { want += int64(len(key) + len(v.encode())); return true }); !ok {
+			t.Fatal("it is not whole")
+		}
+		if keys, bytes := c.Size(); keys != 5 || bytes != want || d.Bytes() != want {
+			t.Errorf("restarted %v: %d keys of %d bytes, %d in all; want 5 of %d", restart, keys, bytes, d.Bytes(), want)
+		}
+	}
+}
+
 func TestAnotherEpochBeginsAgain(t *testing.T) {
 	d := mustOpen(t, Config{Dir: t.TempDir()})
 	c, other := d.Copy(words), d.Copy(hostcall.Namespace{Project: "shop", Name: "other"})
@@ -425,6 +459,9 @@ func FuzzValue(f *testing.F) {
 		if err != nil || again.Revision != v.Revision || again.Expires != v.Expires || again.Absent != v.Absent ||
 			!bytes.Equal(again.Metadata, v.Metadata) || !bytes.Equal(again.Value, v.Value) {
 			t.Errorf("%+v became %+v: %v", v, again, err)
+		}
+		if v.size() != len(v.encode()) {
+			t.Errorf("%+v is of %d bytes, not %d", v, len(v.encode()), v.size())
 		}
 	})
 }

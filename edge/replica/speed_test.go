@@ -16,7 +16,7 @@ func BenchmarkCatchUp(b *testing.B) {
 			seq++
 			list[i] = Change{Key: fmt.Sprintf("key-%012d", seq), Value: Value{Revision: seq, Value: value}}
 		}
-		if err := c.Apply(Position{1, seq}, list, false); err != nil {
+		if err := c.ApplyPage(Position{1, seq}, list, 1<<40); err != nil {
 			b.Fatal(err)
 		}
 	}
