@@ -336,6 +336,12 @@ func (a *Agent[F]) Regroup() {
 	a.spaces.follower.Reroute()
 }
 
+// Reached opens the change streams anew at once: for when control answers again after it did not.
+func (a *Agent[F]) Reached() {
+	a.follower.Retry()
+	a.spaces.follower.Retry()
+}
+
 // Hear takes a head that the fleet told of. If it is ahead of this node and
 // the stream is down, the stream is tried at once, at most every second: a
 // hint is worth a question and no more. A neighbour that does not get there in

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/selvage-edge/selvage/control/peer"
 	"github.com/selvage-edge/selvage/edge/kv"
 	"github.com/selvage-edge/selvage/runtime/hostcall"
 )
@@ -37,7 +38,8 @@ const (
 	headerStale    = "Selvage-Stale"    // milliseconds; of a neighbour's answer
 )
 
-// Origin is KV as control has it, over mTLS: what edge/kv keeps copies of.
+// Origin is KV as control has it, over mTLS: what edge/kv keeps copies of. What a Doer fails
+// before it was sent (peer.Unsent) is told as that (hostcall.ErrUnsent).
 type Origin struct{ control Doer }
 
 var _ hostcall.KV = (*Origin)(nil)
@@ -330,10 +332,13 @@ func (o *Origin) send(ctx context.Context, method, path string, q url.Values, bo
 		return nil, fmt.Errorf("%w: %w", hostcall.ErrInvalid, err)
 	}
 	resp, err := o.control.Do(r)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", hostcall.ErrUnavailable, err)
+	switch {
+	case err == nil:
+		return resp, nil
+	case peer.Unsent(err):
+		return nil, fmt.Errorf("%w: %w", hostcall.ErrUnsent, err)
 	}
-	return resp, nil
+	return nil, fmt.Errorf("%w: %w", hostcall.ErrUnavailable, err)
 }
 
 // meaning is what control's status means to a guest.

@@ -199,8 +199,7 @@ func (s *Store) Put(ctx context.Context, ns hostcall.Namespace, key string, valu
 	defer cancel()
 	rev, err := s.config.Origin.Put(asking, ns, key, value, o)
 	if err != nil {
-		s.doubt(n, key)
-		return 0, fmt.Errorf("kv put: %w", unavailable(ctx, err))
+		return 0, fmt.Errorf("kv put: %w", s.unwritten(ctx, n, key, err))
 	}
 	n.counts.wrote(len(value))
 	e.revision = rev
@@ -224,8 +223,7 @@ func (s *Store) Delete(ctx context.Context, ns hostcall.Namespace, key string, i
 	defer cancel()
 	rev, err := s.config.Origin.Delete(asking, ns, key, ifRevision)
 	if err != nil {
-		s.doubt(n, key)
-		return 0, fmt.Errorf("kv delete: %w", unavailable(ctx, err))
+		return 0, fmt.Errorf("kv delete: %w", s.unwritten(ctx, n, key, err))
 	}
 	n.counts.wrote(0)
 	e.revision = rev
@@ -245,8 +243,7 @@ func (s *Store) Increment(ctx context.Context, ns hostcall.Namespace, key string
 	defer cancel()
 	value, rev, err := s.config.Origin.Increment(asking, ns, key, delta)
 	if err != nil {
-		s.doubt(n, key)
-		return 0, 0, fmt.Errorf("kv increment: %w", unavailable(ctx, err))
+		return 0, 0, fmt.Errorf("kv increment: %w", s.unwritten(ctx, n, key, err))
 	}
 	n.counts.wrote(0)
 	e.revision = rev
@@ -297,6 +294,18 @@ func checkRevision(rev int64) error {
 		return fmt.Errorf("%w: expected revision %d", hostcall.ErrInvalid, rev)
 	}
 	return nil
+}
+
+// unwritten says what is known of a write that failed. One that may have happened leaves the key in doubt.
+func (s *Store) unwritten(ctx context.Context, n *space, key string, err error) error {
+	if errors.Is(err, hostcall.ErrUnsent) {
+		return fmt.Errorf("it was not written: %w", err)
+	}
+	s.doubt(n, key)
+	if err = unavailable(ctx, err); errors.Is(err, hostcall.ErrUnavailable) {
+		return fmt.Errorf("whether it was written is not known: %w", err)
+	}
+	return err
 }
 
 // unavailable turns a question that ran out of time, while the caller still
