@@ -64,8 +64,8 @@ func (o *Origin) entry(ctx context.Context, path string, q url.Values) (hostcall
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode == http.StatusNotFound {
-		if q != nil && resp.Header.Get(headerAsOf) == "" { // a node of a version that has no such path
-			return hostcall.Entry{}, fmt.Errorf("%w: the neighbour does not look after keys", hostcall.ErrUnavailable)
+		if q != nil && resp.Header.Get(headerAsOf) == "" { // a node of a version that has no such path, say
+			return hostcall.Entry{}, fmt.Errorf("%w: who was asked does not look after keys: %w", hostcall.ErrUnavailable, refusal(resp))
 		}
 		e, err := about(resp)
 		return e, errors.Join(hostcall.ErrNotFound, err)
@@ -82,6 +82,9 @@ func (o *Origin) entry(ctx context.Context, path string, q url.Values) (hostcall
 
 // Read implements hostcall.KV.
 func (o *Origin) Read(ctx context.Context, ns hostcall.Namespace, keys []string, opt hostcall.ReadOptions) ([]hostcall.Result, error) {
+	if len(keys) == 1 { // as it is, not in base64 in JSON
+		return o.readOne(ctx, ns, keys[0], opt)
+	}
 	ask := readRequest{Keys: make([][]byte, len(keys)), AtLeast: opt.AtLeast}
 	for i, key := range keys {
 		ask.Keys[i] = []byte(key)
@@ -96,6 +99,15 @@ func (o *Origin) Read(ctx context.Context, ns hostcall.Namespace, keys []string,
 	}
 	defer resp.Body.Close()
 	var got readAnswer
+	size := int64(maxReadBytes)
+	if resp.ContentLength >= 0 {
+		size = min(size, resp.ContentLength)
+	}
+	done, err := kv.Receive(ctx, 2*size) // the JSON, and what is in it
+	if err != nil {
+		return nil, fmt.Errorf("origin read: %w: %w", hostcall.ErrUnavailable, err)
+	}
+	defer done()
 	if err := decodeJSON(resp, &got, maxReadBytes); err != nil {
 		return nil, fmt.Errorf("origin read: %w", err)
 	}
@@ -112,6 +124,18 @@ func (o *Origin) Read(ctx context.Context, ns hostcall.Namespace, keys []string,
 		out[i].Value, out[i].Metadata, out[i].Revision, out[i].Expires = e.Value, e.Metadata, e.Revision, e.Expires
 	}
 	return out, nil
+}
+
+// readOne is Read of one key.
+func (o *Origin) readOne(ctx context.Context, ns hostcall.Namespace, key string, opt hostcall.ReadOptions) ([]hostcall.Result, error) {
+	e, err := o.entry(ctx, keyPath(ns, key), url.Values{"at_least": {strconv.FormatUint(opt.AtLeast, 10)}})
+	switch {
+	case err == nil:
+		return []hostcall.Result{{Entry: e}}, nil
+	case errors.Is(err, hostcall.ErrNotFound):
+		return []hostcall.Result{{Entry: e, Err: hostcall.ErrNotFound}}, nil
+	}
+	return nil, fmt.Errorf("origin read: %w", err)
 }
 
 // readRequest and readAnswer are control's.
