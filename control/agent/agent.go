@@ -201,7 +201,7 @@ func Open[F Function](c Config[F]) (*Agent[F], error) {
 	a.reporter = newReporter(c.Control, c.Self, c.Beat, c.OnEvent)
 	a.relay = changes.NewRelay(changes.RelayConfig{Allow: a.mayFollow, Serves: a.serves})
 	a.spaces = newSpaces(c, p, a.relay)
-	a.reporter.orders, a.reporter.drains, a.reporter.usage = c.Orders, c.Draining, c.Usage
+	a.reporter.orders, a.reporter.drains, a.reporter.usage, a.reporter.copies = c.Orders, c.Draining, c.Usage, a.spaces.copies
 	a.sink = &catalogSink{state: a.catalog, changed: a.changed, onEvent: c.OnEvent}
 	a.load()
 	a.follow()
