@@ -306,7 +306,7 @@ func (w *world) kvWatch(t *testing.T) {
 	w.selvage(t, "kv", "put", "seen", "c1", "3").expect(t, exitOK)
 	w.selvage(t, "kv", "put", "seen", "c2", "4").expect(t, exitOK)
 	r := <-done
-	r.expect(t, exitOK, `"type":"open"`, `"text":"c1"`, `"text":"c2"`)
+	r.expect(t, exitOK, `"type":"open"`, `"key":"c1"`, `"key":"c2"`, `"value":"3"`)
 	if strings.Index(r.out, "c1") > strings.Index(r.out, "c2") {
 		t.Errorf("out of order: %s", r.out)
 	}

@@ -26,7 +26,7 @@ type putFlags struct {
 func kvPut(o *options, f *project) *cobra.Command {
 	var p putFlags
 	c := &cobra.Command{
-		Use:   "put NAMESPACE KEY VALUE",
+		Use: "put NAMESPACE KEY VALUE", Aliases: []string{"set"},
 		Short: "write a value; VALUE may be @FILE, or - for standard input",
 		Args:  cobra.ExactArgs(3),
 		Long: fmt.Sprintf(`Writes a value, of up to %d MiB; a file's, or standard input's, is sent as it is read. The control node holds values
@@ -135,7 +135,7 @@ func readBounded(name string, most int64) ([]byte, error) {
 func kvIncrement(o *options, f *project) *cobra.Command {
 	by := int64(1)
 	c := &cobra.Command{
-		Use: "increment NAMESPACE KEY", Short: "add to a decimal number, in one step; a key that is not there counts as 0", Args: cobra.ExactArgs(2),
+		Use: "increment NAMESPACE KEY", Aliases: []string{"incr"}, Short: "add to a decimal number, in one step; a key that is not there counts as 0", Args: cobra.ExactArgs(2),
 		Long: `Adds --by to the decimal number under KEY, in one step, and prints the sum. A key that is not
 there counts as 0; expiry and metadata stay. The sum has to fit 64 bits with a sign.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -159,7 +159,7 @@ func kvRemove(o *options, f *project) *cobra.Command {
 	ifRevision := hostcall.AnyRevision
 	var ifExists bool
 	c := &cobra.Command{
-		Use: "rm NAMESPACE KEY", Short: "delete a key; it exits with 4 if there is none", Args: cobra.ExactArgs(2),
+		Use: "rm NAMESPACE KEY", Aliases: []string{"delete", "del", "remove"}, Short: "delete a key; it exits with 4 if there is none", Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.with(o, func(c *client.Client, project string) error {
 				w, err := c.Delete(cmd.Context(), project, args[0], args[1], ifRevision)
