@@ -30,8 +30,8 @@ func kvWatch(o *options, f *project) *cobra.Command {
 revision first, and with --since 0 all keys there are. Of a key that is written faster than it is shown what was
 replaced meanwhile is left out; its newest change always comes. Where changes between cannot be told (a
 revision of before the store was restored, or older than what is remembered of deletions) a gap is said, and all
-there is follows. When it is broken off it says which revision to go on from. --json prints a JSON object a
-line, with the fields of kv get, also a sign of life each ten seconds with the revision up to which everything was told.`,
+there is follows. When the fleet breaks it off it says which revision to go on from. --json prints a JSON object a
+line, whose fields are named as kv get's, also a sign of life each ten seconds with the revision up to which everything was told.`,
 		Example: `  selvage kv watch links
   selvage kv watch links --prefix blog: --since 0 --once`,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -29,7 +29,8 @@ func kvPut(o *options, f *project) *cobra.Command {
 		Use: "put NAMESPACE KEY VALUE", Aliases: []string{"set"},
 		Short: "write a value; VALUE may be @FILE, or - for standard input",
 		Args:  cobra.ExactArgs(3),
-		Long: fmt.Sprintf(`Writes a value, of up to %d MiB; a file's, or standard input's, is sent as it is read. The control node holds values
+		Long: fmt.Sprintf(`Writes a value, of up to %d MiB: the argument's bytes, or with @FILE a file's, or with - standard input's (so can
+a value be written that begins with @; one that begins with - comes after --). A file's, or standard input's, is sent as it is read. The control node holds values
 whole while it writes them, so many large ones at once take turns, and what finds no room there in time is refused (busy) and not written.`, hostcall.MaxValueBytes>>20),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts, err := p.options()

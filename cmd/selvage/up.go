@@ -77,7 +77,8 @@ func runUp(ctx context.Context, o *options, opts up.Options) error {
 func endOf(f *up.Fleet, p *up.Process) string {
 	text := fmt.Sprintf("%s ended by itself (%v); see %s", p.Node.Name, cmp.Or(p.Err(), errEnded), p.Node.Log)
 	if p != f.Control {
-		return text + "\nthe others go on; 'selvage up' starts it again"
+		return text + "\nthe others go on:\n  " +
+			f.Selvage + " edge --config " + p.Node.Config + "    starts it alone; 'selvage up', once this one is interrupted, starts all"
 	}
 	return text + "\nthe PoPs go on without control: they serve what they have. Deployments, KV writes and commands that ask the fleet wait for it:\n  " +
 		f.Selvage + " control --config " + p.Node.Config + "    starts it alone; 'selvage up', once this one is interrupted, starts all"

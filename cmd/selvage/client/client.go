@@ -33,7 +33,7 @@ var (
 	// ErrUnreachable: no control node took the request.
 	ErrUnreachable = errors.New("the fleet's control node cannot be reached; is it running?")
 	// ErrSilent: a control node took the request and did not answer; it may have done what was asked.
-	ErrSilent = errors.New("the fleet's control node took the request and did not answer in time; 'selvage status' shows whether it was done")
+	ErrSilent = errors.New("the fleet's control node took the request and did not answer in time; it may have been done: 'selvage status' shows deployments, 'selvage kv get' a key")
 )
 
 // Client speaks to one fleet. Close it.

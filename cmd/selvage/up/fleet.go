@@ -42,6 +42,9 @@ func (f *Fleet) Boot(ctx context.Context, say func(format string, args ...any)) 
 	if err := f.Write(); err != nil {
 		return err
 	}
+	for _, path := range f.Kept {
+		say("%s was changed, and is used as it is; remove it to have it written anew", path)
+	}
 	if err := f.initControl(ctx); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@
 package up
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -76,8 +77,9 @@ type Layout struct {
 	Peer    string // host:port of control's mTLS listener
 	Gossip  string // host:port of control's membership listener
 	Edges   []Node
-	EdgeCA  string // PEM file of the CA that signed the PoPs' certificates
-	Target  string // target file for the other commands
+	EdgeCA  string   // PEM file of the CA that signed the PoPs' certificates
+	Target  string   // target file for the other commands
+	Kept    []string // configuration files that were changed since they were written, and stay as they are
 }
 
 // Ports of the processes; every one listens on an address of its own.
@@ -135,7 +137,8 @@ func node(dir, name string) Node {
 }
 
 // Write makes the folders, the local CA with the PoPs' certificate, and the
-// configuration files. What is there already is kept, but for the configuration.
+// configuration files. What is there already is kept, but for configuration files that
+// are as Write left them; those that were changed since are listed in Kept.
 func (l *Layout) Write() error {
 	if err := os.MkdirAll(l.Dir, 0o700); err != nil {
 		return fmt.Errorf("up: %w", err)
@@ -143,30 +146,39 @@ func (l *Layout) Write() error {
 	if err := l.writeCertificates(); err != nil {
 		return err
 	}
-	if err := writeConfig(l.Control.Config, controlConfig, l.Control, l); err != nil {
-		return err
+	l.Kept = nil
+	if err := l.writeConfig(controlConfig, l.Control); err != nil {
+		return fmt.Errorf("up: %w", err)
 	}
 	for _, n := range l.Edges {
-		if err := writeConfig(n.Config, edgeConfig, n, l); err != nil {
-			return err
+		if err := l.writeConfig(edgeConfig, n); err != nil {
+			return fmt.Errorf("up: %w", err)
 		}
 	}
 	return nil
 }
 
-func writeConfig(path string, t *template.Template, n Node, l *Layout) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return fmt.Errorf("up: %w", err)
+// writeConfig writes n's configuration file, and beside it what was written, by which it
+// is known the next time whether somebody has changed the file.
+func (l *Layout) writeConfig(t *template.Template, n Node) error {
+	if err := os.MkdirAll(filepath.Dir(n.Config), 0o700); err != nil {
+		return err
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return fmt.Errorf("up: %w", err)
+	var text bytes.Buffer
+	if err := t.Execute(&text, map[string]any{"Node": n, "Cert": l.certFile(), "Key": l.keyFile(), "API": apiPort, "Peer": peerPort, "Gossip": gossipPort}); err != nil {
+		return fmt.Errorf("%s: %w", n.Config, err)
 	}
-	if err := t.Execute(f, map[string]any{"Node": n, "Cert": l.certFile(), "Key": l.keyFile(), "API": apiPort, "Peer": peerPort, "Gossip": gossipPort}); err != nil {
-		f.Close()
-		return fmt.Errorf("up: %s: %w", path, err)
+	written := n.Config + ".written"
+	now, err := os.ReadFile(n.Config)
+	before, beforeErr := os.ReadFile(written)
+	if err == nil && beforeErr == nil && !bytes.Equal(now, before) {
+		l.Kept = append(l.Kept, n.Config)
+		return nil
 	}
-	return f.Close()
+	if err := os.WriteFile(n.Config, text.Bytes(), 0o600); err != nil {
+		return err
+	}
+	return os.WriteFile(written, text.Bytes(), 0o600)
 }
 
 var controlConfig = template.Must(template.New("control").Parse(`# Written by selvage up.

@@ -65,6 +65,33 @@ func TestCertificateIsKeptAndRenewed(t *testing.T) {
 	}
 }
 
+// What somebody wrote into a configuration file is not written over; the other files follow the flags.
+func TestChangedConfigurationIsKept(t *testing.T) {
+	l := layout(t, 2)
+	mine := read(t, l.Edges[0].Config) + "\n[dns]\nlisten = \"127.0.0.11:5353\"\n"
+	if err := os.WriteFile(l.Edges[0].Config, []byte(mine), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Plan(Options{Dir: l.Dir, PoPs: 2, Base: l.Base, Port: 9443})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := again.Write(); err != nil {
+			t.Fatal(err)
+		}
+		if got := read(t, l.Edges[0].Config); got != mine {
+			t.Errorf("a changed file became:\n%s", got)
+		}
+		if len(again.Kept) != 1 || again.Kept[0] != l.Edges[0].Config {
+			t.Errorf("kept: %q", again.Kept)
+		}
+		if got := read(t, l.Edges[1].Config); !strings.Contains(got, ":9443") {
+			t.Errorf("one that was not changed stayed:\n%s", got)
+		}
+	}
+}
+
 func TestPlanRefuses(t *testing.T) {
 	for want, o := range map[string]Options{
 		"--pops 0":  {Dir: "d", PoPs: 0, Base: netip.MustParseAddr("127.0.0.10")},
