@@ -50,9 +50,9 @@ static inline unsigned sv_processor(void) {
 	return cpu < 0 ? 0 : (unsigned)cpu % sv_processors;
 }
 
-// What changes with each instance is counted where that happens: lines that all processors
-// write to made two of them start 1.1 times as many small guests as one. A tally alone means
-// nothing, and may be negative: what is taken on one processor is given back on another.
+// What changes with each instance is counted where that happens: a dozen writes a start to lines
+// that all processors write to would have them wait for each other. A tally alone means nothing,
+// and may be negative: what is taken on one processor is given back on another.
 enum sv_tally {
 	SV_INSTANCES, SV_KEPT, SV_RESIDENT, // alive; boxes kept; pages of free slots and of boxes kept
 	SV_STARTS, SV_RENEWED, SV_RESETS, SV_KNOWN_RESETS, SV_PAGES_COPIED, SV_PAGES_TRIMMED, SV_PAGES_FOLDED, SV_REMAPS,
