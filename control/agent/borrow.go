@@ -359,8 +359,8 @@ func fill(load *replica.Load, body io.Reader, held *changes.Held, more func()) e
 		if err := load.Add(page[:n]); err != nil {
 			return err
 		}
-		if keys := load.Keys(); keys > held.Keys {
-			return fmt.Errorf("%w: over %d keys", errCopy, held.Keys)
+		if load.Keys() > held.Keys || load.Bytes() > held.Bytes { // what other copies need is not for it
+			return fmt.Errorf("%w: over %d keys, or %d bytes", errCopy, held.Keys, held.Bytes)
 		}
 		more()
 	}

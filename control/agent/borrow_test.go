@@ -360,6 +360,35 @@ func TestRanked(t *testing.T) {
 	}
 }
 
+// A neighbour that sends larger values than there are is found out at the first, and not when there is no room left for other copies.
+func TestLargerThanItIs(t *testing.T) {
+	d, _, err := replica.Open(replica.Config{Dir: t.TempDir(), Spare: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	load, err := d.Load(copied, replica.Position{Epoch: 1, Seq: 9})
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := []byte("\x09\x00\x00\x00\x01a\x06\x01\x01\x00\x00xy") // and more to come
+	if err := fill(load, bytes.NewReader(body), &changes.Held{Keys: 1000, Bytes: 3}, func() {}); !errors.Is(err, errBody) {
+		t.Errorf("as large as it is: %v", err)
+	}
+	if err := load.Drop(); err != nil {
+		t.Fatal(err)
+	}
+	if load, err = d.Load(copied, replica.Position{Epoch: 1, Seq: 9}); err != nil {
+		t.Fatal(err)
+	}
+	if err := fill(load, bytes.NewReader(body), &changes.Held{Keys: 1000, Bytes: 2}, func() {}); !errors.Is(err, errCopy) {
+		t.Errorf("larger than it is: %v", err)
+	}
+	if err := load.Drop(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func FuzzFill(f *testing.F) {
 	frame := func(b []byte) []byte { return append(binary.LittleEndian.AppendUint32(nil, uint32(len(b))), b...) }
 	f.Add(append(frame([]byte("\x01a\x04\x01\x01\x00\x00")), 0, 0, 0, 0))
@@ -375,7 +404,7 @@ func FuzzFill(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = fill(load, bytes.NewReader(b), &changes.Held{Keys: 2}, func() {})
+		err = fill(load, bytes.NewReader(b), &changes.Held{Keys: 2, Bytes: 1 << 10}, func() {})
 		if !errors.Is(err, errCopy) && !errors.Is(err, errBody) && !errors.Is(err, replica.ErrPage) { // the digest is none
 			t.Errorf("%x: %v", b, err)
 		}
