@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/selvage-edge/selvage/control/api"
@@ -99,7 +101,34 @@ func (w *world) kvLimits(t *testing.T) {
 	if r := w.selvage(t, "kv", "get", "words", "big"); len(r.out) != hostcall.MaxValueBytes {
 		t.Errorf("%d bytes came back", len(r.out))
 	}
+	w.selvage(t, "kv", "put", "words", "piped", "@"+piped(t, hostcall.MaxValueBytes)).expect(t, exitOK)
+	if r := w.selvage(t, "kv", "get", "words", "piped"); len(r.out) != hostcall.MaxValueBytes {
+		t.Errorf("%d bytes of what was piped came back", len(r.out))
+	}
+	w.selvage(t, "kv", "put", "words", "piped", "@"+piped(t, hostcall.MaxValueBytes+1)).expect(t, exitRefused, "25 MiB")
+	w.selvage(t, "kv", "put", "words", "piped", "@"+t.TempDir()).expect(t, exitFailed, "directory")
+	w.selvage(t, "kv", "rm", "words", "piped").expect(t, exitOK)
 	w.selvage(t, "kv", "rm", "words", "big").expect(t, exitOK)
+}
+
+// piped is a named pipe that so many bytes come from.
+func piped(t *testing.T, size int64) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(name, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var writing sync.WaitGroup
+	writing.Go(func() {
+		f, err := os.OpenFile(name, os.O_WRONLY, 0)
+		if err != nil {
+			return
+		}
+		defer f.Close()
+		_, _ = f.Write(make([]byte, size)) // who reads may not want all of it
+	})
+	t.Cleanup(writing.Wait)
+	return name
 }
 
 // More keys than one answer takes, and more bytes.
@@ -277,7 +306,7 @@ func (w *world) kvWatch(t *testing.T) {
 	w.selvage(t, "kv", "put", "seen", "c1", "3").expect(t, exitOK)
 	w.selvage(t, "kv", "put", "seen", "c2", "4").expect(t, exitOK)
 	r := <-done
-	r.expect(t, exitOK, `"type":"open"`, `"text":"c1"`, `"text":"c2"`)
+	r.expect(t, exitOK, `"type":"open"`, `"key":"c1"`, `"key":"c2"`, `"value":"3"`)
 	if strings.Index(r.out, "c1") > strings.Index(r.out, "c2") {
 		t.Errorf("out of order: %s", r.out)
 	}

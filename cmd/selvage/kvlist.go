@@ -5,6 +5,7 @@ import (
 	"io"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -73,7 +74,35 @@ func listKeys(ctx context.Context, o *options, c *client.Client, project, ns str
 			break
 		}
 	}
-	return o.out().Result(keys, func(w io.Writer) { l.print(w, keys) })
+	shown := make([]shownKey, len(keys))
+	for i, k := range keys {
+		shown[i] = showKey(k)
+	}
+	return o.out().Result(shown, func(w io.Writer) { l.print(w, keys) })
+}
+
+// shownKey is a key as kv ls --json prints it: its fields are those of kv get.
+type shownKey struct {
+	Key            string     `json:"key,omitempty"`
+	KeyBase64      []byte     `json:"key_base64"`
+	Metadata       *string    `json:"metadata,omitempty"`
+	MetadataBase64 []byte     `json:"metadata_base64,omitempty"`
+	Revision       uint64     `json:"revision"`
+	Expires        *time.Time `json:"expires,omitempty"`
+}
+
+func showKey(k api.Key) shownKey {
+	s := shownKey{KeyBase64: k.Key, Revision: k.Revision}
+	if utf8.Valid(k.Key) {
+		s.Key = string(k.Key)
+	}
+	if len(k.Metadata) > 0 {
+		s.Metadata, s.MetadataBase64 = text(k.Metadata), k.Metadata
+	}
+	if !k.Expires.IsZero() {
+		s.Expires = &k.Expires
+	}
+	return s
 }
 
 func (l listFlags) print(w io.Writer, keys []api.Key) {

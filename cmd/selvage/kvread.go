@@ -88,21 +88,31 @@ staleness, of several keys as a list. A key that is not there ends it with exit 
 }
 
 func getOne(ctx context.Context, o *options, c *client.Client, project, ns, key string, metadata bool) error {
-	e, err := c.Get(ctx, project, ns, key)
+	e, value, err := c.Open(ctx, project, ns, key)
 	if isNotFound(err) {
 		return noKey{namespace: ns, key: key}
 	}
 	if err != nil {
 		return err
 	}
+	defer value.Close()
+	out := o.out()
+	if !out.JSON && !term.IsTerminal(out.Stdout) { // as it is, and as it comes: it is going into a file
+		if metadata {
+			_, err := out.Stdout.Write(e.Metadata)
+			return err
+		}
+		if n, err := io.Copy(out.Stdout, value); err != nil {
+			return fmt.Errorf("the value is not whole, only its first %d bytes were written: %w", n, err)
+		}
+		return nil
+	}
+	if e.Value, err = io.ReadAll(io.LimitReader(value, hostcall.MaxValueBytes+1)); err != nil {
+		return fmt.Errorf("read the value: %w", err)
+	}
 	what := e.Value
 	if metadata {
 		what = e.Metadata
-	}
-	out := o.out()
-	if !out.JSON && !term.IsTerminal(out.Stdout) {
-		_, err := out.Stdout.Write(what) // as it is: it is going into a file
-		return err
 	}
 	return out.Result(shown(key, e, true), func(w io.Writer) { fmt.Fprintln(w, string(what)) })
 }

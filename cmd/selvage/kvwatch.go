@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -29,7 +31,7 @@ revision first, and with --since 0 all keys there are. Of a key that is written 
 replaced meanwhile is left out; its newest change always comes. Where changes between cannot be told (a
 revision of before the store was restored, or older than what is remembered of deletions) a gap is said, and all
 there is follows. When it is broken off it says which revision to go on from. --json prints a JSON object a
-line, values in base64, also a sign of life each ten seconds with the revision up to which everything was told.`,
+line, with the fields of kv get, also a sign of life each ten seconds with the revision up to which everything was told.`,
 		Example: `  selvage kv watch links
   selvage kv watch links --prefix blog: --since 0 --once`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -58,8 +60,8 @@ var errEnough = errors.New("enough")
 func (w *watchFlags) run(ctx context.Context, o *options, c *client.Client, project, ns string) error {
 	var at, epoch uint64
 	left := w.count
-	err := c.Watch(ctx, project, ns, w.WatchQuery, func(e api.WatchEvent, raw []byte) error {
-		if err := showEvent(os.Stdout, o.json, e, raw); err != nil {
+	err := c.Watch(ctx, project, ns, w.WatchQuery, func(e api.WatchEvent) error {
+		if err := showEvent(os.Stdout, o.json, e); err != nil {
 			return err
 		}
 		at = max(at, e.Revision)
@@ -85,11 +87,41 @@ func (w *watchFlags) run(ctx context.Context, o *options, c *client.Client, proj
 	return err
 }
 
-// showEvent prints a line of a watch: as it is for programs, what is a change or a gap for people.
-func showEvent(out io.Writer, json bool, e api.WatchEvent, raw []byte) (err error) {
-	if json {
-		_, err = fmt.Fprintf(out, "%s\n", raw)
-		return err
+// shownEvent is a line of kv watch --json: its fields are those of kv get.
+type shownEvent struct {
+	Type string `json:"type"`
+	*shownKey
+	Value       *string    `json:"value,omitempty"`
+	ValueBase64 []byte     `json:"value_base64,omitempty"` // absent too if it is too large for a watch: read it
+	Size        uint32     `json:"size,omitempty"`         // of the value, in bytes
+	Why         string     `json:"why,omitempty"`          // of a gap
+	At          uint64     `json:"as_of,omitempty"`        // up to here everything was told; on lines that are no change
+	Epoch       uint64     `json:"epoch,omitempty"`        // the store's; on lines that are no change
+	Time        *time.Time `json:"time,omitempty"`         // its clock; on lines that are no change
+}
+
+func shownEventOf(e api.WatchEvent) shownEvent {
+	s := shownEvent{Type: e.Type, Size: e.Size, Why: e.Why, Epoch: e.Epoch}
+	if !e.Time.IsZero() {
+		s.Time = &e.Time
+	}
+	switch e.Type {
+	case api.WatchPut, api.WatchDelete, api.WatchExpire:
+		k := showKey(api.Key{Key: e.Key, Revision: e.Revision, Expires: e.Expires, Metadata: e.Metadata})
+		s.shownKey = &k
+	default:
+		s.At = e.Revision
+	}
+	if e.Type == api.WatchPut && int(e.Size) == len(e.Value) {
+		s.Value, s.ValueBase64 = text(e.Value), e.Value
+	}
+	return s
+}
+
+// showEvent prints a line of a watch: all of it for programs, what is a change or a gap for people.
+func showEvent(out io.Writer, asJSON bool, e api.WatchEvent) (err error) {
+	if asJSON {
+		return json.NewEncoder(out).Encode(shownEventOf(e))
 	}
 	key := term.Plain(keyText(e.Key))
 	switch e.Type {

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"time"
 
@@ -24,9 +26,11 @@ type putFlags struct {
 func kvPut(o *options, f *project) *cobra.Command {
 	var p putFlags
 	c := &cobra.Command{
-		Use:   "put NAMESPACE KEY VALUE",
+		Use: "put NAMESPACE KEY VALUE", Aliases: []string{"set"},
 		Short: "write a value; VALUE may be @FILE, or - for standard input",
 		Args:  cobra.ExactArgs(3),
+		Long: fmt.Sprintf(`Writes a value, of up to %d MiB; a file's, or standard input's, is sent as it is read. The control node holds values
+whole while it writes them, so many large ones at once take turns, and what finds no room there in time is refused (busy) and not written.`, hostcall.MaxValueBytes>>20),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts, err := p.options()
 			if err != nil {
@@ -81,19 +85,41 @@ func (p *putFlags) options() (hostcall.PutOptions, error) {
 	return o, nil
 }
 
-func valueOf(arg string) (value []byte, err error) {
+// errValue is what is over the limit of values.
+var errValue = overLimit{fmt.Sprintf("a value of over %d bytes", hostcall.MaxValueBytes)}
+
+// valueOf is what VALUE stands for. A file's is read when it is sent.
+func valueOf(arg string) (value client.Value, err error) {
 	switch {
 	case arg == "-":
-		value, err = io.ReadAll(io.LimitReader(os.Stdin, hostcall.MaxValueBytes+1))
+		return client.Stream(os.Stdin, hostcall.MaxValueBytes, errValue), nil
 	case len(arg) > 0 && arg[0] == '@':
-		value, err = readBounded(arg[1:], hostcall.MaxValueBytes)
-	default:
-		value = []byte(arg)
+		return fileValue(arg[1:])
+	case len(arg) > hostcall.MaxValueBytes:
+		return value, errValue
 	}
-	if err == nil && len(value) > hostcall.MaxValueBytes {
-		err = overLimit{fmt.Sprintf("a value of over %d bytes", hostcall.MaxValueBytes)}
+	return client.Bytes([]byte(arg)), nil
+}
+
+func fileValue(name string) (value client.Value, err error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return value, err
 	}
-	return value, err
+	info, err := f.Stat()
+	if err == nil && !info.IsDir() && (!info.Mode().IsRegular() || info.Size() == 0) {
+		return client.Stream(f, hostcall.MaxValueBytes, errValue), nil // a pipe, say: its size is not known before its end
+	}
+	f.Close()
+	switch {
+	case err != nil:
+		return value, err
+	case info.IsDir():
+		return value, &fs.PathError{Op: "read", Path: name, Err: errors.New("it is a directory")}
+	case info.Size() > hostcall.MaxValueBytes:
+		return value, errValue
+	}
+	return client.File(name, info.Size()), nil
 }
 
 // readBounded reads a file, one byte more than most at the most.
@@ -109,7 +135,7 @@ func readBounded(name string, most int64) ([]byte, error) {
 func kvIncrement(o *options, f *project) *cobra.Command {
 	by := int64(1)
 	c := &cobra.Command{
-		Use: "increment NAMESPACE KEY", Short: "add to a decimal number, in one step; a key that is not there counts as 0", Args: cobra.ExactArgs(2),
+		Use: "increment NAMESPACE KEY", Aliases: []string{"incr"}, Short: "add to a decimal number, in one step; a key that is not there counts as 0", Args: cobra.ExactArgs(2),
 		Long: `Adds --by to the decimal number under KEY, in one step, and prints the sum. A key that is not
 there counts as 0; expiry and metadata stay. The sum has to fit 64 bits with a sign.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -133,7 +159,7 @@ func kvRemove(o *options, f *project) *cobra.Command {
 	ifRevision := hostcall.AnyRevision
 	var ifExists bool
 	c := &cobra.Command{
-		Use: "rm NAMESPACE KEY", Short: "delete a key; it exits with 4 if there is none", Args: cobra.ExactArgs(2),
+		Use: "rm NAMESPACE KEY", Aliases: []string{"delete", "del", "remove"}, Short: "delete a key; it exits with 4 if there is none", Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.with(o, func(c *client.Client, project string) error {
 				w, err := c.Delete(cmd.Context(), project, args[0], args[1], ifRevision)

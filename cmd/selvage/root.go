@@ -13,6 +13,7 @@ import (
 	"github.com/selvage-edge/selvage/cmd/selvage/request"
 	"github.com/selvage-edge/selvage/cmd/selvage/target"
 	"github.com/selvage-edge/selvage/cmd/selvage/term"
+	"github.com/selvage-edge/selvage/runtime/nearest"
 )
 
 // errSaid is a failure that was already told in the command's own output.
@@ -85,16 +86,21 @@ fleet refused, or what was named (a function, a PoP, a key) is not there.`,
 		root.AddCommand(c)
 	}
 	root.AddCommand(serverCommand(o))
+	root.SetFlagErrorFunc(flagError)
 	o.watch(root)
 	return root
 }
 
 // onlySubcommands is the work of a command that only groups others.
 func onlySubcommands(c *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return usagef("unknown command %q for %q; see '%s --help'", args[0], c.CommandPath(), c.CommandPath())
+	if len(args) == 0 {
+		return c.Help()
 	}
-	return c.Help()
+	var known []string
+	for _, sub := range c.Commands() {
+		known = append(append(known, sub.Name()), sub.Aliases...)
+	}
+	return usagef("unknown command %q for %q; %ssee '%s --help'", args[0], c.CommandPath(), nearest.Hint(args[0], known), c.CommandPath())
 }
 
 // watch notes when a command's own work begins, and makes wrong arguments say

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,6 +28,9 @@ func statusCommand(o *options) *cobra.Command {
 		Use:   "status [FUNCTION]",
 		Short: "what runs where: nodes and functions",
 		Args:  cobra.MaximumNArgs(1),
+		Long: `Shows the fleet's nodes, which of them have a copy of each replicated KV namespace that they should have
+(up to which revision, how large, and if there is none why), and functions with the nodes they are live on. Nodes say how they are
+with each change of theirs and twice a minute.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			return runStatus(c.Context(), o, project, strings.Join(args, ""))
 		},
@@ -74,6 +78,7 @@ func (r *statusResult) print(w io.Writer, nodes bool) {
 		rows = append(rows, []string{n.PoP, n.Name, n.Region, n.Public, condition(n), fmt.Sprint(n.Live), fmt.Sprint(n.Failed), age(n.Reported)})
 	}
 	term.Table(w, []string{"POP", "NODE", "REGION", "ADDRESS", "STATE", "LIVE", "FAILED", "HEARD"}, rows)
+	printCopies(w, r.Fleet.Nodes)
 	fmt.Fprintln(w)
 	rows = nil
 	for _, f := range r.Functions {
@@ -90,6 +95,38 @@ func (r *statusResult) print(w io.Writer, nodes bool) {
 			printUnready(w, f)
 		}
 	}
+}
+
+// printCopies says which nodes have the replicated namespaces, and why not.
+func printCopies(w io.Writer, nodes []api.Node) {
+	var rows [][]string
+	for _, n := range nodes {
+		for _, c := range n.Copies {
+			rows = append(rows, []string{c.Project + "/" + c.Namespace, n.Name, copyState(c), fmt.Sprint(c.Keys), mib(c.Bytes), c.Why})
+		}
+	}
+	if len(rows) == 0 {
+		return
+	}
+	slices.SortStableFunc(rows, func(a, b []string) int { return strings.Compare(a[0], b[0]) })
+	fmt.Fprintln(w)
+	term.Table(w, []string{"REPLICATED", "NODE", "COPY", "KEYS", "BYTES", "WHY"}, rows)
+}
+
+// copyState is where a copy is, in few words.
+func copyState(c report.Copy) string {
+	switch c.State {
+	case report.CopyWhole:
+		return fmt.Sprintf("whole, at %d", c.Position)
+	case report.CopyCatching:
+		if c.Head == 0 {
+			return fmt.Sprintf("catches up, at %d", c.Position)
+		}
+		return fmt.Sprintf("catches up, at %d of %d", c.Position, c.Head)
+	case report.CopyNoRoom:
+		return "no room"
+	}
+	return string(c.State)
 }
 
 // printUnready says where a function is not live yet, and why.

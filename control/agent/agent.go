@@ -202,7 +202,7 @@ func Open[F Function](c Config[F]) (*Agent[F], error) {
 	a.reporter = newReporter(c.Control, c.Self, c.Beat, c.OnEvent)
 	a.relay = changes.NewRelay(changes.RelayConfig{Allow: a.mayFollow, Serves: a.serves})
 	a.spaces = newSpaces(c, p, a.relay)
-	a.reporter.orders, a.reporter.drains, a.reporter.usage = c.Orders, c.Draining, c.Usage
+	a.reporter.orders, a.reporter.drains, a.reporter.usage, a.reporter.copies = c.Orders, c.Draining, c.Usage, a.spaces.copies
 	a.sink = &catalogSink{state: a.catalog, changed: a.changed, onEvent: c.OnEvent}
 	a.load()
 	a.follow()
@@ -335,6 +335,12 @@ func streamEvent(log string, e changes.Event) Event {
 func (a *Agent[F]) Regroup() {
 	a.follower.Reroute()
 	a.spaces.follower.Reroute()
+}
+
+// Reached opens the change streams anew at once: for when control answers again after it did not.
+func (a *Agent[F]) Reached() {
+	a.follower.Retry()
+	a.spaces.follower.Retry()
 }
 
 // Hear takes a head that the fleet told of. If it is ahead of this node and

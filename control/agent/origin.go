@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/selvage-edge/selvage/control/peer"
 	"github.com/selvage-edge/selvage/edge/kv"
 	"github.com/selvage-edge/selvage/runtime/hostcall"
 )
@@ -37,7 +38,8 @@ const (
 	headerStale    = "Selvage-Stale"    // milliseconds; of a neighbour's answer
 )
 
-// Origin is KV as control has it, over mTLS: what edge/kv keeps copies of.
+// Origin is KV as control has it, over mTLS: what edge/kv keeps copies of. What a Doer fails
+// before it was sent (peer.Unsent) is told as that (hostcall.ErrUnsent).
 type Origin struct{ control Doer }
 
 var _ hostcall.KV = (*Origin)(nil)
@@ -62,8 +64,8 @@ func (o *Origin) entry(ctx context.Context, path string, q url.Values) (hostcall
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode == http.StatusNotFound {
-		if q != nil && resp.Header.Get(headerAsOf) == "" { // a node of a version that has no such path
-			return hostcall.Entry{}, fmt.Errorf("%w: the neighbour does not look after keys", hostcall.ErrUnavailable)
+		if q != nil && resp.Header.Get(headerAsOf) == "" { // a node of a version that has no such path, say
+			return hostcall.Entry{}, fmt.Errorf("%w: who was asked does not look after keys: %w", hostcall.ErrUnavailable, refusal(resp))
 		}
 		e, err := about(resp)
 		return e, errors.Join(hostcall.ErrNotFound, err)
@@ -80,6 +82,9 @@ func (o *Origin) entry(ctx context.Context, path string, q url.Values) (hostcall
 
 // Read implements hostcall.KV.
 func (o *Origin) Read(ctx context.Context, ns hostcall.Namespace, keys []string, opt hostcall.ReadOptions) ([]hostcall.Result, error) {
+	if len(keys) == 1 { // as it is, not in base64 in JSON
+		return o.readOne(ctx, ns, keys[0], opt)
+	}
 	ask := readRequest{Keys: make([][]byte, len(keys)), AtLeast: opt.AtLeast}
 	for i, key := range keys {
 		ask.Keys[i] = []byte(key)
@@ -94,6 +99,15 @@ func (o *Origin) Read(ctx context.Context, ns hostcall.Namespace, keys []string,
 	}
 	defer resp.Body.Close()
 	var got readAnswer
+	size := int64(maxReadBytes)
+	if resp.ContentLength >= 0 {
+		size = min(size, resp.ContentLength)
+	}
+	done, err := kv.Receive(ctx, 2*size) // the JSON, and what is in it
+	if err != nil {
+		return nil, fmt.Errorf("origin read: %w: %w", hostcall.ErrUnavailable, err)
+	}
+	defer done()
 	if err := decodeJSON(resp, &got, maxReadBytes); err != nil {
 		return nil, fmt.Errorf("origin read: %w", err)
 	}
@@ -110,6 +124,18 @@ func (o *Origin) Read(ctx context.Context, ns hostcall.Namespace, keys []string,
 		out[i].Value, out[i].Metadata, out[i].Revision, out[i].Expires = e.Value, e.Metadata, e.Revision, e.Expires
 	}
 	return out, nil
+}
+
+// readOne is Read of one key.
+func (o *Origin) readOne(ctx context.Context, ns hostcall.Namespace, key string, opt hostcall.ReadOptions) ([]hostcall.Result, error) {
+	e, err := o.entry(ctx, keyPath(ns, key), url.Values{"at_least": {strconv.FormatUint(opt.AtLeast, 10)}})
+	switch {
+	case err == nil:
+		return []hostcall.Result{{Entry: e}}, nil
+	case errors.Is(err, hostcall.ErrNotFound):
+		return []hostcall.Result{{Entry: e, Err: hostcall.ErrNotFound}}, nil
+	}
+	return nil, fmt.Errorf("origin read: %w", err)
 }
 
 // readRequest and readAnswer are control's.
@@ -330,10 +356,13 @@ func (o *Origin) send(ctx context.Context, method, path string, q url.Values, bo
 		return nil, fmt.Errorf("%w: %w", hostcall.ErrInvalid, err)
 	}
 	resp, err := o.control.Do(r)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", hostcall.ErrUnavailable, err)
+	switch {
+	case err == nil:
+		return resp, nil
+	case peer.Unsent(err):
+		return nil, fmt.Errorf("%w: %w", hostcall.ErrUnsent, err)
 	}
-	return resp, nil
+	return nil, fmt.Errorf("%w: %w", hostcall.ErrUnavailable, err)
 }
 
 // meaning is what control's status means to a guest.

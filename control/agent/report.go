@@ -34,6 +34,7 @@ type reporter struct {
 	orders  func(report.Orders)    // takes control's; nil: nobody does
 	drains  func() bool            // whether this node drains; nil: it does not
 	usage   func() []kv.SpaceUsage // nil: there is no KV
+	copies  func() []report.Copy   // nil: there are none
 	news    chan struct{}
 	mu      struct {
 		sync.Mutex
@@ -145,6 +146,9 @@ func (r *reporter) compose() report.Report {
 	out.Draining = r.drains != nil && r.drains()
 	if r.usage != nil {
 		out.KV = report.SpacesOf(r.usage())
+	}
+	if r.copies != nil {
+		out.Copies = r.copies()
 	}
 	return out
 }

@@ -10,14 +10,14 @@ import (
 	"github.com/selvage-edge/selvage/runtime/quota"
 )
 
-// Answers with values are in memory from when they are read until the client has taken
-// them. A token's are bounded, so that one that leaks cannot take what others need, and
-// those of all are.
+// Answers with large values are in memory from when they are read until the client has taken
+// them: a value is one message of the store. A caller's are bounded, so that a token that leaks cannot take
+// what others need, and those of all are.
 const (
-	tokenPart = 4 // of AnswerBytes, one token's
+	callerAnswers = 4 // of AnswerBytes, one caller's
 
-	valueWeight  = hostcall.MaxValueBytes
-	valuesWeight = 3 * hostcall.MaxReadBytes // the values, and their base64 in JSON
+	// A value that is read is there several times: in the store's buffers, on its way, and as the answer, or its base64.
+	copiesRead = 3
 )
 
 // A client has answerPatience, and a second for each answerRate bytes, to take an answer.
@@ -28,20 +28,23 @@ const (
 
 // Why there is no share.
 var (
-	errTokenAnswers = problem(http.StatusTooManyRequests, "too-many-answers", "take the answers that are under way, ask for fewer at once, or for smaller ones", "this token's answers under way have as many bytes as they may")
-	errAllAnswers   = problem(http.StatusServiceUnavailable, "busy", "try again in a moment", "the answers under way have as many bytes as they may")
+	errOwnAnswers = problem(http.StatusTooManyRequests, "too-many-answers", "take the answers that are under way, ask for fewer at once, or for smaller ones", "this caller's answers under way have as many bytes as they may")
+	errAllAnswers = problem(http.StatusServiceUnavailable, "busy", "try again in a moment", "the answers under way have as many bytes as they may")
 )
 
-func newAnswers(bytes int64) *quota.Pool { return quota.New(bytes, max(bytes/tokenPart, 1)) }
+func newAnswers(bytes int64) *quota.Pool { return quota.New(bytes, max(bytes/callerAnswers, 1)) }
 
-// reserve waits for room for an answer of the route's weight at most.
-func (c *call) reserve(ctx context.Context) error {
+// reserve waits for room for the values of keys, if those are large now.
+func (c *call) reserve(ctx context.Context, ns hostcall.Namespace, keys ...string) error {
+	size, err := c.a.cfg.Store.KV().SizeOf(ctx, ns, keys...)
+	if err != nil || size <= smallBody {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, c.a.cfg.AnswerWait)
 	defer cancel()
-	var err error
-	switch c.share, err = c.a.answers.Take(ctx, c.actor, c.route.weight); {
+	switch c.share, err = c.a.answers.Take(ctx, c.actor, copiesRead*min(size, hostcall.MaxReadBytes)); {
 	case errors.Is(err, quota.ErrOwn):
-		return errTokenAnswers
+		return errOwnAnswers
 	case err != nil:
 		return errAllAnswers
 	}

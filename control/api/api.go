@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/semaphore"
-
 	"github.com/selvage-edge/selvage/control/bundle"
 	"github.com/selvage-edge/selvage/control/catalog"
 	"github.com/selvage-edge/selvage/control/changes"
@@ -52,8 +50,9 @@ type Config struct {
 
 	Bundle        bundle.Limits // of uploads
 	PrepareAtOnce int           // modules prepared at once, one of them for another project; default 2
-	BodyBytes     int64         // bytes of request bodies held at once; default 512 MiB
-	AnswerBytes   int64         // bytes of answers with values held at once, a quarter of them for one token; default 512 MiB
+	BodyBytes     int64         // bytes of large request bodies held at once, half of them for one caller; default 512 MiB
+	BodyWait      time.Duration // how long a request waits for room among those before it is refused; default 30 s, a node's 5 s
+	AnswerBytes   int64         // bytes of answers with large values held at once, a quarter of them for one caller; default 512 MiB
 	AnswerWait    time.Duration // how long a read waits for room among those before it is refused; default 5 s
 	AwayAfter     time.Duration // a node silent for so long is not waited for; default 75 s
 	NodeBody      time.Duration // how long a node may take to send a body; default a minute
@@ -87,6 +86,9 @@ func (c *Config) defaults() {
 	}
 	if c.BodyBytes <= 0 {
 		c.BodyBytes = 512 << 20
+	}
+	if c.BodyWait <= 0 {
+		c.BodyWait = 30 * time.Second
 	}
 	if c.AnswerBytes <= 0 {
 		c.AnswerBytes = 512 << 20
@@ -128,7 +130,7 @@ type API struct {
 	board   *board
 	limiter *limiter
 	watches watches
-	bodies  *semaphore.Weighted
+	bodies  *quota.Pool // bytes of large bodies, by caller
 	answers *quota.Pool // bytes with values, by token
 	prepare *quota.Pool // modules, by project
 	routes  []*route
@@ -149,7 +151,7 @@ func Open(ctx context.Context, cfg Config) (*API, error) {
 	cfg.defaults()
 	a := &API{
 		cfg: cfg, board: newBoard(), limiter: newLimiter(cfg.Now),
-		bodies:  semaphore.NewWeighted(cfg.BodyBytes),
+		bodies:  newBodies(cfg.BodyBytes),
 		answers: newAnswers(cfg.AnswerBytes),
 		prepare: newPreparing(cfg.PrepareAtOnce),
 	}
@@ -199,6 +201,13 @@ func (a *API) Handler() http.Handler { return a.handler(a.routes) }
 // PeerHandler returns the API for nodes. Serve it with control/peer.
 func (a *API) PeerHandler() http.Handler { return a.handler(a.peers) }
 
+// What one HTTP/2 connection may use. Its window has room for all of its streams': of those that wait for
+// room for their bodies nothing is read, and they must not keep those that have it waiting.
+const (
+	maxStreams   = 100
+	streamWindow = 512 << 10 // bytes
+)
+
 // NewServer returns an HTTP server with the limits the API wants; the caller serves and shuts it down.
 func NewServer(h http.Handler) *http.Server {
 	return &http.Server{
@@ -207,6 +216,7 @@ func NewServer(h http.Handler) *http.Server {
 		ReadTimeout:       10 * time.Minute, // the largest upload, over a slow line
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerStream: streamWindow, MaxReceiveBufferPerConnection: maxStreams * streamWindow},
 	}
 }
 

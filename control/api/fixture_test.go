@@ -255,7 +255,7 @@ func (f *fixture) refused(status int, name string, a answer) *Problem {
 	f.Helper()
 	var p Problem
 	if err := json.Unmarshal(a.body, &p); err != nil || a.StatusCode != status || p.Name() != name || p.Status != status || p.Instance == "" && name != "method-not-allowed" && name != "not-found" && name != "invalid-request" {
-		f.Errorf("%s %s: %d %s, want %d %s", a.Request.Method, a.Request.URL, a.StatusCode, a.body, status, name)
+		f.Errorf("%s %s: %d %.300s, want %d %s", a.Request.Method, a.Request.URL, a.StatusCode, a.body, status, name)
 	}
 	return &p
 }

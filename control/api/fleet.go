@@ -62,7 +62,7 @@ func nodeOf(n seen, head catalog.Position) Node {
 	out := Node{
 		Name: n.Node, PoP: n.PoP, Region: n.Region, Public: n.Public, Build: n.Build, Away: n.away,
 		Behind:   catalog.Position{Epoch: n.Epoch, Revision: n.Revision}.Compare(head) < 0,
-		Draining: n.Draining, Epoch: n.Epoch, Revision: n.Revision, Started: n.Started, Reported: n.received,
+		Draining: n.Draining, Epoch: n.Epoch, Revision: n.Revision, Started: n.Started, Reported: n.received, Copies: n.Copies,
 	}
 	for _, f := range n.Functions {
 		switch f.State {

@@ -41,11 +41,15 @@ func (a *API) readKey(ctx context.Context, c *call, ns hostcall.Namespace, key s
 	if err != nil {
 		return nil, err
 	}
+	if err := c.reserve(ctx, ns, key); err != nil {
+		return nil, err
+	}
 	got, err := a.cfg.Store.KV().Read(ctx, ns, []string{key}, hostcall.ReadOptions{Strong: true, AtLeast: atLeast})
 	if err != nil {
 		return nil, err
 	}
 	e := got[0]
+	c.share.Keep(int64(len(e.Value)))
 	h.Set(HeaderAsOf, strconv.FormatUint(e.AsOf, 10))
 	if e.Err != nil {
 		return nil, e.Err
@@ -230,6 +234,9 @@ func (a *API) readKeys(ctx context.Context, c *call, ns hostcall.Namespace) (*re
 	keys := make([]string, len(req.Keys))
 	for i, k := range req.Keys {
 		keys[i] = string(k)
+	}
+	if err := c.reserve(ctx, ns, keys...); err != nil {
+		return nil, err
 	}
 	got, err := a.cfg.Store.KV().Read(ctx, ns, keys, hostcall.ReadOptions{Strong: true, AtLeast: req.AtLeast})
 	if err != nil {

@@ -34,7 +34,6 @@ type route struct {
 	secret  bool   // the answer is shown once: it is not remembered under an idempotency key
 	limit   int64  // of the body; 0: none is read
 	over    string // the hint to who sends more; default "send less"
-	weight  int64  // bytes its answer may take, if those are many; 0: they are not
 
 	status int     // of success
 	query  []param // in the query
@@ -103,9 +102,9 @@ func (a *API) publicRoutes() []*route {
 		{name: "listNamespaces", method: "GET", pattern: "/v1/projects/{project}/kv", summary: "KV namespaces", scope: read, status: 200, out: NamespaceList{}, do: a.listNamespaces},
 		{name: "putNamespace", method: "PUT", pattern: "/v1/projects/{project}/kv/{namespace}", summary: "Make a KV namespace; done already is done", scope: deploy, mutates: true, limit: jsonLimit, status: 200, in: NamespaceRequest{}, out: Namespace{}, do: a.putNamespace},
 		{name: "listKeys", method: "GET", pattern: kvPath, summary: "Keys in byte order", scope: read, status: 200, query: pageQuery, out: KeyList{}, do: a.listKeys},
-		{name: "getKey", method: "GET", pattern: kvPath + "/{key...}", summary: "A value; the key is the rest of the path, percent-encoded, any bytes", scope: read, weight: valueWeight, status: 200, query: []param{{"at_least", "a revision that has to be reflected: 400 if no write has had it"}}, rawOut: "the value", do: a.getKey},
+		{name: "getKey", method: "GET", pattern: kvPath + "/{key...}", summary: "A value; the key is the rest of the path, percent-encoded, any bytes", scope: read, status: 200, query: []param{{"at_least", "a revision that has to be reflected: 400 if no write has had it"}}, rawOut: "the value", do: a.getKey},
 		{name: "putKey", method: "PUT", pattern: kvPath + "/{key...}", summary: "Write a value; answered when it is durable; 409 says which revision the key is at, if a condition is not met", scope: deploy, mutates: true, limit: hostcall.MaxValueBytes, over: kvLimits, status: 200, query: []param{ttlQuery, endQuery, ifQuery}, header: append(slices.Clone(ifHeaders), param{HeaderMetadata, "up to 1,024 bytes kept with the value, in base64"}), raw: "the value", out: Written{}, do: a.putKey},
-		{name: "getKeys", method: "POST", pattern: "/v1/projects/{project}/kv/{namespace}/read", summary: "Up to 100 values in one answer, of 32 MiB at most", scope: read, weight: valuesWeight, limit: jsonLimit, status: 200, in: ReadRequest{}, out: ReadAnswer{}, do: a.getKeys},
+		{name: "getKeys", method: "POST", pattern: "/v1/projects/{project}/kv/{namespace}/read", summary: "Up to 100 values in one answer, of 32 MiB at most", scope: read, limit: jsonLimit, status: 200, in: ReadRequest{}, out: ReadAnswer{}, do: a.getKeys},
 		{name: "getNamespaceStats", method: "GET", pattern: "/v1/projects/{project}/kv/{namespace}/stats", summary: "What a namespace holds, and what nodes were asked of it, per PoP, as they reported last", scope: read, status: 200, out: NamespaceStats{}, do: a.namespaceStats},
 		{name: "watchKeys", method: "GET", pattern: "/v1/projects/{project}/kv/{namespace}/watch", summary: "A namespace's changes, in order, as they come", scope: read, status: 200, query: watchQuery, rawOut: "lines of JSON (application/x-ndjson), each a WatchEvent", event: WatchEvent{}, stream: a.watchKeys},
 		{name: "incrementKey", method: "POST", pattern: "/v1/projects/{project}/kv/{namespace}/increment/{key...}", summary: "Add to a decimal number of 64 bits, in one step; a key that is not there counts as 0, a value that is none is refused (400) and stays", scope: deploy, mutates: true, status: 200, query: []param{byQuery}, out: Incremented{}, do: a.incrementKey},

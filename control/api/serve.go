@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"path"
 	"strconv"
-	"time"
 
 	"github.com/selvage-edge/selvage/control/identity"
 	"github.com/selvage-edge/selvage/control/peer"
@@ -34,7 +33,7 @@ type call struct {
 	project string         // from the path
 	body    []byte
 	detail  map[string]string // for the audit trail
-	share   *quota.Share      // of the room for answers; nil where the route has no weight
+	share   *quota.Share      // of the room for answers; nil where there is no large one
 }
 
 // note adds a fact to the request's audit entry.
@@ -158,11 +157,6 @@ func (c *call) run(ctx context.Context) (*reply, error) {
 		return nil, err
 	}
 	defer release()
-	if c.route.weight > 0 {
-		if err := c.reserve(ctx); err != nil {
-			return nil, err
-		}
-	}
 	if !c.route.mutates {
 		return c.route.do(ctx, c)
 	}
@@ -204,51 +198,6 @@ func (c *call) identify() error {
 		return nil
 	}
 	return c.authenticate()
-}
-
-// readBody holds the whole body, within the route's limit; large ones also within the node's.
-func (c *call) readBody(ctx context.Context) (release func(), err error) {
-	limit := c.route.limit
-	if limit == 0 {
-		return func() {}, nil
-	}
-	if c.r.ContentLength > limit {
-		return nil, c.tooLarge()
-	}
-	weight := c.r.ContentLength
-	if weight < 0 {
-		weight = limit
-	}
-	if limit <= jsonLimit {
-		weight = 0 // whoever sends a small one slowly must not keep a large one out
-	}
-	weight = min(weight, c.a.cfg.BodyBytes)
-	if err := c.a.bodies.Acquire(ctx, weight); err != nil {
-		return nil, problem(http.StatusServiceUnavailable, "busy", "try again in a moment", "too many uploads at once")
-	}
-	release = func() { c.a.bodies.Release(weight) }
-	if c.route.who == aNode {
-		// The peer server has no time limit for bodies, and one that never ends would hold its weight for ever.
-		_ = http.NewResponseController(c.w).SetReadDeadline(time.Now().Add(c.a.cfg.NodeBody)) // a reader without deadlines does not block
-	}
-	if c.body, err = io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, limit)); err != nil {
-		release()
-		var tooBig *http.MaxBytesError
-		if errors.As(err, &tooBig) {
-			return nil, c.tooLarge()
-		}
-		return nil, invalid("the body ended early: %v", err)
-	}
-	return release, nil
-}
-
-// tooLarge is the answer to a body over the route's limit.
-func (c *call) tooLarge() error {
-	hint := c.route.over
-	if hint == "" {
-		hint = "send less"
-	}
-	return problem(http.StatusRequestEntityTooLarge, "too-large", hint, "the body is over %d bytes", c.route.limit)
 }
 
 // statusLeft is what records say where the client did not wait for its answer; it is never seen.

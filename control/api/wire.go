@@ -314,6 +314,8 @@ type Node struct {
 	Failed   int       `json:"failed"` // functions
 	Started  time.Time `json:"started,omitzero"`
 	Reported time.Time `json:"reported,omitzero"`
+	// Copies of replicated KV namespaces that the node should have.
+	Copies []report.Copy `json:"copies,omitempty"`
 }
 
 // DrainRequest has a node drained.

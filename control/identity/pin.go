@@ -43,7 +43,7 @@ func ClientTransport(root KeyID, now func() time.Time) *http.Transport {
 }
 
 func pinnedTransport(root KeyID, now func() time.Time, also func(leaf *x509.Certificate) error) *http.Transport {
-	dialer := &net.Dialer{Timeout: 10 * time.Second}
+	dialer := &net.Dialer{Timeout: 4 * time.Second} // the kernel has asked three times by then
 	return &http.Transport{
 		// A dial of our own because the check needs the host, and a connection's state does not tell an IP address.
 		DialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -52,7 +52,7 @@ func pinnedTransport(root KeyID, now func() time.Time, also func(leaf *x509.Cert
 				return nil, err
 			}
 			d := tls.Dialer{NetDialer: dialer, Config: pinnedTLS(root, host, now, also)}
-			ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+			ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 			defer cancel()
 			return d.DialContext(ctx, network, addr)
 		},

@@ -8,9 +8,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/selvage-edge/selvage/control/identity"
@@ -84,12 +86,20 @@ type errDial struct{ error }
 
 func (e *errDial) Unwrap() error { return e.error }
 
+// errSent marks what failed after, at some address, a request may have been sent.
+type errSent struct{ error }
+
+func (e *errSent) Unwrap() error { return e.error }
+
 // Unsent reports whether err, of Do, means that nothing of the request was sent:
-// no address could be reached, or none proved to be whom it should be.
+// no address could be reached in time, or none proved to be whom it should be.
 func Unsent(err error) bool {
 	var dial *errDial
-	return errors.As(err, &dial)
+	var sent *errSent
+	return errors.As(err, &dial) && !errors.As(err, &sent)
 }
+
+var errNoAddress = errors.New("no peer address is known")
 
 func dialer(c ClientConfig, conns *connSet) func(context.Context, string, string) (net.Conn, error) {
 	conf := c.Member.ClientTLS(c.Expect)
@@ -157,9 +167,10 @@ func (c *Client) prefer(addr string) {
 func (c *Client) Do(r *http.Request) (*http.Response, error) {
 	addresses := c.Addresses()
 	if len(addresses) == 0 {
-		return nil, fmt.Errorf("%s %s: no peer address is known", r.Method, r.URL.Path)
+		return nil, &errDial{fmt.Errorf("%s %s: %w", r.Method, r.URL.Path, errNoAddress)}
 	}
 	var errs []error
+	unsent := true
 	for _, addr := range addresses {
 		resp, err := c.try(r, addr)
 		if err == nil {
@@ -167,9 +178,13 @@ func (c *Client) Do(r *http.Request) (*http.Response, error) {
 			return resp, nil
 		}
 		errs = append(errs, fmt.Errorf("peer %s: %s %s: %w", addr, r.Method, r.URL.Path, err))
+		unsent = unsent && Unsent(err)
 		if r.Context().Err() != nil || c.ctx.Err() != nil || !mayTryNext(r, err) {
 			break
 		}
+	}
+	if !unsent {
+		return nil, &errSent{errors.Join(errs...)}
 	}
 	return nil, errors.Join(errs...)
 }
@@ -187,7 +202,9 @@ func (c *Client) try(r *http.Request, addr string) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(r.Context())
 	stop := context.AfterFunc(c.ctx, func() { cancel(ErrClosed) })
 	end := func() { stop(); cancel(nil) }
-	out, err := aim(r.WithContext(ctx), addr)
+	var connected atomic.Bool // there was a connection to send it on
+	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }}
+	out, err := aim(r.WithContext(httptrace.WithClientTrace(ctx, trace)), addr)
 	if err != nil {
 		end()
 		return nil, err
@@ -201,6 +218,9 @@ func (c *Client) try(r *http.Request, addr string) (*http.Response, error) {
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			err = fmt.Errorf("%w (%w)", err, cause)
+		}
+		if !connected.Load() && !Unsent(err) {
+			err = &errDial{err}
 		}
 		end()
 		return nil, err

@@ -133,6 +133,10 @@ func (s *Server) admit(h http.Handler) http.Handler {
 			refuse(w, http.StatusForbidden, err.Error())
 			return
 		}
+		if r.URL.Path == signPath {
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
 		ctx := context.WithValue(r.Context(), contextKey{}, &arrival{p, s.closing})
 		h.ServeHTTP(w, r.WithContext(ctx))
 	})

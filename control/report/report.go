@@ -53,7 +53,8 @@ type Report struct {
 	Revision  uint64     `json:"revision"`
 	Draining  bool       `json:"draining,omitempty"` // it says that new traffic should go elsewhere
 	Functions []Function `json:"functions,omitempty"`
-	KV        []Space    `json:"kv,omitempty"` // namespaces used here, MaxSpaces at most
+	KV        []Space    `json:"kv,omitempty"`     // namespaces used here, MaxSpaces at most
+	Copies    []Copy     `json:"copies,omitempty"` // of replicated namespaces that should be here, MaxSpaces at most
 }
 
 // MaxSpaces bounds the namespaces of one Report.
@@ -107,6 +108,14 @@ func (r *Report) Validate() error {
 	for i, s := range r.KV {
 		if s.Project == "" || s.Namespace == "" || len(s.Project)+len(s.Namespace) > 256 {
 			return fmt.Errorf("report: namespace %d has no name or too long a one", i)
+		}
+	}
+	if len(r.Copies) > MaxSpaces {
+		return fmt.Errorf("report: %d copies, at most %d", len(r.Copies), MaxSpaces)
+	}
+	for i := range r.Copies {
+		if err := r.Copies[i].validate(); err != nil {
+			return fmt.Errorf("report: copy %d: %w", i, err)
 		}
 	}
 	for i := range r.Functions {

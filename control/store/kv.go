@@ -89,6 +89,20 @@ func (k *KV) Size(ns hostcall.Namespace) (Size, error) {
 	return Size{}, nil
 }
 
+// SizeOf returns the size that keys' values have together, without reading them; 0 for those
+// that are not there. The next read may find others.
+func (k *KV) SizeOf(ctx context.Context, ns hostcall.Namespace, keys ...string) (size int64, err error) {
+	if err := k.t.reached(ctx); err != nil {
+		return 0, err
+	}
+	for _, key := range keys {
+		if it, ok := k.t.find(space(ns), key); ok && it.op == OpPut {
+			size += int64(it.size)
+		}
+	}
+	return size, nil
+}
+
 // Read implements hostcall.KV. All of its reads are strong, so AtLeast asks for
 // nothing more; a revision that no write has had yet is an error.
 func (k *KV) Read(ctx context.Context, ns hostcall.Namespace, keys []string, o hostcall.ReadOptions) ([]hostcall.Result, error) {

@@ -31,7 +31,7 @@ import (
 // Config says how much is kept and where the rest is.
 type Config struct {
 	// Origin is the truth. A read of it sees every write that it acknowledged
-	// before the read began. Its Get calls Receive. Required.
+	// before the read began. Its Get and its Read call Receive. Required.
 	Origin hostcall.KV
 	// Owner returns the other node of the PoP that looks after a key now, which is asked
 	// before the origin; nil if that is this one. It is called at each miss. nil: there is only this node.
@@ -42,6 +42,7 @@ type Config struct {
 	Timeout  time.Duration // of one question to the origin; default 10 s, half of it to the owner
 	Flights  int           // questions to the origin at once; default 512
 	Incoming int64         // bytes of values that may be on their way into memory, a quarter of them of one project; default 256 MiB
+	Outgoing int64         // the same of values that are being written; default 256 MiB
 	Fences   int           // changed keys remembered, of each namespace; default 32,768
 }
 
@@ -58,6 +59,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Incoming == 0 {
 		c.Incoming = 256 << 20
+	}
+	if c.Outgoing == 0 {
+		c.Outgoing = 256 << 20
 	}
 	if c.Negative == 0 {
 		c.Negative = 30 * time.Second
@@ -79,6 +83,9 @@ func (c Config) Validate() error {
 	}
 	if c.Incoming < shares*hostcall.MaxValueBytes {
 		faults = append(faults, fmt.Errorf("kv incoming %d: want at least %d MiB, %d of the largest values", c.Incoming, shares*hostcall.MaxValueBytes>>20, shares))
+	}
+	if c.Outgoing < shares*hostcall.MaxValueBytes {
+		faults = append(faults, fmt.Errorf("kv outgoing %d: want at least %d MiB, %d of the largest values", c.Outgoing, shares*hostcall.MaxValueBytes>>20, shares))
 	}
 	if c.Negative < 0 || c.Timeout < 0 || c.Flights < 0 || c.Fences < 0 {
 		faults = append(faults, fmt.Errorf("kv negative %v, timeout %v, flights %d, fences %d: want none below 0",
@@ -108,6 +115,7 @@ type Store struct {
 	entries *entries
 	flights *flights
 	room    *quota.Pool // of values being received
+	sending *quota.Pool // of values being written
 	clock   clock
 	counts  counts
 	mu      struct {
@@ -128,7 +136,7 @@ func New(c Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open kv: %w", err)
 	}
-	s := &Store{config: c, entries: e, flights: newFlights(c.Flights), room: newRoom(c.Incoming), clock: newClock()}
+	s := &Store{config: c, entries: e, flights: newFlights(c.Flights), room: newRoom(c.Incoming), sending: newRoom(c.Outgoing), clock: newClock()}
 	s.mu.spaces = map[hostcall.Namespace]*space{}
 	return s, nil
 }
@@ -185,6 +193,11 @@ func (s *Store) Put(ctx context.Context, ns hostcall.Namespace, key string, valu
 		return 0, fmt.Errorf("kv put: %w", err)
 	}
 	n := s.space(ns)
+	sent, err := s.send(ctx, ns.Project, len(value))
+	if err != nil {
+		return 0, fmt.Errorf("kv put: %w", s.unwritten(ctx, n, key, err))
+	}
+	defer sent()
 	// A copy, since value is lent: an origin that is cancelled may go on reading it for a moment.
 	value = append([]byte{}, value...)
 	o.Metadata = append([]byte(nil), o.Metadata...)
@@ -199,8 +212,7 @@ func (s *Store) Put(ctx context.Context, ns hostcall.Namespace, key string, valu
 	defer cancel()
 	rev, err := s.config.Origin.Put(asking, ns, key, value, o)
 	if err != nil {
-		s.doubt(n, key)
-		return 0, fmt.Errorf("kv put: %w", unavailable(ctx, err))
+		return 0, fmt.Errorf("kv put: %w", s.unwritten(ctx, n, key, err))
 	}
 	n.counts.wrote(len(value))
 	e.revision = rev
@@ -224,8 +236,7 @@ func (s *Store) Delete(ctx context.Context, ns hostcall.Namespace, key string, i
 	defer cancel()
 	rev, err := s.config.Origin.Delete(asking, ns, key, ifRevision)
 	if err != nil {
-		s.doubt(n, key)
-		return 0, fmt.Errorf("kv delete: %w", unavailable(ctx, err))
+		return 0, fmt.Errorf("kv delete: %w", s.unwritten(ctx, n, key, err))
 	}
 	n.counts.wrote(0)
 	e.revision = rev
@@ -245,8 +256,7 @@ func (s *Store) Increment(ctx context.Context, ns hostcall.Namespace, key string
 	defer cancel()
 	value, rev, err := s.config.Origin.Increment(asking, ns, key, delta)
 	if err != nil {
-		s.doubt(n, key)
-		return 0, 0, fmt.Errorf("kv increment: %w", unavailable(ctx, err))
+		return 0, 0, fmt.Errorf("kv increment: %w", s.unwritten(ctx, n, key, err))
 	}
 	n.counts.wrote(0)
 	e.revision = rev
@@ -297,6 +307,18 @@ func checkRevision(rev int64) error {
 		return fmt.Errorf("%w: expected revision %d", hostcall.ErrInvalid, rev)
 	}
 	return nil
+}
+
+// unwritten says what is known of a write that failed. One that may have happened leaves the key in doubt.
+func (s *Store) unwritten(ctx context.Context, n *space, key string, err error) error {
+	if errors.Is(err, hostcall.ErrUnsent) {
+		return fmt.Errorf("it was not written: %w", err)
+	}
+	s.doubt(n, key)
+	if err = unavailable(ctx, err); errors.Is(err, hostcall.ErrUnavailable) {
+		return fmt.Errorf("whether it was written is not known: %w", err)
+	}
+	return err
 }
 
 // unavailable turns a question that ran out of time, while the caller still

@@ -469,6 +469,36 @@ func TestOriginAway(t *testing.T) {
 	})
 }
 
+// A write that was not sent says so and leaves what is known of the key alone; one that may have happened does not.
+func TestWritesThatFail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		writes := map[string]func(s *Store) error{
+			"put":       func(s *Store) error { _, err := s.Put(ctx, ns, "k", []byte("w"), anyTo); return err },
+			"delete":    func(s *Store) error { _, err := s.Delete(ctx, ns, "k", hostcall.AnyRevision); return err },
+			"increment": func(s *Store) error { _, _, err := s.Increment(ctx, ns, "k", 1); return err },
+		}
+		for name, write := range writes {
+			o := newTruth()
+			o.put(t, ns, "k", "1")
+			s := open(t, o, Config{})
+			want(t, s, ns, "k", "1")
+			synctest.Wait()
+			o.away = hostcall.ErrUnsent
+			if err := write(s); !errors.Is(err, hostcall.ErrUnavailable) || !strings.Contains(err.Error(), "it was not written") {
+				t.Errorf("%s, not sent: %v", name, err)
+			}
+			want(t, s, ns, "k", "1")
+			o.away = hostcall.ErrUnavailable
+			if err := write(s); !errors.Is(err, hostcall.ErrUnavailable) || !strings.Contains(err.Error(), "whether it was written is not known") {
+				t.Errorf("%s, without an answer: %v", name, err)
+			}
+			if _, err := s.Get(ctx, ns, "k"); !errors.Is(err, hostcall.ErrUnavailable) {
+				t.Errorf("%s: after a write in doubt: %v", name, err)
+			}
+		}
+	})
+}
+
 func TestNamespacesAreApart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newTruth()

@@ -113,7 +113,7 @@ func (s *Store) readOrigin(ctx context.Context, n *space, keys []string, rest []
 	asked, generation := time.Now(), n.generation()
 	asking, cancel := context.WithTimeout(ctx, s.config.Timeout)
 	defer cancel()
-	got, err := s.config.Origin.Read(asking, n.name, wanted, o)
+	got, err := s.config.Origin.Read(s.within(asking, n.name.Project), n.name, wanted, o)
 	if err != nil {
 		s.counts.failures.Add(1)
 		return s.explain(n, unavailable(ctx, err))

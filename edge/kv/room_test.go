@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -139,6 +140,43 @@ func TestNoRoomForAValue(t *testing.T) {
 		synctest.Wait()
 		if left := s.room.Owners(); left != 0 {
 			t.Errorf("left: %d", left)
+		}
+	})
+}
+
+// Large values that are written wait for room, a project's for its own; what finds none in time was not written.
+func TestWritesWaitForRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newTruth()
+		o.delay = 8 * time.Second
+		s := open(t, o, Config{Outgoing: shares * hostcall.MaxValueBytes, Timeout: 10 * time.Second})
+		value := make([]byte, hostcall.MaxValueBytes)
+		other := hostcall.Namespace{Project: "other", Name: "n"}
+		var all sync.WaitGroup
+		var wrote, refused atomic.Int64
+		put := func(ns hostcall.Namespace, value []byte) {
+			all.Go(func() {
+				switch _, err := s.Put(ctx, ns, fmt.Sprint("k", len(value)), value, anyTo); {
+				case err == nil:
+					wrote.Add(1)
+				case errors.Is(err, hostcall.ErrUnsent):
+					refused.Add(1)
+				default:
+					t.Error(err)
+				}
+			})
+			synctest.Wait()
+		}
+		put(ns, value)
+		put(ns, value)      // its project has no more room within its time
+		put(other, value)   // another has
+		put(ns, value[:10]) // and what is small needs none
+		all.Wait()
+		if wrote.Load() != 3 || refused.Load() != 1 {
+			t.Errorf("%d were written, %d had no room", wrote.Load(), refused.Load())
+		}
+		if _, err := s.Put(ctx, ns, "k", value, anyTo); err != nil {
+			t.Errorf("once there is room: %v", err)
 		}
 	})
 }

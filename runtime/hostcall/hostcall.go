@@ -21,6 +21,7 @@ var (
 	ErrAddress     = fmt.Errorf("an address that may not be reached: %w", ErrDenied)
 	ErrTooLarge    = errors.New("over a documented limit")
 	ErrUnavailable = errors.New("cannot be reached now")
+	ErrUnsent      = fmt.Errorf("nothing was asked of the other side: %w", ErrUnavailable)
 	ErrInvalid     = errors.New("not of the call's form")
 	ErrNotNumber   = fmt.Errorf("the value is no decimal number of 64 bits, so it cannot be incremented: %w", ErrInvalid)
 	ErrOverflow    = fmt.Errorf("the sum is over 64 bits: %w", ErrInvalid)
@@ -93,7 +94,8 @@ type KeyInfo struct {
 }
 
 // KV reads and writes namespaces. Errors to test for: ErrNotFound (Get, and
-// Delete with an expected revision), ErrConflict, ErrUnavailable, ErrTooLarge, ErrInvalid,
+// Delete with an expected revision), ErrConflict, ErrUnavailable (a write may have happened, but
+// with ErrUnsent, which is an ErrUnavailable too, has not), ErrTooLarge, ErrInvalid,
 // ErrNotNumber and ErrOverflow (Increment), which are ErrInvalid too.
 // Keys are any bytes, 1 to MaxKeyBytes of them. Calls may wait on the network.
 type KV interface {

@@ -172,7 +172,7 @@ const (
 	StatusConflict    = -4  // the revision differs
 	StatusTooSmall    = -5  // the buffer does not hold the answer
 	StatusTooLarge    = -6  // over a documented limit
-	StatusUnavailable = -7  // the other side cannot be reached now; the call may be tried again
+	StatusUnavailable = -7  // the other side cannot be reached now; the call may be tried again. A write may have happened: read, or write with a condition, where that matters
 	StatusLimit       = -8  // the invocation's allowance for this call is used up
 	StatusClosed      = -9  // the client, the body or the handle is gone
 	StatusState       = -10 // not now: the response head was already sent, and the like

@@ -14,7 +14,7 @@ const (
 	ErrConflict    Status = -4  // the key is at another revision
 	ErrTooSmall    Status = -5  // the buffer does not hold the answer; the SDK deals with it
 	ErrTooLarge    Status = -6  // over a documented limit
-	ErrUnavailable Status = -7  // the other side cannot be reached now; may be tried again
+	ErrUnavailable Status = -7  // the other side cannot be reached now; may be tried again; a write may have happened
 	ErrLimit       Status = -8  // the request's allowance for this call is used up
 	ErrClosed      Status = -9  // the client, the body or the handle is gone
 	ErrState       Status = -10 // not now: the response head was already sent, and the like

@@ -93,8 +93,9 @@ type call struct {
 	header       http.Header
 	body         []byte
 	reader       func() io.Reader // in place of body, for progress
-	size         int64
-	patient      bool // the answer comes when the work is done
+	size         int64            // of what reader reads; below 0: not known
+	spent        func() error     // what reader failed with, or errSpent once it cannot begin anew; nil: it always can
+	patient      bool             // the answer comes when the work is done
 }
 
 // projectPath returns /v1/projects/PROJECT and the parts, each escaped.
@@ -127,6 +128,13 @@ func (c *Client) do(ctx context.Context, k call) (*http.Response, error) {
 			return nil, err
 		}
 		errs = append(errs, err)
+		if k.spent != nil {
+			if err := k.spent(); errors.Is(err, errSpent) {
+				break
+			} else if err != nil {
+				return nil, err
+			}
+		}
 		var late net.Error
 		var dial *net.OpError
 		if errors.As(err, &late) && late.Timeout() && !(errors.As(err, &dial) && dial.Op == "dial") {

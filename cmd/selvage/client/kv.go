@@ -30,19 +30,29 @@ func keyPath(project, ns, key string) string { return projectPath(project, "kv",
 
 // Get reads a key from the truth.
 func (c *Client) Get(ctx context.Context, project, ns, key string) (Entry, error) {
-	resp, err := c.do(ctx, call{method: http.MethodGet, path: keyPath(project, ns, key)})
-	if err != nil {
-		return Entry{}, err
-	}
-	defer resp.Body.Close()
-	e, err := entryOf(resp.Header)
+	e, value, err := c.Open(ctx, project, ns, key)
 	if err != nil {
 		return e, err
 	}
-	if e.Value, err = io.ReadAll(io.LimitReader(resp.Body, hostcall.MaxValueBytes+1)); err != nil {
+	defer value.Close()
+	if e.Value, err = io.ReadAll(io.LimitReader(value, hostcall.MaxValueBytes+1)); err != nil {
 		return e, fmt.Errorf("read the value: %w", err)
 	}
 	return e, nil
+}
+
+// Open is Get with the value to be read as it comes. Close it.
+func (c *Client) Open(ctx context.Context, project, ns, key string) (Entry, io.ReadCloser, error) {
+	resp, err := c.do(ctx, call{method: http.MethodGet, path: keyPath(project, ns, key)})
+	if err != nil {
+		return Entry{}, nil, err
+	}
+	e, err := entryOf(resp.Header)
+	if err != nil {
+		resp.Body.Close()
+		return e, nil, err
+	}
+	return e, resp.Body, nil
 }
 
 // entryOf reads what an answer's head says of the value.
@@ -95,9 +105,10 @@ func condition(ifRevision int64) url.Values {
 }
 
 // Put writes a key; it returns once the value is durable.
-func (c *Client) Put(ctx context.Context, project, ns, key string, value []byte, o hostcall.PutOptions) (api.Written, error) {
+func (c *Client) Put(ctx context.Context, project, ns, key string, value Value, o hostcall.PutOptions) (api.Written, error) {
 	var w api.Written
-	k := put(keyPath(project, ns, key), value, o.Metadata, o.IfRevision)
+	k := put(keyPath(project, ns, key), nil, o.Metadata, o.IfRevision)
+	value.sentBy(&k)
 	if o.TTL > 0 {
 		k.query.Set("ttl", o.TTL.String())
 	}

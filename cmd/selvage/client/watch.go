@@ -33,8 +33,8 @@ var ErrWatchSilent = fmt.Errorf("%w: the watch said nothing for %v", ErrUnreacha
 const maxEvent = api.MaxWatchValue/3*4 + 64<<10
 
 // Watch tells do of each line of a watch, until ctx ends, do fails, or the control node ends it, which is an error
-// too unless q is for once. The event and raw, its line, are do's until it returns.
-func (c *Client) Watch(ctx context.Context, project, ns string, q WatchQuery, do func(e api.WatchEvent, raw []byte) error) error {
+// too unless q is for once. The event is do's until it returns.
+func (c *Client) Watch(ctx context.Context, project, ns string, q WatchQuery, do func(e api.WatchEvent) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	quiet := time.AfterFunc(watchSilence, func() { cancel(ErrWatchSilent) })
@@ -55,7 +55,7 @@ func (c *Client) Watch(ctx context.Context, project, ns string, q WatchQuery, do
 		if err := json.Unmarshal(in.Bytes(), &e); err != nil {
 			return fmt.Errorf("the watch said what was not expected: %w", err)
 		}
-		if err := do(e, in.Bytes()); err != nil {
+		if err := do(e); err != nil {
 			return err
 		}
 	}

@@ -96,7 +96,7 @@ func (n *node) openRuntime(p *dataPath) (err error) {
 }
 
 func (n *node) openPorts(p *dataPath) (err error) {
-	if p.kv, err = kv.New(kv.Config{Origin: agent.NewOrigin(n.member.control), Owner: n.owner, Bytes: int64(n.cfg.Limits.CacheBytes)}); err != nil {
+	if p.kv, err = kv.New(kv.Config{Origin: agent.NewOrigin(n.member.reach), Owner: n.owner, Bytes: int64(n.cfg.Limits.CacheBytes)}); err != nil {
 		return err
 	}
 	p.fetch, err = fetch.New(fetch.Config{Allow: config.Prefixes(n.cfg.Fetch.Allow), Refuse: n.own(), Connections: n.cfg.Fetch.Connections})

@@ -72,6 +72,8 @@ func (n *node) gauges(a *agent.Agent[*pool.Function]) {
 	m.Counter("relay_batches_total", "Batches of changes sent to nodes of the PoP.", func() float64 { return float64(a.Stats().Relay.Sent) })
 	m.Counter("relay_cut_off_total", "Streams of the PoP's nodes ended because they did not keep up.", func() float64 { return float64(a.Stats().Relay.CutOff) })
 	m.Gauge("catalog_connected", "1 while the catalog's stream, from control or a neighbour, is up.", func() float64 { return truth(a.Stats().Connected) })
+	m.Gauge("control_away", "1 while control does not answer this node, so that writes of KV, and reads that control has to answer, fail at once.", func() float64 { return truth(n.member.reach.Stats().Away) })
+	m.Counter("control_refused_total", "KV questions and writes that were not sent because control did not answer.", func() float64 { return float64(n.member.reach.Stats().Refused) })
 	m.Gauge("draining", "1 while this node says that new traffic should go elsewhere.", func() float64 { return truth(p.handler.Draining()) })
 	m.Gauge("forward_running", "Exchanges that other nodes answer now.", func() float64 { return float64(p.onward.Stats().Running) })
 	m.Counter("forward_shed_total", "Exchanges that could not go on: limits.concurrency were under way to other nodes, or their project had half of that.", func() float64 { s := p.onward.Stats().Shed; return float64(s.Busy + s.Capacity + s.Late) })

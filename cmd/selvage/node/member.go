@@ -21,6 +21,7 @@ import (
 type place struct {
 	id      *identity.Node
 	control *peer.Client
+	reach   *peer.Reach // control too, for KV
 	near    *neighbours
 	others  *others
 	fleet   atomic.Pointer[fleet.Fleet] // nil until gossip runs
@@ -37,7 +38,7 @@ func (n *node) join(ctx context.Context) (*place, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &place{id: id, control: control, near: newNeighbours(id.Member)}, nil
+	return &place{id: id, control: control, reach: n.newReach(control), near: newNeighbours(id.Member)}, nil
 }
 
 // peer is who this node is by its certificate: that, and not its configuration, is what
@@ -74,6 +75,7 @@ func (m *place) close() {
 	if m.others != nil {
 		m.others.close()
 	}
+	m.reach.Close()
 	m.control.Close()
 }
 
