@@ -372,7 +372,7 @@ func TestLargerThanItIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	body := []byte("\x09\x00\x00\x00\x01a\x06\x01\x01\x00\x00xy") // and more to come
-	if err := fill(load, bytes.NewReader(body), &changes.Held{Keys: 1000, Bytes: 3}, func() {}); !errors.Is(err, errBody) {
+	if err := fill(load, bytes.NewReader(body), &changes.Held{Keys: 1000, Bytes: 3}, func(int64) {}); !errors.Is(err, errBody) {
 		t.Errorf("as large as it is: %v", err)
 	}
 	if err := load.Drop(); err != nil {
@@ -381,11 +381,32 @@ func TestLargerThanItIs(t *testing.T) {
 	if load, err = d.Load(copied, replica.Position{Epoch: 1, Seq: 9}); err != nil {
 		t.Fatal(err)
 	}
-	if err := fill(load, bytes.NewReader(body), &changes.Held{Keys: 1000, Bytes: 2}, func() {}); !errors.Is(err, errCopy) {
+	if err := fill(load, bytes.NewReader(body), &changes.Held{Keys: 1000, Bytes: 2}, func(int64) {}); !errors.Is(err, errCopy) {
 		t.Errorf("larger than it is: %v", err)
 	}
 	if err := load.Drop(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A neighbour whose pages are small and far apart is given up soon, and one that sends what a neighbour can is not.
+func TestPatience(t *testing.T) {
+	for _, c := range []struct {
+		took time.Duration
+		sent int64
+		want time.Duration
+	}{
+		{0, 0, copyQuiet},
+		{4 * time.Second, 10, copyQuiet - 4*time.Second},
+		{copyQuiet + time.Second, 10, 0},
+		{4 * time.Second, 64 << 20, copyQuiet},
+		{5 * time.Minute, 300 * slowest, copyQuiet},
+		{5 * time.Minute, 295 * slowest, copyQuiet - 5*time.Second},
+		{lentFor, 1 << 50, copyQuiet},
+	} {
+		if got := patience(c.took, c.sent); (got - c.want).Abs() > time.Millisecond {
+			t.Errorf("%d bytes in %v: %v, want %v", c.sent, c.took, got, c.want)
+		}
 	}
 }
 
@@ -404,7 +425,7 @@ func FuzzFill(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = fill(load, bytes.NewReader(b), &changes.Held{Keys: 2, Bytes: 1 << 10}, func() {})
+		err = fill(load, bytes.NewReader(b), &changes.Held{Keys: 2, Bytes: 1 << 10}, func(int64) {})
 		if !errors.Is(err, errCopy) && !errors.Is(err, errBody) && !errors.Is(err, replica.ErrPage) { // the digest is none
 			t.Errorf("%x: %v", b, err)
 		}
