@@ -38,6 +38,7 @@ const (
 	maxLenders   = 3                // neighbours, of one namespace
 	maxBorrowed  = 2                // copies that come at once
 	copyQuiet    = 10 * time.Second // without a page, until a neighbour is given up
+	slowest      = 1 << 20          // bytes a second of a copy: whoever sends it more slowly has copyQuiet in all
 	hearsay      = 3 * time.Second  // from the start, until others are heard of; and for one of them to hear of a namespace
 	leaderFor    = 2 * time.Minute  // how long it is waited for who follows the log for the PoP, and is at its beginning
 	askAgain     = time.Second
@@ -251,7 +252,8 @@ func (s *spaces) take(ctx context.Context, n Neighbour, ns hostcall.Namespace) (
 	if err != nil {
 		return nil, err
 	}
-	err = fill(load, resp.Body, held, func() { quiet.Reset(copyQuiet) })
+	began = time.Now()
+	err = fill(load, resp.Body, held, func(sent int64) { quiet.Reset(patience(time.Since(began), sent)) })
 	if err == nil {
 		return load, nil
 	}
@@ -338,8 +340,15 @@ func (s *spaces) held(ctx context.Context, ns hostcall.Namespace, at replica.Pos
 // errBody is that a copy was not sent to its end.
 var errBody = errors.New("agent: its copy was cut short")
 
-// fill takes the pages in, and checks what they are; more is called for each.
-func fill(load *replica.Load, body io.Reader, held *changes.Held, more func()) error {
+// patience is how long the next page is waited for, after so long a time in which so many bytes came: one small page
+// after the other does not hold up what else is to come here.
+func patience(took time.Duration, sent int64) time.Duration {
+	return max(min(copyQuiet, copyQuiet+time.Duration(float64(sent)/slowest*float64(time.Second))-took), 0)
+}
+
+// fill takes the pages in, and checks what they are; more is called for each, with the bytes of all so far.
+func fill(load *replica.Load, body io.Reader, held *changes.Held, more func(sent int64)) error {
+	sent := int64(0)
 	var head [4]byte
 	page := make([]byte, replica.MaxPageBytes)
 	for {
@@ -359,10 +368,11 @@ func fill(load *replica.Load, body io.Reader, held *changes.Held, more func()) e
 		if err := load.Add(page[:n]); err != nil {
 			return err
 		}
-		if keys := load.Keys(); keys > held.Keys {
-			return fmt.Errorf("%w: over %d keys", errCopy, held.Keys)
+		if load.Keys() > held.Keys || load.Bytes() > held.Bytes { // what other copies need is not for it
+			return fmt.Errorf("%w: over %d keys, or %d bytes", errCopy, held.Keys, held.Bytes)
 		}
-		more()
+		sent += int64(n)
+		more(sent)
 	}
 	if keys, sum := load.Tally(); keys != held.Keys || sum != held.Sum {
 		return fmt.Errorf("%w: %d keys with the digest %x, not %d with %x", errCopy, keys, sum[:8], held.Keys, held.Sum[:8])

@@ -360,6 +360,56 @@ func TestRanked(t *testing.T) {
 	}
 }
 
+// A neighbour that sends larger values than there are is found out at the first, and not when there is no room left for other copies.
+func TestLargerThanItIs(t *testing.T) {
+	d, _, err := replica.Open(replica.Config{Dir: t.TempDir(), Spare: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	load, err := d.Load(copied, replica.Position{Epoch: 1, Seq: 9})
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := []byte("\x09\x00\x00\x00\x01a\x06\x01\x01\x00\x00xy") // and more to come
+	if err := fill(load, bytes.NewReader(body), &changes.Held{Keys: 1000, Bytes: 3}, func(int64) {}); !errors.Is(err, errBody) {
+		t.Errorf("as large as it is: %v", err)
+	}
+	if err := load.Drop(); err != nil {
+		t.Fatal(err)
+	}
+	if load, err = d.Load(copied, replica.Position{Epoch: 1, Seq: 9}); err != nil {
+		t.Fatal(err)
+	}
+	if err := fill(load, bytes.NewReader(body), &changes.Held{Keys: 1000, Bytes: 2}, func(int64) {}); !errors.Is(err, errCopy) {
+		t.Errorf("larger than it is: %v", err)
+	}
+	if err := load.Drop(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A neighbour whose pages are small and far apart is given up soon, and one that sends what a neighbour can is not.
+func TestPatience(t *testing.T) {
+	for _, c := range []struct {
+		took time.Duration
+		sent int64
+		want time.Duration
+	}{
+		{0, 0, copyQuiet},
+		{4 * time.Second, 10, copyQuiet - 4*time.Second},
+		{copyQuiet + time.Second, 10, 0},
+		{4 * time.Second, 64 << 20, copyQuiet},
+		{5 * time.Minute, 300 * slowest, copyQuiet},
+		{5 * time.Minute, 295 * slowest, copyQuiet - 5*time.Second},
+		{lentFor, 1 << 50, copyQuiet},
+	} {
+		if got := patience(c.took, c.sent); (got - c.want).Abs() > time.Millisecond {
+			t.Errorf("%d bytes in %v: %v, want %v", c.sent, c.took, got, c.want)
+		}
+	}
+}
+
 func FuzzFill(f *testing.F) {
 	frame := func(b []byte) []byte { return append(binary.LittleEndian.AppendUint32(nil, uint32(len(b))), b...) }
 	f.Add(append(frame([]byte("\x01a\x04\x01\x01\x00\x00")), 0, 0, 0, 0))
@@ -375,7 +425,7 @@ func FuzzFill(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = fill(load, bytes.NewReader(b), &changes.Held{Keys: 2}, func() {})
+		err = fill(load, bytes.NewReader(b), &changes.Held{Keys: 2, Bytes: 1 << 10}, func(int64) {})
 		if !errors.Is(err, errCopy) && !errors.Is(err, errBody) && !errors.Is(err, replica.ErrPage) { // the digest is none
 			t.Errorf("%x: %v", b, err)
 		}

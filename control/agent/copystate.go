@@ -37,6 +37,8 @@ func (s *spaces) copyState(b *bound) report.Copy {
 		} else if head := b.copy.Head(); head > c.Position {
 			c.Head = head
 		}
+	case b.asking == asked:
+		c.State, c.Why = report.CopyCatching, "neighbours are asked for their copy of it"
 	case b.lacks > 0:
 		c.State = report.CopyNoRoom
 		c.Why = fmt.Sprintf("it takes %d bytes or more: raise limits.replica_bytes, or free some of the disk", b.lacks)

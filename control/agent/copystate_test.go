@@ -20,9 +20,11 @@ func TestReportSaysWhereCopiesAre(t *testing.T) {
 	at("cached", bound{})
 	at("full", bound{replicated: true, lacks: 7})
 	at("waits", bound{replicated: true})
+	at("zoo", bound{replicated: true, asking: asked})
 	all := s.copies()
-	if len(all) != 2 || all[0].Namespace != "full" || all[0].State != report.CopyNoRoom || !strings.Contains(all[0].Why, "7 bytes") ||
-		all[1].Namespace != "waits" || all[1].State != report.CopyNone || all[1].Why == "" {
+	if len(all) != 3 || all[0].Namespace != "full" || all[0].State != report.CopyNoRoom || !strings.Contains(all[0].Why, "7 bytes") ||
+		all[1].Namespace != "waits" || all[1].State != report.CopyNone || all[1].Why == "" ||
+		all[2].State != report.CopyCatching || !strings.Contains(all[2].Why, "neighbours") {
 		t.Errorf("%+v", all)
 	}
 	s.replica.Dir = ""

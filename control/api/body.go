@@ -26,7 +26,13 @@ const (
 // errBodies is the answer where there is no room in time; nothing was read, and nothing done.
 var errBodies = problem(http.StatusServiceUnavailable, "busy", "try again in a moment; nothing was done", "the large bodies under way have as many bytes as they may")
 
-func newBodies(bytes int64) *quota.Pool { return quota.New(bytes, max(bytes/callerPart, 1)) }
+func newBodies(bytes int64) *quota.Pool {
+	one := max(bytes/callerPart, 1)
+	p := quota.New(bytes, one)
+	// The stream of each that waits may have a window full of its body: together no more than the caller may hold.
+	p.Crowd(max(maxStreams, int(one/streamWindow)))
+	return p
+}
 
 // readBody holds the whole body, within the route's limit; large ones also within the node's.
 func (c *call) readBody(ctx context.Context) (release func(), err error) {

@@ -44,6 +44,6 @@ func (a *API) peerHeld(ctx context.Context, c *call) (*reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &changes.Held{Log: "kv/" + ns.Project + "/" + ns.Name, Position: changes.Position{Epoch: epoch, Seq: seq}, Keys: got.Keys, Sum: got.Sum}
+	h := &changes.Held{Log: "kv/" + ns.Project + "/" + ns.Name, Position: changes.Position{Epoch: epoch, Seq: seq}, Keys: got.Keys, Bytes: got.Bytes, Sum: got.Sum}
 	return &reply{raw: changes.SealHeld(a.cfg.Identity.Changes, h)}, nil
 }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/selvage-edge/selvage/runtime/hostcall"
+	"github.com/selvage-edge/selvage/runtime/quota"
 )
 
 // large is a body of so many bytes that is made as it is read.
@@ -144,4 +146,27 @@ func TestLargeValueWithoutRoom(t *testing.T) {
 	f.want(200, <-held, nil)
 	f.want(200, f.putLarge("late", newLarge(size), size), nil)
 	body.Close()
+}
+
+// Of one caller's large bodies only so many hold or wait for room, since each that waits has a window full meanwhile:
+// together no more than the caller may hold, or one connection.
+func TestBodiesThatWaitAreBounded(t *testing.T) {
+	for bytes, most := range map[int64]int{1 << 20: maxStreams, 512 << 20: 256 << 20 / streamWindow} {
+		p := newBodies(bytes)
+		for range most {
+			s, err := p.Take(t.Context(), "one", 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Release()
+		}
+		if _, err := p.Take(t.Context(), "one", 1); !errors.Is(err, quota.ErrOwn) {
+			t.Errorf("of %d bytes one more than %d: %v", bytes, most, err)
+		}
+		other, err := p.Take(t.Context(), "two", 1)
+		if err != nil {
+			t.Error(err)
+		}
+		other.Release()
+	}
 }

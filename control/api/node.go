@@ -154,8 +154,9 @@ const reportEvery = time.Minute
 
 func (a *API) takeReport(ctx context.Context, c *call) (*reply, error) {
 	var r report.Report
-	if err := c.decode(&r); err != nil {
-		return nil, err
+	// A node of a later version may say more; it is not away because of that.
+	if err := json.Unmarshal(c.body, &r); err != nil {
+		return nil, invalid("the body is no report: %v", err)
 	}
 	if err := r.Validate(); err != nil {
 		return nil, invalid("%v", err)

@@ -383,3 +383,11 @@ func TestNodesFollowChanges(t *testing.T) {
 		t.Error("a namespace that nobody binds was not refused")
 	}
 }
+
+// A node of a later version, which says more than this control node knows, is heard: control may be rolled back.
+func TestReportOfALaterVersion(t *testing.T) {
+	f := start(t)
+	node := f.node("lon-1", "lon")
+	f.want(200, f.send(node, "POST", report.Path, map[string]any{"node": "lon-1", "pop": "lon", "later": []string{"more"}}), nil)
+	f.want(400, f.send(node, "POST", report.Path, map[string]any{"node": 1}), nil)
+}

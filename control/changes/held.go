@@ -14,13 +14,14 @@ const HeldType = "application/vnd.selvage.held.v1"
 // with epoch and seq; 409 where that is not known: at a newer position it is.
 const HeldPath = "/peer/v1/held"
 
-// Held is control's word on what the namespace of Log had at a position: so many keys, with that
-// digest (runtime/tally). With it a copy may come from anybody.
+// Held is control's word on what the namespace of Log had at a position: so many keys, of so many
+// bytes, with that digest (runtime/tally). With it a copy may come from anybody.
 type Held struct {
 	Log string
 	Position
-	Keys uint64
-	Sum  [32]byte
+	Keys  uint64
+	Bytes uint64 // of keys, metadata and values up to MaxInline: a copy that has more is not it
+	Sum   [32]byte
 }
 
 const heldVersion = 1
@@ -28,10 +29,10 @@ const heldVersion = 1
 // maxHeldBytes is the longest encoding, and its signature.
 const maxHeldBytes = 1 << 10
 
-// Encode returns the bytes that are signed: u8 version, string log, uvarint epoch, seq, keys, 32 bytes sum.
+// Encode returns the bytes that are signed: u8 version, string log, uvarint epoch, seq, keys, bytes, 32 bytes sum.
 func (h *Held) Encode() []byte {
 	b := appendString([]byte{heldVersion}, h.Log)
-	for _, n := range []uint64{h.Epoch, h.Seq, h.Keys} {
+	for _, n := range []uint64{h.Epoch, h.Seq, h.Keys, h.Bytes} {
 		b = binary.AppendUvarint(b, n)
 	}
 	return append(b, h.Sum[:]...)
@@ -44,7 +45,7 @@ func DecodeHeld(b []byte) (*Held, error) {
 		return nil, fmt.Errorf("%w: what a namespace held, version %d; this binary reads version %d: upgrade it", ErrBatch, v, heldVersion)
 	}
 	h := &Held{Log: d.string(maxLogBytes)}
-	h.Epoch, h.Seq, h.Keys = d.uvarint(), d.uvarint(), d.uvarint()
+	h.Epoch, h.Seq, h.Keys, h.Bytes = d.uvarint(), d.uvarint(), d.uvarint(), d.uvarint()
 	copy(h.Sum[:], d.take(len(h.Sum)))
 	if d.err == nil && (len(d.b) != 0 || h.Log == "") {
 		d.fail("%d bytes after its end, log %q", len(d.b), h.Log)

@@ -9,7 +9,7 @@ import (
 	"github.com/selvage-edge/selvage/control/identity"
 )
 
-var heldSample = Held{Log: "kv/default/links", Position: Position{Epoch: 7, Seq: 300}, Keys: 1 << 40, Sum: [32]byte{1, 31: 9}}
+var heldSample = Held{Log: "kv/default/links", Position: Position{Epoch: 7, Seq: 300}, Keys: 1 << 40, Bytes: 1 << 50, Sum: [32]byte{1, 31: 9}}
 
 func TestHeldComesBack(t *testing.T) {
 	id, created, err := identity.Init(filepath.Join(t.TempDir(), "identity"), identity.InitOptions{})

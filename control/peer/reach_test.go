@@ -351,7 +351,7 @@ func TestReachOverARealLine(t *testing.T) {
 	}
 	defer c.Close()
 	changed := make(chan bool, 8)
-	r := NewReach(ReachConfig{Line: c, Patience: 50 * time.Millisecond, Sign: 200 * time.Millisecond, Again: 20 * time.Millisecond, OnChange: func(away bool) { changed <- away }})
+	r := NewReach(ReachConfig{Line: c, Patience: 200 * time.Millisecond, Sign: 2 * time.Second, Again: 100 * time.Millisecond, OnChange: func(away bool) { changed <- away }})
 	defer r.Close()
 	if err := ask(t.Context(), r); err != nil {
 		t.Fatal(err)

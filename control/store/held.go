@@ -16,11 +16,12 @@ import (
 // the first question on it is, for the newest changes: ask again with a newer revision.
 var ErrUnheld = errors.New("store: what the namespace held at that revision is not known: ask of a newer one")
 
-// Held is what a namespace had at a revision: how many keys, and the digest of what they had.
+// Held is what a namespace had at a revision: how many keys, how large, and the digest of what they had.
 // What has ended counts until its end is a change.
 type Held struct {
-	Keys uint64
-	Sum  [32]byte // tally.Tally's
+	Keys  uint64
+	Bytes uint64   // tally.Entry.Bytes of all
+	Sum   [32]byte // tally.Tally's
 }
 
 // held is the tally of an index, and what it was after each of the newest changes. Nobody asks of most
@@ -28,6 +29,7 @@ type Held struct {
 // it is first asked for, a part at a time, and given up when it is not asked for any more.
 type held struct {
 	now   tally.Tally
+	bytes uint64 // of what is in it
 	upTo  string // the keys up to here are in it
 	whole bool   // all are
 	past  []moment
@@ -132,7 +134,9 @@ func (h *held) replace(old, it *item) {
 		return // still to be added
 	}
 	if old != nil && old.op == OpPut {
-		h.now.Remove(entryOf(old))
+		e := entryOf(old)
+		h.now.Remove(e)
+		h.bytes -= e.Bytes(int(old.size))
 	}
 	h.add(it)
 	if h.whole {
@@ -142,7 +146,9 @@ func (h *held) replace(old, it *item) {
 
 func (h *held) add(it *item) {
 	if it.op == OpPut {
-		h.now.Add(entryOf(it))
+		e := entryOf(it)
+		h.now.Add(e)
+		h.bytes += e.Bytes(int(it.size))
 	}
 }
 
@@ -150,7 +156,7 @@ func (h *held) note(seq uint64) {
 	if len(h.past) >= 2*heldPast {
 		h.past = slices.Delete(h.past, 0, heldPast)
 	}
-	h.past = append(h.past, moment{seq, Held{h.now.Entries(), h.now.Sum()}})
+	h.past = append(h.past, moment{seq, Held{h.now.Entries(), h.bytes, h.now.Sum()}})
 }
 
 func (h *held) at(seq uint64) (Held, error) {

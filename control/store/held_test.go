@@ -30,12 +30,17 @@ func TestHeldIsWhatTheKeysHave(t *testing.T) {
 			x.apply(it)
 			model[key] = it
 			var all tally.Tally
-			for _, it := range model {
+			bytes := uint64(0)
+			for key, it := range model {
 				if it.op == OpPut {
 					all.Add(entryOf(it))
+					bytes += uint64(len(key))
+					if it.size <= tally.Inline {
+						bytes += uint64(it.size)
+					}
 				}
 			}
-			want[seq] = Held{all.Entries(), all.Sum()}
+			want[seq] = Held{all.Entries(), bytes, all.Sum()}
 		}
 		key := rapid.Custom(func(t *rapid.T) string { return fmt.Sprintf("%04d", rapid.IntRange(0, 1200).Draw(t, "key")) })
 		for i := range rapid.IntRange(0, 1200).Draw(t, "keys") {
@@ -57,7 +62,7 @@ func TestHeldIsWhatTheKeysHave(t *testing.T) {
 		}
 		for at := begun; at <= seq; at++ {
 			if got, err := x.held.at(at); err != nil || got != want[at] {
-				t.Fatalf("at %d of %d: %d keys, %v; want %d", at, seq, got.Keys, err, want[at].Keys)
+				t.Fatalf("at %d of %d: %+v, %v; want %+v", at, seq, got, err, want[at])
 			}
 		}
 		if _, err := x.held.at(begun - 1); !errors.Is(err, ErrUnheld) {

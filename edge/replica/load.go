@@ -19,6 +19,7 @@ type Load struct {
 	db    *DB
 	head  head
 	tally tally.Tally
+	bytes uint64 // of the entries in it
 	last  string
 	over  bool
 }
@@ -99,10 +100,14 @@ func (l *Load) count(key string, v *Value) {
 		e.Sum = sha256.Sum256(v.Value)
 	}
 	l.tally.Add(&e)
+	l.bytes += e.Bytes(len(v.Value))
 }
 
 // Keys is how many keys were loaded.
 func (l *Load) Keys() uint64 { return l.tally.Entries() }
+
+// Bytes is how much was loaded, as tally.Entry.Bytes counts.
+func (l *Load) Bytes() uint64 { return l.bytes }
 
 // Tally is what was loaded: how many keys, and their digest.
 func (l *Load) Tally() (keys uint64, sum [32]byte) { return l.tally.Entries(), l.tally.Sum() }

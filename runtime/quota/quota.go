@@ -21,6 +21,7 @@ var (
 type Pool struct {
 	all  *semaphore.Weighted
 	each int64
+	most int // see Crowd; 0: any
 	mu   struct {
 		sync.Mutex
 		owners map[string]*owner // of those that hold or want some
@@ -40,6 +41,12 @@ func New(all, each int64) *Pool {
 	return p
 }
 
+// Crowd bounds how many of one's Takes hold or wait for units; one more fails at once, as ErrOwn. Call it before the first.
+func (p *Pool) Crowd(most int) { p.most = most }
+
+// errCrowd is why a Take did not wait.
+var errCrowd = errors.New("as many as may be are held or waited for")
+
 // Share is what one holds of a pool. Nil holds nothing. It is for one goroutine at a time.
 type Share struct {
 	pool  *Pool
@@ -52,7 +59,11 @@ type Share struct {
 // that it is in nobody's way while it waits for itself. Release them. The error is
 // ErrOwn or ErrAll, with the cause of the end of ctx.
 func (p *Pool) Take(ctx context.Context, name string, n int64) (*Share, error) {
-	s := &Share{pool: p, name: name, owner: p.enter(name), n: min(n, p.each)}
+	o := p.enter(name)
+	if o == nil {
+		return nil, fmt.Errorf("%w: %w", ErrOwn, errCrowd)
+	}
+	s := &Share{pool: p, name: name, owner: o, n: min(n, p.each)}
 	if s.owner.part.Acquire(ctx, s.n) != nil {
 		p.leave(name, s.owner)
 		return nil, fmt.Errorf("%w: %w", ErrOwn, context.Cause(ctx))
@@ -72,6 +83,7 @@ func (p *Pool) Owners() int {
 	return len(p.mu.owners)
 }
 
+// enter is nil for one too many.
 func (p *Pool) enter(name string) *owner {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -79,6 +91,9 @@ func (p *Pool) enter(name string) *owner {
 	if o == nil {
 		o = &owner{part: semaphore.NewWeighted(p.each)}
 		p.mu.owners[name] = o
+	}
+	if p.most > 0 && o.users >= p.most {
+		return nil
 	}
 	o.users++
 	return o

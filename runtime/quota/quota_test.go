@@ -56,6 +56,37 @@ func TestBounds(t *testing.T) {
 	})
 }
 
+// Of those that hold or wait there are so many of one's at most; one more need not wait to be told.
+func TestCrowd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := New(400, 100)
+		p.Crowd(2)
+		whole, err := p.Take(t.Context(), "one", 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := make(chan error, 1)
+		go func() {
+			s, err := p.Take(t.Context(), "one", 1)
+			s.Release()
+			next <- err
+		}()
+		synctest.Wait()
+		if _, err := p.Take(t.Context(), "one", 1); !errors.Is(err, ErrOwn) {
+			t.Errorf("a third: %v", err)
+		}
+		other, err := p.Take(t.Context(), "two", 100)
+		if err != nil {
+			t.Error(err)
+		}
+		other.Release()
+		whole.Release()
+		if err := <-next; err != nil || p.Owners() != 0 {
+			t.Errorf("the second: %v, %d hold some", err, p.Owners())
+		}
+	})
+}
+
 // One who wants without end holds up nobody but itself, and leaves nothing behind.
 func TestAFloodWaitsForItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -29,6 +29,14 @@ type Entry struct {
 	Large    bool     // the value is over Inline
 }
 
+// Bytes is how much of the entry a copy has: key, metadata, and a value of so many bytes, if that is not Large.
+func (e *Entry) Bytes(value int) uint64 {
+	if e.Large {
+		value = 0
+	}
+	return uint64(len(e.Key) + len(e.Metadata) + value)
+}
+
 const words = 256 // of four numbers each
 
 // Tally is a set of entries; the zero Tally is the empty one. It is not for several goroutines at once.

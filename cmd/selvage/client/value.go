@@ -57,11 +57,12 @@ var errSpent = errors.New("it can be read only once")
 
 // once is what Stream reads from.
 type once struct {
-	mu   sync.Mutex // who sends it may go on reading for a moment after it gave up
-	from io.Reader
-	left int64
-	over error
-	err  error
+	reading sync.Mutex // who sends it may go on reading for a while after it gave up
+	from    io.Reader
+	left    int64
+	over    error
+	mu      sync.Mutex // not held while from is read, which may take for ever
+	err     error
 }
 
 func (o *once) open() io.Reader { return o }
@@ -73,21 +74,27 @@ func (o *once) failed() error {
 }
 
 func (o *once) Read(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.err == nil {
-		o.err = errSpent
-	}
-	if !errors.Is(o.err, errSpent) {
-		return 0, o.err
+	o.reading.Lock()
+	defer o.reading.Unlock()
+	if err := o.note(errSpent); !errors.Is(err, errSpent) {
+		return 0, err
 	}
 	n, err := o.from.Read(p)
 	if o.left -= int64(n); o.left < 0 {
 		err = o.over
 	}
 	if err != nil && err != io.EOF {
-		o.err = err
-		return 0, err
+		return 0, o.note(err)
 	}
 	return n, err
+}
+
+// note notes what came of it, and returns what is known: what it failed with first.
+func (o *once) note(err error) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.err == nil || errors.Is(o.err, errSpent) {
+		o.err = err
+	}
+	return o.err
 }

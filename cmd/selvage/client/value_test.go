@@ -31,6 +31,35 @@ func TestStream(t *testing.T) {
 	}
 }
 
+// slow gives nothing until it is to end; waits is closed once it is read.
+type slow struct{ waits, end chan struct{} }
+
+func (s slow) Read(p []byte) (int, error) {
+	close(s.waits)
+	<-s.end
+	return 0, io.EOF
+}
+
+// That a stream cannot begin anew is known also while more of it is waited for: who gives up does not wait for that.
+func TestStreamThatWaits(t *testing.T) {
+	var k call
+	from := slow{make(chan struct{}), make(chan struct{})}
+	Stream(from, 8, io.ErrShortBuffer).sentBy(&k)
+	done := make(chan error, 1)
+	go func() {
+		_, err := io.ReadAll(k.reader())
+		done <- err
+	}()
+	<-from.waits
+	if err := k.spent(); !errors.Is(err, errSpent) {
+		t.Error(err)
+	}
+	close(from.end)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestBytes(t *testing.T) {
 	for _, text := range []string{"", "value"} {
 		k := put("/", nil, nil, 0)
